@@ -1,0 +1,21 @@
+#pragma once
+
+#include "reference/core/case.h"
+#include "reference/core/trace.h"
+
+namespace attn::golden {
+
+/// The second opinion a golden file needs before it is sealed: naive long-double loops written from
+/// docs/golden-format.md alone, sharing no stage code with reference/ (it includes only reference/core).
+/// Returns every stage of the case as float64 tensors.
+Trace evaluate_second(const Case& c);
+
+/// Largest difference of any stage between the two, as a fraction of that stage's largest magnitude.
+struct Agreement {
+  double worst = 0.0;
+  Stage stage = Stage::kOut;
+  bool agreed(double tolerance = 1e-11) const { return worst <= tolerance; }
+};
+Agreement agree(const Trace& first, const Trace& second);
+
+}  // namespace attn::golden

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "reference/core/case.h"
+
+namespace attn::harness {
+
+enum class PageOrder { kShuffled, kIdentity };
+
+/// [cached, new] tokens of one sequence; for entry point attention [queries, keys].
+struct RowSpec {
+  std::int64_t first = 0;
+  std::int64_t second = 0;
+  friend bool operator==(const RowSpec&, const RowSpec&) = default;
+};
+
+/// What `--config` holds: with a seed it determines every byte of a case.
+/// {"config": {...}, "rows": [[cached, new], ...], "pages": "shuffled" | "identity",
+///  "profile": "normal", "layer": 0, "layers": 1}; a bare config object gets default rows and pages.
+struct CaseSpec {
+  AttentionConfig config;
+  std::vector<RowSpec> rows;
+  PageOrder pages = PageOrder::kShuffled;
+  std::string profile = "normal";
+  bool sinks = false;          ///< draws weights/sinks
+  std::int64_t layer = 0;
+  std::int64_t layers = 1;
+  friend bool operator==(const CaseSpec&, const CaseSpec&) = default;
+};
+
+/// Parses and validates JSON text. Throws Error(kConfig).
+CaseSpec parse_case_spec(std::string_view json);
+/// JSON text or the name of a JSON file.
+CaseSpec load_case_spec(const std::string& json_or_file);
+/// A TOML case file (data/cases/*.toml) with the same keys and an optional `seed`.
+struct TomlCase {
+  CaseSpec spec;
+  std::uint64_t seed = 0;
+};
+TomlCase load_toml_case(const std::string& path);
+std::string to_json(const CaseSpec& spec);
+
+/// Makes the case. Deterministic to the byte on any machine and compiler (freqs_cis to 1 ulp).
+/// case.repro is "--config '<json>' --seed N".
+Case make_case(const CaseSpec& spec, std::uint64_t seed);
+
+/// Names of the data profiles, with a line each.
+struct ProfileInfo {
+  std::string name;
+  std::string summary;
+};
+std::vector<ProfileInfo> list_profiles();
+
+/// A random valid spec over every feature the reference supports; same seed, same spec.
+/// Small: hidden 64-256, 4 to 32 query rows, up to 64 keys.
+CaseSpec random_small_spec(std::uint64_t seed);
+
+}  // namespace attn::harness
