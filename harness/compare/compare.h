@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,6 +40,7 @@ struct CompareOptions {
   RowSelection rows;
   int threads = 1;
   bool check_trust = true;  ///< the three mistrusted tests
+  bool explain = false;     ///< fill StageReport::parts of every stage; failed stages always have them
 };
 
 /// A named summand of one element's allowance, for `explain`.
@@ -79,9 +81,12 @@ Verdict compare(const Case& c, const Trace& got, const Arithmetic& arithmetic,
 Verdict compare_expected(const Case& c, const Trace& expected, const Trace& exact,
                          double tolerance = 1e-9);
 
-/// "" when the case can show a bug; else why it cannot (architecture.md, mistrusted): zeros, the mean of
-/// the visible values, or outputs moved by one row would have passed as well.
-std::string mistrust_reason(const Case& c, const Trace& exact);
+/// "" when the case can show a bug; else why it cannot: zeros, the mean of the visible values, or outputs
+/// moved by one row would have passed as well. A test applies where the exact answer differs from the
+/// trivial one by more than the case's float32 bound, and passes when the trivial answer lies within the
+/// bound of `declared` everywhere; no test that applies is a reason too. `exact` must hold q_rope (or
+/// the case its q), the caches and attn_out; for materialize the caches.
+std::string mistrust_reason(const Case& c, const Trace& exact, const Arithmetic& declared = {});
 
 /// Probability that rows chosen by `selection` miss a bug that touches `share` of all rows.
 double miss_probability(std::int64_t rows_total, std::int64_t random_rows, double share);
