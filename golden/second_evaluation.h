@@ -6,11 +6,12 @@
 namespace attn::golden {
 
 /// The second opinion a golden file needs before it is sealed: naive long-double loops written from
-/// docs/golden-format.md alone, sharing no stage code with reference/ (it includes only reference/core).
-/// Returns every stage of the case as float64 tensors.
+/// docs/golden-format.md alone, sharing no stage code with reference/ (it includes only
+/// reference/core). Returns every stage of the case as float64 tensors.
 Trace evaluate_second(const Case& c);
 
-/// Largest difference of any stage between the two, as a fraction of that stage's largest magnitude.
+/// Largest difference of any stage between the two, as a fraction of that stage's largest
+/// magnitude.
 struct Agreement {
   double worst = 0.0;
   Stage stage = Stage::kOut;

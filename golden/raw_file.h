@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "reference/core/tensor.h"
+
+namespace attn::golden {
+
+/// A dataset as stored. `tensor` is absent when its type is none of the format's; `problem` says
+/// why.
+struct RawDataset {
+  Tensor tensor;
+  std::string sha256;  ///< the attribute, "" when there is none
+  std::string problem;
+};
+
+/// What an HDF5 file says, before digests and config are checked.
+struct RawFile {
+  std::string case_id;
+  std::string config;
+  std::string provenance;
+  std::string content_sha256;                  ///< "" when there is none
+  std::map<std::string, RawDataset> datasets;  ///< by path without leading slash
+};
+
+/// All datasets together may take this many times the file's length once decompressed; a contiguous
+/// dataset takes its own size, so only compressed files can come near.
+inline constexpr std::uint64_t kMaxExpansion = 64;
+
+/// Reads an HDF5 file of `file_bytes` bytes in this process. Nothing is allocated before its size
+/// was checked against the file's length. Throws Error(kInput).
+RawFile parse_hdf5(const std::string& path, std::uint64_t file_bytes);
+
+/// The bytes of the HDF5 file that holds `file`: a pure function of its content. Throws
+/// Error(kInternal) when the library fails.
+std::vector<std::byte> format_hdf5(const RawFile& file);
+
+/// `text` with control characters and invalid UTF-8 replaced by '?', so that a message stays one
+/// line.
+std::string printable(const std::string& text);
+
+}  // namespace attn::golden
