@@ -1,0 +1,11 @@
+#include "reference/stages/clip.h"
+
+#include <algorithm>
+
+namespace attn::reference {
+
+Matrix clip(Matrix values, double bound) {
+  return values.unaryExpr([bound](double v) { return std::clamp(v, -bound, bound); });
+}
+
+}  // namespace attn::reference

@@ -1,0 +1,24 @@
+#include "reference/stages/projection.h"
+
+#include <utility>
+
+#include "reference/stages/clip.h"
+
+namespace attn::reference {
+
+Matrix project(const Case& c, Projection p, const MatrixView& x, Rounding r) {
+  const AttentionConfig& config = c.config;
+  const Matrix w = projection_weight(c, p, r);  // [out, in]
+
+  Matrix y = r.to(config.dtype, x * w.transpose());
+  if (config.has_bias) {
+    const Matrix b = projection_bias(c, p);  // [1, out]
+    y = r.to(config.dtype, y.rowwise() + b.row(0));
+  }
+  if (config.clip_activations) {
+    y = clip(std::move(y), r.to(config.dtype, *config.clip_activations));
+  }
+  return y;
+}
+
+}  // namespace attn::reference
