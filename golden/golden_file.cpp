@@ -153,7 +153,7 @@ AttentionConfig GoldenFile::config() const {
 GoldenFile read(const std::string& path) {
   const std::uint64_t file_bytes = regular_file_size(path);
   if (!is_hdf5(path)) fail(path, "", "is not an HDF5 file");
-  RawFile raw = parse_hdf5(path, file_bytes);
+  RawFile raw = read_raw(path, file_bytes);
   check_texts(path, raw);
 
   GoldenFile file;

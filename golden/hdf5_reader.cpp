@@ -369,7 +369,6 @@ RawFile Reader::read() {
 }  // namespace
 
 RawFile parse_hdf5(const std::string& path, std::uint64_t file_bytes) {
-  Hdf5Session session;
   return Reader(path, file_bytes).read();
 }
 
