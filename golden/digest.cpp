@@ -43,7 +43,8 @@ std::string content_sha256(const std::map<std::string, DigestRow>& rows,
   for (const auto& [path, row] : rows) {
     std::string line = path + "\t" + std::string(element_name(row.type)) + "\t";
     for (std::size_t axis = 0; axis < row.shape.size(); ++axis) {
-      line += (axis == 0 ? "" : ",") + std::to_string(row.shape[axis]);
+      if (axis > 0) line += ',';
+      line += std::to_string(row.shape[axis]);
     }
     lines.push_back(line + "\t" + row.sha256 + "\n");
   }
