@@ -20,21 +20,27 @@ struct RowSpec {
 
 /// What `--config` holds: with a seed it determines every byte of a case.
 /// {"config": {...}, "rows": [[cached, new], ...], "pages": "shuffled" | "identity",
-///  "profile": "normal", "layer": 0, "layers": 1}; a bare config object gets default rows and pages.
+///  "profile": "normal", "layer": 0, "layers": 1}; a bare config object gets default rows and
+///  pages.
 struct CaseSpec {
   AttentionConfig config;
   std::vector<RowSpec> rows;
   PageOrder pages = PageOrder::kShuffled;
   std::string profile = "normal";
-  bool sinks = false;          ///< draws weights/sinks
+  bool sinks = false;  ///< draws weights/sinks
   std::int64_t layer = 0;
   std::int64_t layers = 1;
   friend bool operator==(const CaseSpec&, const CaseSpec&) = default;
 };
 
-/// Parses and validates JSON text. Throws Error(kConfig).
+/// Throws Error(kConfig) when the config breaks a rule, rows are negative or too many, the layer
+/// does not exist, or the profile is unknown.
+void validate(const CaseSpec& spec);
+
+/// Parses and validates JSON text. Throws Error(kConfig); unknown names come with the nearest
+/// known.
 CaseSpec parse_case_spec(std::string_view json);
-/// JSON text or the name of a JSON file.
+/// JSON text or the name of a JSON file. What is wrong in a file is Error(kInput) with its name.
 CaseSpec load_case_spec(const std::string& json_or_file);
 /// A TOML case file (data/cases/*.toml) with the same keys and an optional `seed`.
 struct TomlCase {
@@ -42,10 +48,20 @@ struct TomlCase {
   std::uint64_t seed = 0;
 };
 TomlCase load_toml_case(const std::string& path);
+/// A JSON list of cases (data/cases/golden_set.json): [{"id": "...", "seed": N, "spec": {...}},
+/// ...].
+struct NamedCase {
+  std::string id;
+  CaseSpec spec;
+  std::uint64_t seed = 0;
+};
+std::vector<NamedCase> load_case_list(const std::string& path);
+/// Every key on one line; parse_case_spec(to_json(s)) == s.
 std::string to_json(const CaseSpec& spec);
 
 /// Makes the case. Deterministic to the byte on any machine and compiler (freqs_cis to 1 ulp).
-/// case.repro is "--config '<json>' --seed N".
+/// case.repro is "--config '<json>' --seed N". Throws Error(kConfig) for an invalid spec,
+/// Error(kUnsupported) for one whose weights or cache the generator does not make yet.
 Case make_case(const CaseSpec& spec, std::uint64_t seed);
 
 /// Names of the data profiles, with a line each.

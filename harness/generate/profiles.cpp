@@ -1,0 +1,294 @@
+#include "harness/generate/profiles.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <set>
+#include <string>
+
+#include "reference/core/error.h"
+#include "reference/core/philox.h"
+
+namespace attn::harness {
+namespace {
+
+void add(Tensor& t, std::int64_t flat, double value) { t.set_value(flat, t.value(flat) + value); }
+
+/// Two channels of a head that RoPE turns least: two that it leaves alone, else the slowest pair.
+std::vector<std::int64_t> steady_channels(const AttentionConfig& config) {
+  if (config.head_dim < 2) return {0};
+  if (config.starts_at_attention()) return {0, 1};
+  const std::int64_t rotary = config.rotary_dim();
+  const bool rotates_last = config.rope.rotary_side == RotarySide::kLast;
+  if (config.head_dim - rotary >= 2) {
+    const std::int64_t first = rotates_last ? 0 : rotary;
+    return {first, first + 1};
+  }
+  const std::int64_t base = rotates_last ? config.head_dim - rotary : 0;
+  if (config.rope.interleaved) return {base + rotary - 2, base + rotary - 1};
+  return {base + rotary / 2 - 1, base + rotary - 1};
+}
+
+using QueryStrength = std::function<double(std::int64_t token)>;
+using KeyStrength = std::function<double(std::int64_t sequence, std::int64_t position)>;
+
+/// Sets columns 0 and 1 of a projection's rows for the steady channels: what x[:, 0] and x[:, 1]
+/// add.
+void set_steering_columns(Draft& d, Projection projection, double from_column_0,
+                          double from_column_1) {
+  const ProjectionRows rows = rows_of(d.config(), projection);
+  Tensor& weight = d.c.weights.at(rows.weight);
+  const std::int64_t columns = weight.dim(1);
+  for (std::int64_t head = 0; head < rows.count / d.config().head_dim; ++head) {
+    for (const std::int64_t channel : steady_channels(d.config())) {
+      const std::int64_t row = rows.first + head * d.config().head_dim + channel;
+      weight.set_value(row * columns, from_column_0);
+      weight.set_value(row * columns + 1, from_column_1);
+    }
+  }
+}
+
+/// A norm weight below zero would turn the steady direction round.
+void make_steady_norms_positive(Draft& d) {
+  if (!d.config().use_qk_norm) return;
+  for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
+    Tensor& weight = d.c.weights.at(name);
+    for (const std::int64_t channel : steady_channels(d.config())) {
+      weight.set_value(channel, std::abs(weight.value(channel)));
+    }
+  }
+}
+
+/// Adds a common direction to queries and keys: the scaled logit of row t and key p of sequence b
+/// grows by query(t) * key(b, p) * logit, up to rotation, clips and norms. New rows of a layer get
+/// theirs through x: column 0 drives q, column 1 drives k.
+void steer(Draft& d, double logit, const QueryStrength& query, const KeyStrength& key) {
+  const AttentionConfig& config = d.config();
+  const std::vector<std::int64_t> channels = steady_channels(config);
+  const double scale = std::abs(config.softmax_scale());
+  const double amplitude =
+      scale > 0 ? std::sqrt(logit / (scale * static_cast<double>(channels.size()))) : 1.0;
+
+  for (std::size_t b = 0; b < d.cached.size(); ++b) {
+    for (std::int64_t p = 0; p < d.cached[b]; ++p) {
+      const double strength = key(static_cast<std::int64_t>(b), p);
+      if (strength == 0) continue;
+      for (std::int64_t head = 0; head < config.num_key_value_heads; ++head) {
+        const std::int64_t first =
+            ((d.first_cached[b] + p) * config.num_key_value_heads + head) * config.head_dim;
+        for (const std::int64_t channel : channels) add(d.k, first + channel, amplitude * strength);
+      }
+    }
+  }
+  if (config.starts_at_attention()) {
+    for (std::int64_t row = 0; row < d.c.tokens() * config.num_attention_heads; ++row) {
+      const double strength = query(row / config.num_attention_heads);
+      for (const std::int64_t channel : channels) {
+        add(d.c.q, row * config.head_dim + channel, amplitude * strength);
+      }
+    }
+    return;
+  }
+  if (config.hidden_size < 2) return;
+  set_steering_columns(d, Projection::kQ, amplitude, 0);
+  set_steering_columns(d, Projection::kK, 0, amplitude);
+  make_steady_norms_positive(d);
+  for (std::int64_t b = 0; b < d.c.batch(); ++b) {
+    for (std::int64_t i = 0; i < d.c.row_count(b); ++i) {
+      const std::int64_t token = d.c.row_begin(b) + i;
+      d.c.x.set_value(token * config.hidden_size, query(token));
+      d.c.x.set_value(token * config.hidden_size + 1, key(b, d.c.cached(b) + i));
+    }
+  }
+}
+
+/// Keys of sequence b on both sides of the mask's edges for its first, middle and last row, on both
+/// sides of the first and the last page boundary, and the first and last key.
+std::set<std::int64_t> edge_positions(const Case& c, std::int64_t b) {
+  const MaskConfig& mask = c.config.mask;
+  const std::int64_t keys = c.key_count(b);
+  const std::int64_t rows = c.row_count(b);
+  std::set<std::int64_t> edges = {0, keys - 1};
+  const auto boundary = [&](std::int64_t first_inside) {
+    edges.insert({first_inside - 1, first_inside});
+  };
+  for (const std::int64_t i : {std::int64_t{0}, rows / 2, rows - 1}) {
+    const std::int64_t position = c.query_position(b, i);
+    boundary(position + 1);
+    if (mask.window_size) boundary(position - *mask.window_size + 1);
+    if (mask.chunk_size && position >= 0) boundary(position / *mask.chunk_size * *mask.chunk_size);
+  }
+  const std::int64_t page = c.config.kv_cache.page_size;
+  boundary(page);
+  boundary((keys - 1) / page * page);
+  std::erase_if(edges, [keys](std::int64_t p) { return p < 0 || p >= keys; });
+  return edges;
+}
+
+void add_to_sinks(Draft& d, const std::function<double(std::int64_t head)>& value) {
+  if (!d.c.has_sinks()) return;
+  Tensor& sinks = d.c.weights.at("sinks");
+  for (std::int64_t head = 0; head < sinks.size(); ++head) add(sinks, head, value(head));
+}
+
+constexpr std::int64_t kPositionBits = 16;
+
+/// +1 or -1: bit `channel` mod 16 of the position.
+double position_sign(std::int64_t position, std::int64_t channel) {
+  return ((position >> (channel % kPositionBits)) & 1) != 0 ? 1.0 : -1.0;
+}
+
+/// Adds the bits of a key's position to its value, +-2 in channel d for bit d mod 16, so that an
+/// output tells which keys it came from. New rows of a layer get theirs through columns 2 .. 17 of
+/// x.
+void code_positions_into_values(Draft& d) {
+  constexpr double kWeight = 2.0;
+  const AttentionConfig& config = d.config();
+  const std::int64_t width = config.num_key_value_heads * config.head_dim_v;
+  for (std::size_t b = 0; b < d.cached.size(); ++b) {
+    for (std::int64_t p = 0; p < d.cached[b]; ++p) {
+      for (std::int64_t j = 0; j < width; ++j) {
+        add(d.v, (d.first_cached[b] + p) * width + j,
+            kWeight * position_sign(p, j % config.head_dim_v));
+      }
+    }
+  }
+  if (config.starts_at_attention()) return;
+  const std::int64_t bits = std::clamp<std::int64_t>(config.hidden_size - 2, 0, kPositionBits);
+  const ProjectionRows rows = rows_of(config, Projection::kV);
+  Tensor& weight = d.c.weights.at(rows.weight);
+  for (std::int64_t row = 0; row < rows.count; ++row) {
+    for (std::int64_t bit = 0; bit < bits; ++bit) {
+      const bool own = row % config.head_dim_v % kPositionBits == bit;
+      weight.set_value((rows.first + row) * weight.dim(1) + 2 + bit, own ? kWeight : 0.0);
+    }
+  }
+  for (std::int64_t b = 0; b < d.c.batch(); ++b) {
+    for (std::int64_t i = 0; i < d.c.row_count(b); ++i) {
+      for (std::int64_t bit = 0; bit < bits; ++bit) {
+        d.c.x.set_value((d.c.row_begin(b) + i) * config.hidden_size + 2 + bit,
+                        position_sign(d.c.cached(b) + i, bit));
+      }
+    }
+  }
+}
+
+void shape_needles(Draft& d) {
+  constexpr double kLogit = 10.0;  // e^10: one needle outweighs thousands of other keys
+  std::vector<std::set<std::int64_t>> needles;
+  for (std::int64_t b = 0; b < d.c.batch(); ++b) needles.push_back(edge_positions(d.c, b));
+  const RandomStream stream(d.seed, "needles");
+  // Different strengths, so that a needle too many or too few shows among others.
+  const auto key = [&](std::int64_t b, std::int64_t p) {
+    if (!needles[static_cast<std::size_t>(b)].contains(p)) return 0.0;
+    return 0.75 + 0.5 * stream.uniform((static_cast<std::uint64_t>(b) << 32U) +
+                                       static_cast<std::uint64_t>(p));
+  };
+  const double towards = d.config().softmax_scale() < 0 ? -1.0 : 1.0;
+  steer(
+      d, kLogit, [towards](std::int64_t) { return towards; }, key);
+  code_positions_into_values(d);
+  const double in_reach = std::min(kLogit, d.config().logit_softcap.value_or(kLogit));
+  add_to_sinks(d, [in_reach](std::int64_t) { return in_reach; });
+}
+
+void shape_extreme(Draft& d) {
+  constexpr double kLogit = 1e4;
+  const RandomStream stream(d.seed, "extreme");
+  const auto row_sign = [&](std::int64_t token) {
+    return (stream.bits(static_cast<std::uint64_t>(token)) & 1U) != 0 ? 1.0 : -1.0;
+  };
+  steer(d, kLogit, row_sign, [](std::int64_t, std::int64_t) { return 1.0; });
+  if (d.config().logit_softcap) return;
+  add_to_sinks(d, [](std::int64_t head) { return head % 2 == 0 ? kLogit : -kLogit; });
+}
+
+void fill_zero(Tensor& t, std::int64_t first, std::int64_t count) {
+  for (std::int64_t i = first; i < first + count; ++i) t.set_value(i, 0.0);
+}
+
+/// RoPE would turn equal keys apart, so a layer's keys are zero.
+void shape_equal_keys(Draft& d) {
+  const AttentionConfig& config = d.config();
+  const std::int64_t width = config.k_width();
+  if (config.starts_at_attention()) {
+    for (std::int64_t i = width; i < d.k.size(); ++i) d.k.set_code(i, d.k.code(i % width));
+    return;
+  }
+  if (!d.k.empty()) fill_zero(d.k, 0, d.k.size());
+  const ProjectionRows rows = rows_of(config, Projection::kK);
+  Tensor& weight = d.c.weights.at(rows.weight);
+  fill_zero(weight, rows.first * weight.dim(1), rows.count * weight.dim(1));
+  if (config.has_bias) {
+    Tensor& bias = d.c.weights.at("k_proj.bias");
+    fill_zero(bias, 0, bias.size());
+  }
+}
+
+void scale_by_power_of_two(Tensor& t, std::int64_t first, std::int64_t count, int exponent) {
+  for (std::int64_t i = first; i < first + count; ++i) {
+    t.set_value(i, std::ldexp(t.value(i), exponent));
+  }
+}
+
+/// Rows of x (or q) from 1 down to 2^-17, about 1e-5; a bias would hide them, so it shrinks as
+/// well.
+void shape_tiny_norm(Draft& d) {
+  constexpr int kSmallest = 17;
+  Tensor& rows = d.config().starts_at_attention() ? d.c.q : d.c.x;
+  const std::int64_t tokens = d.c.tokens();
+  const RandomStream stream(d.seed, "tiny_norm");
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::int64_t width = rows.size() / tokens;
+    const auto exponent =
+        static_cast<int>(stream.below(static_cast<std::uint64_t>(t), kSmallest + 1));
+    scale_by_power_of_two(rows, t * width, width, -exponent);
+  }
+  for (const char* name : {"q_proj.bias", "k_proj.bias"}) {
+    const auto bias = d.c.weights.find(name);
+    if (bias == d.c.weights.end()) continue;
+    scale_by_power_of_two(bias->second, 0, bias->second.size(), -kSmallest);
+  }
+}
+
+constexpr std::array kProfiles = {
+    Profile{"normal", "N(0, 1) data, scaled logits with a standard deviation of 2", 2.0, nullptr},
+    Profile{"q_x4", "queries four times as large: peaked rows, soft-caps that bind", 8.0, nullptr},
+    Profile{
+        "needles",
+        "keys that dominate on both sides of every mask and page edge, values that code positions",
+        1.0, shape_needles},
+    Profile{"extreme", "whole rows of logits near +10000 and near -10000", 2.0, shape_extreme},
+    Profile{"equal_keys", "all keys of a sequence equal: the mean of the values (degenerate)", 2.0,
+            shape_equal_keys},
+    Profile{"tiny_norm", "rows scaled down to 1e-5, where rms_norm_eps counts", 2.0,
+            shape_tiny_norm},
+};
+
+}  // namespace
+
+std::span<const Profile> profiles() { return kProfiles; }
+
+const Profile& find_profile(std::string_view name) {
+  const auto* const found =
+      std::find_if(kProfiles.begin(), kProfiles.end(),
+                   [name](const Profile& profile) { return profile.name == name; });
+  if (found != kProfiles.end()) return *found;
+  std::vector<std::string> names;
+  for (const Profile& profile : kProfiles) names.emplace_back(profile.name);
+  throw Error(ErrorKind::kConfig,
+              "profile: \"" + std::string(name) + "\" is not a data profile" + hint(name, names),
+              "profile");
+}
+
+std::vector<ProfileInfo> list_profiles() {
+  std::vector<ProfileInfo> infos;
+  for (const Profile& profile : kProfiles) {
+    infos.push_back({std::string(profile.name), std::string(profile.summary)});
+  }
+  return infos;
+}
+
+}  // namespace attn::harness

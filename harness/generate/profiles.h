@@ -1,0 +1,23 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "harness/generate/draft.h"
+
+namespace attn::harness {
+
+/// What the data of a case look like.
+struct Profile {
+  std::string_view name;
+  std::string_view summary;
+  double logit_std;       ///< standard deviation of the scaled logits as drawn
+  void (*shape)(Draft&);  ///< changes the drawn data; null for none
+};
+
+std::span<const Profile> profiles();
+
+/// Throws Error(kConfig) with the nearest known name.
+const Profile& find_profile(std::string_view name);
+
+}  // namespace attn::harness
