@@ -64,12 +64,15 @@ void draw_kind(Draw& draw, AttentionConfig& config) {
                               Variant::kTensorParallel, Variant::kDataParallel});
 }
 
-/// Heads and widths. A layer's four matrices hold 2 (Hq + Hkv) D hidden <= kMaxWeights elements.
+/// Heads and widths. A layer's four matrices hold 2 (Hq + Hkv) D hidden <= kMaxWeights elements;
+/// entry point attention has no matrices and takes three times as many heads.
 void draw_heads(Draw& draw, AttentionConfig& config) {
   config.head_dim = draw.pick<std::int64_t>(
       {2, 4, 6, 8, 10, 12, 16, 16, 20, 24, 32, 32, 36, 48, 64, 80, 96, 128});
   config.head_dim_v = config.head_dim;
-  const std::int64_t most_heads = kMaxWeights / (2 * kMinHidden * config.head_dim);  // Hq + Hkv
+  const std::int64_t most_width = kMaxWeights / (2 * kMinHidden);
+  const std::int64_t most_heads =  // Hq + Hkv
+      (config.starts_at_attention() ? 3 * most_width : most_width) / config.head_dim;
   const std::int64_t ratio =
       draw.pick_up_to(most_heads - 1, {1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 16, 24});
   config.num_key_value_heads = draw.pick_up_to(most_heads / (ratio + 1), {1, 1, 2, 2, 3, 4, 8});
