@@ -1,0 +1,131 @@
+#include "harness/backends/cpu/unpack.h"
+
+#include <bit>
+#include <cstring>
+#include <string>
+
+#include "harness/backends/cpu/simd.h"
+#include "reference/core/error.h"
+
+namespace attn::harness::cpu {
+namespace {
+
+std::uint16_t code16(const std::byte* bytes, std::int64_t i) {
+  std::uint16_t code = 0;
+  std::memcpy(&code, bytes + 2 * i, sizeof code);
+  return code;
+}
+
+void put16(std::byte* bytes, std::int64_t i, std::uint16_t code) {
+  std::memcpy(bytes + 2 * i, &code, sizeof code);
+}
+
+[[noreturn]] void refuse(ElementType type) {
+  throw Error(ErrorKind::kUnsupported, "cpu: tensors of type " + std::string(element_name(type)) +
+                                           " are not read; use float32, bfloat16 or float16");
+}
+
+}  // namespace
+
+bool is_plain_float(ElementType type) {
+  return type == ElementType::kFloat32 || type == ElementType::kBFloat16 ||
+         type == ElementType::kFloat16;
+}
+
+float float_from_half(std::uint16_t code) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(code & 0x8000u) << 16;
+  const std::uint32_t magnitude = code & 0x7fffu;
+  if (magnitude >= 0x7c00u) {  // infinity and NaN: exponent all ones in both formats
+    return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  }
+  // The bits moved to binary32's fields read as value * 2^-112: the biases differ by 127 - 15. The
+  // product is exact and turns half's subnormals into float's normal numbers.
+  const float scaled = std::bit_cast<float>(magnitude << 13) * 0x1p112f;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
+}
+
+std::uint16_t half_from_float(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000u);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  std::uint32_t code = 0;
+  if (magnitude > 0x7f800000u) {
+    code = 0x7e00u;
+  } else if (magnitude >= 0x477ff000u) {  // 65520, halfway between 65504 and 2^16: a tie away
+    code = 0x7c00u;
+  } else if (magnitude < 0x38800000u) {
+    // Below 2^-14 the step is 2^-24. In [2^-1, 1) float32 has that step too, so adding 1/2 rounds
+    // to it, to nearest even, and leaves the multiple of 2^-24 in the low bits.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    code = std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0.5f);
+  } else {
+    const std::uint32_t rebiased = magnitude - (112u << 23);
+    code = (rebiased + 0xfffu + (rebiased >> 13 & 1u)) >> 13;
+  }
+  return static_cast<std::uint16_t>(code | sign);
+}
+
+std::uint16_t bfloat16_from_float(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+void unpack(ElementType type, const std::byte* bytes, std::int64_t count, float* values) {
+  if (count == 0) return;
+  switch (type) {
+    case ElementType::kFloat32:
+      std::memcpy(values, bytes, static_cast<std::size_t>(count) * sizeof(float));
+      return;
+    case ElementType::kBFloat16:
+      for (std::int64_t i = 0; i < count; ++i) {
+        values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(code16(bytes, i)) << 16);
+      }
+      return;
+    case ElementType::kFloat16:
+      for (std::int64_t i = 0; i < count; ++i) values[i] = float_from_half(code16(bytes, i));
+      return;
+    default:
+      refuse(type);
+  }
+}
+
+void pack(ElementType type, const float* values, std::int64_t count, std::byte* bytes) {
+  if (count == 0) return;
+  switch (type) {
+    case ElementType::kFloat32:
+      std::memcpy(bytes, values, static_cast<std::size_t>(count) * sizeof(float));
+      return;
+    case ElementType::kBFloat16:
+      for (std::int64_t i = 0; i < count; ++i) put16(bytes, i, bfloat16_from_float(values[i]));
+      return;
+    case ElementType::kFloat16:
+      for (std::int64_t i = 0; i < count; ++i) put16(bytes, i, half_from_float(values[i]));
+      return;
+    default:
+      refuse(type);
+  }
+}
+
+Rows::Rows(std::int64_t rows, std::int64_t columns)
+    : count(rows),
+      width(columns),
+      stride(padded(columns)),
+      data(static_cast<std::size_t>((rows + 3) * stride), 0.0f) {}
+
+Rows unpack_rows(const Tensor& matrix, std::int64_t first, std::int64_t count, std::int64_t width) {
+  Rows rows(count, width);
+  const auto row_bytes = width * static_cast<std::int64_t>(element_size(matrix.type()));
+  for (std::int64_t i = 0; i < count; ++i) {
+    unpack(matrix.type(), matrix.data() + (first + i) * row_bytes, width, rows.row(i));
+  }
+  return rows;
+}
+
+std::vector<float> unpack_vector(const Tensor& vector) {
+  std::vector<float> values(static_cast<std::size_t>(vector.size()));
+  unpack(vector.type(), vector.data(), vector.size(), values.data());
+  return values;
+}
+
+}  // namespace attn::harness::cpu

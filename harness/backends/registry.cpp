@@ -1,0 +1,102 @@
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "harness/backends/backend.h"
+#include "harness/backends/cpu/cpu_backend.h"
+#include "harness/backends/reference_backend.h"
+#include "reference/core/error.h"
+
+namespace attn::harness {
+namespace {
+
+struct Option {
+  std::string name;
+  std::string value;
+};
+
+[[noreturn]] void refuse(const std::string& message) {
+  throw Error(ErrorKind::kUsage, message, "backend");
+}
+
+/// "block=32,threads=3" as pairs.
+std::vector<Option> parse_options(const std::string& spec, std::string_view words) {
+  std::vector<Option> options;
+  while (true) {
+    const std::size_t comma = words.find(',');
+    const std::string_view word = words.substr(0, comma);
+    const std::size_t equals = word.find('=');
+    if (equals == std::string_view::npos) {
+      refuse("backend \"" + spec + "\": option \"" + std::string(word) +
+             "\" has no value; write NAME=VALUE, separated by commas");
+    }
+    options.push_back({std::string(word.substr(0, equals)), std::string(word.substr(equals + 1))});
+    if (comma == std::string_view::npos) return options;
+    words.remove_prefix(comma + 1);
+  }
+}
+
+int positive_int(const std::string& spec, const Option& option) {
+  int value = 0;
+  const char* const end = option.value.data() + option.value.size();
+  const auto [stop, failure] = std::from_chars(option.value.data(), end, value);
+  if (failure != std::errc() || stop != end || value < 1) {
+    refuse("backend \"" + spec + "\": " + option.name + "=" + option.value +
+           " is not a whole number from 1 to " + std::to_string(std::numeric_limits<int>::max()));
+  }
+  return value;
+}
+
+std::unique_ptr<Backend> make_cpu(const std::string& spec, const std::vector<Option>& options) {
+  cpu::CpuOptions result;
+  for (const Option& option : options) {
+    if (option.name == "block") {
+      result.block = positive_int(spec, option);
+    } else if (option.name == "threads") {
+      result.threads = positive_int(spec, option);
+    } else {
+      refuse("backend \"" + spec + "\": cpu has no option \"" + option.name + "\"" +
+             hint(option.name, {"block", "threads"}));
+    }
+  }
+  return cpu::make_cpu_backend(result);
+}
+
+}  // namespace
+
+std::vector<BackendInfo> list_backends() {
+  return {
+      {"exact", "the reference in float64: only the roundings that are part of the function", "",
+       ""},
+      {"faithful", "the reference with the rounding points of a layer that runs in config.dtype",
+       "", ""},
+      {"cpu", "an independent float32 implementation: blocked online softmax, threads",
+       "block=N threads=N", ""},
+  };
+}
+
+std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
+  const std::string spec(spec_view);
+  const std::size_t colon = spec.find(':');
+  const std::string name = spec.substr(0, colon);
+  std::vector<std::string> names;
+  for (const BackendInfo& info : list_backends()) names.push_back(info.name);
+  if (std::ranges::find(names, name) == names.end()) {
+    refuse("there is no backend \"" + name + "\"" + hint(name, names));
+  }
+  std::vector<Option> options;
+  if (colon != std::string::npos) {
+    options = parse_options(spec, std::string_view(spec).substr(colon + 1));
+  }
+  if (name == "cpu") return make_cpu(spec, options);
+  if (!options.empty()) {
+    refuse("backend \"" + spec + "\": " + name + " takes no options; write \"" + name + "\"");
+  }
+  return make_reference_backend(name == "exact" ? reference::Mode::kExact
+                                                : reference::Mode::kFaithful);
+}
+
+}  // namespace attn::harness
