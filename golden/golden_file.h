@@ -58,12 +58,14 @@ struct WriteOptions {
 
 /// Builds the file of a case: dense caches read back from its pages, expected/<stage> float64 for
 /// every stage in `expected`, provenance (version, commit, compiler and flags, library versions,
-/// CPU, command line, semantics version, date from SOURCE_DATE_EPOCH when set).
+/// CPU, command line, semantics version, date from SOURCE_DATE_EPOCH when set). Its seal is
+/// kSealed; set kUnsealed where no second evaluation has agreed.
 GoldenFile make(const Case& c, const Trace& expected, const WriteOptions& options);
 
 /// Writes atomically (temporary file beside it, fsync, re-read and check, rename, fsync of the
-/// folder) with a sha256 per dataset and content_sha256. Refuses to overwrite without force. Same
-/// bytes for the same content. Throws Error(kUsage) or Error(kInput).
+/// folder). A kSealed file gets a sha256 per dataset and content_sha256, computed here; a kUnsealed
+/// one gets none. An empty case_id becomes the file's name. Refuses to overwrite without force.
+/// Same bytes for the same content. Throws Error(kUsage) or Error(kInput).
 void write(const GoldenFile& file, const std::string& path, bool force);
 
 /// Recomputes the digests: {path, sha256hex} and the content digest.

@@ -103,8 +103,8 @@ std::string Reader::text_attribute(hid_t object, const std::string& where, const
 
 void Reader::read_version(hid_t file) const {
   const std::string format = text_attribute(file, "", "format", true);
-  if (format != "attention-golden") {
-    fail("attribute format", "is \"" + printable(format) + "\", must be \"attention-golden\"");
+  if (format != kFormatName) {
+    fail("attribute format", "is \"" + printable(format) + "\", must be \"" + kFormatName + "\"");
   }
   const std::string field = "attribute format_version";
   Handle attribute(H5Aopen(file, "format_version", H5P_DEFAULT), H5Aclose);

@@ -25,6 +25,8 @@ struct RawFile {
   std::map<std::string, RawDataset> datasets;  ///< by path without leading slash
 };
 
+inline constexpr char kFormatName[] = "attention-golden";
+
 /// All datasets together may take this many times the file's length once decompressed; a contiguous
 /// dataset takes its own size, so only compressed files can come near.
 inline constexpr std::uint64_t kMaxExpansion = 64;
@@ -38,9 +40,9 @@ RawFile read_raw(const std::string& path, std::uint64_t file_bytes);
 /// was checked against the file's length.
 RawFile parse_hdf5(const std::string& path, std::uint64_t file_bytes);
 
-/// The bytes of the HDF5 file that holds `file`: a pure function of its content. Throws
-/// Error(kInternal) when the library fails.
-std::vector<std::byte> format_hdf5(const RawFile& file);
+/// Writes `content` to a new HDF5 file, whose bytes are a function of the content alone. Throws
+/// Error(kUsage) when the disk is full or the place cannot be written.
+void format_hdf5(const RawFile& content, const std::string& path);
 
 /// `text` with control characters and invalid UTF-8 replaced by '?', so that a message stays one
 /// line.
