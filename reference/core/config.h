@@ -172,6 +172,8 @@ std::string_view name_of(MaskVariant);
 std::string_view name_of(MaskAlign);
 std::string_view name_of(RopeScalingType);
 std::string_view name_of(QuantEncoding);
+std::string_view name_of(WeightGranularity);
+std::string_view name_of(ActivationQuant);
 std::string_view name_of(ScaleGranularity);
 
 }  // namespace attn

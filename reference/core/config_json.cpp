@@ -526,7 +526,7 @@ Json kv_cache_json(const KvCacheConfig& cache) {
 }
 
 Json quant_json(const QuantConfig& q) {
-  Json json{{"activation", name_in(Names<ActivationQuant>(kActivations), q.activation)}};
+  Json json{{"activation", name_of(q.activation)}};
   if (q.k_proj == q.q_proj && q.v_proj == q.q_proj && q.o_proj == q.q_proj) {
     json["encoding"] = name_of(q.q_proj);
   } else {
@@ -536,8 +536,7 @@ Json quant_json(const QuantConfig& q) {
                         {"o_proj", name_of(q.o_proj)}};
   }
   if (q.q_proj == QuantEncoding::kFloat8E4M3FN) {
-    json["weight_granularity"] =
-        name_in(Names<WeightGranularity>(kWeightGranularities), q.weight_granularity);
+    json["weight_granularity"] = name_of(q.weight_granularity);
     if (q.weight_granularity == WeightGranularity::kBlock) json["block"] = {q.block_n, q.block_k};
   }
   if (q.q_proj == QuantEncoding::kGptq) {
@@ -598,6 +597,12 @@ std::string_view name_of(RopeScalingType t) {
   return name_in(Names<RopeScalingType>(kScalings), t);
 }
 std::string_view name_of(QuantEncoding e) { return name_in(Names<QuantEncoding>(kEncodings), e); }
+std::string_view name_of(WeightGranularity g) {
+  return name_in(Names<WeightGranularity>(kWeightGranularities), g);
+}
+std::string_view name_of(ActivationQuant a) {
+  return name_in(Names<ActivationQuant>(kActivations), a);
+}
 std::string_view name_of(ScaleGranularity g) {
   return name_in(Names<ScaleGranularity>(kScaleGranularities), g);
 }

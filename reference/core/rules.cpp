@@ -3,49 +3,54 @@
 #include "reference/core/error.h"
 
 namespace attn {
+namespace {
 
-std::span<const ConfigRule> config_rules() { return {}; }
-std::span<const CaseRule> case_rules() { return {}; }
-
-void validate(const AttentionConfig& config) {
-  for (const ConfigRule& rule : config_rules()) {
-    if (const auto violation = rule.check(config)) {
+/// Throws the first rule that `subject` breaks.
+template <typename Rule, typename Subject>
+void apply(std::span<const Rule> rules, const Subject& subject) {
+  for (const Rule& rule : rules) {
+    if (const std::optional<Violation> violation = rule.check(subject)) {
       throw Error(ErrorKind::kConfig, violation->message, violation->field, std::string(rule.id));
     }
   }
 }
+
+}  // namespace
+
+void validate(const AttentionConfig& config) { apply(config_rules(), config); }
 
 void validate(const Case& c) {
   validate(c.config);
-  for (const CaseRule& rule : case_rules()) {
-    if (const auto violation = rule.check(c)) {
-      throw Error(ErrorKind::kConfig, violation->message, violation->field, std::string(rule.id));
-    }
-  }
+  apply(case_rules(), c);
 }
 
 void check_sharding_strategy(std::string_view strategy) {
-  if (strategy == "tensor_parallel" || strategy == "replicate") return;
+  const std::vector<std::string> known{"tensor_parallel", "replicate"};
+  const std::string field = "sharding_strategy";
   if (strategy.empty()) {
-    throw Error(
-        ErrorKind::kConfig,
-        "sharding strategy is not set; set it to tensor_parallel or replicate before sharding",
-        "sharding_strategy", "15a");
+    throw Error(ErrorKind::kConfig,
+                field + " = \"\": a layer has no shards before a strategy is set; set " + known[0] +
+                    " or " + known[1],
+                field, "15a");
   }
-  throw Error(ErrorKind::kConfig,
-              "sharding strategy \"" + std::string(strategy) + "\" is unknown" +
-                  hint(strategy, {"tensor_parallel", "replicate"}),
-              "sharding_strategy", "15b");
+  for (const std::string& name : known) {
+    if (strategy == name) return;
+  }
+  throw Error(
+      ErrorKind::kConfig,
+      field + " = \"" + std::string(strategy) + "\": an unknown strategy" + hint(strategy, known),
+      field, "15b");
 }
 
 void check_device_list(std::string_view list_name, std::int64_t list_length,
                        std::int64_t num_devices) {
   if (list_length == num_devices) return;
+  const std::string field(list_name);
   throw Error(ErrorKind::kConfig,
-              std::string(list_name) + " has " + std::to_string(list_length) +
-                  " entries; it needs one for each of the num_devices = " +
-                  std::to_string(num_devices) + " devices",
-              std::string(list_name), "15c");
+              field + ".length = " + std::to_string(list_length) +
+                  ": needs one entry for each of the num_devices = " + std::to_string(num_devices) +
+                  " devices; give as many",
+              field, "15c");
 }
 
 }  // namespace attn

@@ -1,7 +1,5 @@
-#include <array>
-#include <initializer_list>
-
 #include "reference/core/case.h"
+#include "reference/core/quant_internal.h"
 
 namespace attn {
 namespace {
@@ -10,146 +8,115 @@ using Types = std::vector<ElementType>;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// One projection as the table of weights sees it: y = x * W^T with W [out, in].
-struct Projection {
-  std::string name;
-  std::int64_t out;
-  std::int64_t in;
-  QuantEncoding encoding;
+/// Collects the tensors of one projection, "NAME.suffix".
+struct Specs {
+  std::vector<TensorSpec>& list;
+  std::string projection;
   bool optional;
-};
 
-/// GGUF block: `elements` consecutive columns in `bytes` bytes.
-struct GgufBlock {
-  std::int64_t elements;
-  std::int64_t bytes;
-};
-
-GgufBlock gguf_block(QuantEncoding encoding) {
-  switch (encoding) {
-    case QuantEncoding::kQ4_0:
-      return {32, 18};
-    case QuantEncoding::kQ8_0:
-      return {32, 34};
-    case QuantEncoding::kQ4_K:
-      return {256, 144};
-    case QuantEncoding::kQ5_K:
-      return {256, 176};
-    case QuantEncoding::kQ6_K:
-      return {256, 210};
-    default:
-      return {1, 1};
+  void add(const char* suffix, Shape shape, ElementType type) const {
+    list.push_back({projection + "." + suffix, std::move(shape), {type}, optional});
   }
+};
+
+void add_gptq(const Specs& specs, const Projection& p, const QuantConfig& quant) {
+  const std::int64_t groups = quant.group_size > 0 ? p.in / quant.group_size : 1;
+  // A last word that the codes do not fill is padded.
+  specs.add("qweight", {ceil_div(p.in * quant.bits, 32), p.out}, ElementType::kInt32);
+  specs.add("scales", {groups, p.out}, ElementType::kFloat16);
+  specs.add("qzeros", {groups, ceil_div(p.out * quant.bits, 32)}, ElementType::kInt32);
+  specs.add("g_idx", {p.in}, ElementType::kInt32);
 }
 
-void add_gptq(const Projection& p, const QuantConfig& quant, std::vector<TensorSpec>& specs) {
-  const std::int64_t groups = quant.group_size > 0 ? ceil_div(p.in, quant.group_size) : 1;
-  const Types words{ElementType::kInt32};
-  specs.push_back(
-      {p.name + ".qweight", {ceil_div(p.in * quant.bits, 32), p.out}, words, p.optional});
-  specs.push_back({p.name + ".scales", {groups, p.out}, {ElementType::kFloat16}, p.optional});
-  specs.push_back(
-      {p.name + ".qzeros", {groups, ceil_div(p.out * quant.bits, 32)}, words, p.optional});
-  specs.push_back({p.name + ".g_idx", {p.in}, words, p.optional});
-}
-
-void add_fp8(const Projection& p, const QuantConfig& quant, std::vector<TensorSpec>& specs) {
-  specs.push_back({p.name + ".weight", {p.out, p.in}, {ElementType::kFloat8E4M3FN}, p.optional});
+void add_fp8(const Specs& specs, const Projection& p, const QuantConfig& quant) {
   Shape scale;  // per tensor: a scalar
   if (quant.weight_granularity == WeightGranularity::kRowwise) scale = {p.out, 1};
   if (quant.weight_granularity == WeightGranularity::kBlock) {
     scale = {ceil_div(p.out, quant.block_n), ceil_div(p.in, quant.block_k)};
   }
-  specs.push_back({p.name + ".weight_scale", scale, {ElementType::kFloat32}, p.optional});
+  specs.add("weight", {p.out, p.in}, ElementType::kFloat8E4M3FN);
+  specs.add("weight_scale", scale, ElementType::kFloat32);
   if (quant.activation == ActivationQuant::kStatic) {
-    specs.push_back({p.name + ".input_scale", {}, {ElementType::kFloat32}, p.optional});
+    specs.add("input_scale", {}, ElementType::kFloat32);
   }
 }
 
-void add_nvfp4(const Projection& p, const QuantConfig& quant, std::vector<TensorSpec>& specs) {
-  const Types scalar{ElementType::kFloat32};
-  specs.push_back({p.name + ".weight", {p.out, p.in / 2}, {ElementType::kUInt8}, p.optional});
-  specs.push_back(
-      {p.name + ".weight_scale", {p.out, p.in / 16}, {ElementType::kFloat8E4M3FN}, p.optional});
-  specs.push_back({p.name + ".weight_scale_2", {}, scalar, p.optional});
-  const bool reads_input_scale = quant.activation == ActivationQuant::kBlock;
-  specs.push_back({p.name + ".input_scale", {}, scalar, p.optional || !reads_input_scale});
+void add_nvfp4(const Specs& specs, const Projection& p, const QuantConfig& quant) {
+  specs.add("weight", {p.out, p.in / 2}, ElementType::kUInt8);
+  specs.add("weight_scale", {p.out, p.in / scale_block(p.encoding)}, ElementType::kFloat8E4M3FN);
+  specs.add("weight_scale_2", {}, ElementType::kFloat32);
+  // Checkpoints carry it always; only quantised activations read it.
+  const bool unread = quant.activation != ActivationQuant::kBlock;
+  Specs{specs.list, specs.projection, specs.optional || unread}.add("input_scale", {},
+                                                                    ElementType::kFloat32);
 }
 
-void add_mx(const Projection& p, std::vector<TensorSpec>& specs) {
+void add_mx(const Specs& specs, const Projection& p) {
   if (p.encoding == QuantEncoding::kMxfp4) {
-    specs.push_back({p.name + ".weight", {p.out, p.in / 2}, {ElementType::kUInt8}, p.optional});
+    specs.add("weight", {p.out, p.in / 2}, ElementType::kUInt8);
   } else {
-    specs.push_back({p.name + ".weight", {p.out, p.in}, {ElementType::kFloat8E4M3FN}, p.optional});
+    specs.add("weight", {p.out, p.in}, ElementType::kFloat8E4M3FN);
   }
-  specs.push_back(
-      {p.name + ".weight_scale", {p.out, p.in / 32}, {ElementType::kFloat8E8M0FNU}, p.optional});
+  specs.add("weight_scale", {p.out, p.in / scale_block(p.encoding)}, ElementType::kFloat8E8M0FNU);
 }
 
-void add_projection(const Projection& p, const AttentionConfig& config,
-                    std::vector<TensorSpec>& specs) {
+void add_projection(std::vector<TensorSpec>& list, const Projection& p,
+                    const AttentionConfig& config, bool optional) {
+  const Specs specs{list, std::string(p.name), optional};
   switch (p.encoding) {
     case QuantEncoding::kNone:
-      specs.push_back({p.name + ".weight", {p.out, p.in}, {config.dtype}, p.optional});
-      return;
+      return specs.add("weight", {p.out, p.in}, config.dtype);
     case QuantEncoding::kFloat8E4M3FN:
-      return add_fp8(p, *config.quant, specs);
+      return add_fp8(specs, p, *config.quant);
     case QuantEncoding::kNvfp4:
-      return add_nvfp4(p, *config.quant, specs);
+      return add_nvfp4(specs, p, *config.quant);
     case QuantEncoding::kMxfp4:
     case QuantEncoding::kMxfp8:
-      return add_mx(p, specs);
+      return add_mx(specs, p);
     case QuantEncoding::kGptq:
-      return add_gptq(p, *config.quant, specs);
+      return add_gptq(specs, p, *config.quant);
     default: {
       const GgufBlock block = gguf_block(p.encoding);
-      specs.push_back({p.name + ".weight",
-                       {p.out, p.in / block.elements * block.bytes},
-                       {ElementType::kUInt8},
-                       p.optional});
+      return specs.add("weight", {p.out, p.in / block.elements * block.bytes}, ElementType::kUInt8);
     }
   }
 }
 
-/// The type that vectors (biases, norm weights, sinks) are made in, and what a file may hold.
-Types vector_types(ElementType dtype) {
-  if (dtype == ElementType::kFloat32) return {dtype};
-  return {dtype, ElementType::kFloat32};
+/// The weights of the whole layer.
+void add_layer(std::vector<TensorSpec>& list, const AttentionConfig& config, const Types& types) {
+  // materialize_kv_from_hidden reads neither q nor the output projection; a file may hold them.
+  const bool cache_only = config.entry_point == EntryPoint::kMaterializeKvFromHidden;
+  const auto is_unread = [&](std::string_view projection) {
+    return cache_only && (projection == "q_proj" || projection == "o_proj");
+  };
+  if (config.stacked_qkv) {
+    const std::int64_t rows = config.q_width() + config.k_width() + config.v_width();
+    add_projection(list, {"qkv_proj", rows, config.hidden_size}, config, false);
+  }
+  for (const Projection& p : projections_of(config)) {
+    if (config.stacked_qkv && p.name != "o_proj") continue;
+    add_projection(list, p, config, is_unread(p.name));
+  }
+  for (const Projection& p : projections_of(config)) {
+    if (!config.has_bias || p.name == "o_proj") continue;
+    list.push_back({std::string(p.name) + ".bias", {p.out}, types, is_unread(p.name)});
+  }
+  if (config.use_qk_norm) {
+    list.push_back({"q_norm.weight", {config.head_dim}, types, cache_only});
+    list.push_back({"k_norm.weight", {config.head_dim}, types});
+  }
 }
 
 }  // namespace
 
 std::vector<TensorSpec> expected_weights(const AttentionConfig& config) {
-  std::vector<TensorSpec> specs;
-  const Types types = vector_types(config.dtype);
-  const bool layer = !config.starts_at_attention();
-  // materialize_kv_from_hidden never reads q or the output projection; a file may still hold them.
-  const bool cache_only = config.entry_point == EntryPoint::kMaterializeKvFromHidden;
-  if (layer) {
-    const QuantConfig quant = config.quant.value_or(QuantConfig{});
-    const std::int64_t hidden = config.hidden_size;
-    if (config.stacked_qkv) {
-      const std::int64_t rows = config.q_width() + config.k_width() + config.v_width();
-      add_projection({"qkv_proj", rows, hidden, QuantEncoding::kNone, false}, config, specs);
-    } else {
-      add_projection({"q_proj", config.q_width(), hidden, quant.q_proj, cache_only}, config, specs);
-      add_projection({"k_proj", config.k_width(), hidden, quant.k_proj, false}, config, specs);
-      add_projection({"v_proj", config.v_width(), hidden, quant.v_proj, false}, config, specs);
-    }
-    add_projection({"o_proj", hidden, config.attn_width(), quant.o_proj, cache_only}, config,
-                   specs);
-    if (config.has_bias) {
-      specs.push_back({"q_proj.bias", {config.q_width()}, types, cache_only});
-      specs.push_back({"k_proj.bias", {config.k_width()}, types});
-      specs.push_back({"v_proj.bias", {config.v_width()}, types});
-    }
-    if (config.use_qk_norm) {
-      specs.push_back({"q_norm.weight", {config.head_dim}, types, cache_only});
-      specs.push_back({"k_norm.weight", {config.head_dim}, types});
-    }
-  }
-  specs.push_back({"sinks", {config.num_attention_heads}, types, true});
-  return specs;
+  // Vectors (biases, norm weights, sinks) are kept in float32 by some checkpoints.
+  Types types{config.dtype};
+  if (config.dtype != ElementType::kFloat32) types.push_back(ElementType::kFloat32);
+  std::vector<TensorSpec> list;
+  if (!config.starts_at_attention()) add_layer(list, config, types);
+  list.push_back({"sinks", {config.num_attention_heads}, types, true});
+  return list;
 }
 
 }  // namespace attn
