@@ -1,6 +1,7 @@
 #include "reference/core/rules.h"
 
 #include "reference/core/error.h"
+#include "reference/core/rules_internal.h"
 
 namespace attn {
 namespace {
@@ -15,7 +16,27 @@ void apply(std::span<const Rule> rules, const Subject& subject) {
   }
 }
 
+/// The tables' parts, in order.
+template <typename Rule>
+std::vector<Rule> join(std::initializer_list<std::span<const Rule>> parts) {
+  std::vector<Rule> rules;
+  for (const std::span<const Rule> part : parts)
+    rules.insert(rules.end(), part.begin(), part.end());
+  return rules;
+}
+
 }  // namespace
+
+std::span<const ConfigRule> config_rules() {
+  static const std::vector<ConfigRule> kRules =
+      join<ConfigRule>({value_rules(), layer_rules(), quant_rules()});
+  return kRules;
+}
+
+std::span<const CaseRule> case_rules() {
+  static const std::vector<CaseRule> kRules = join<CaseRule>({tensor_rules(), content_rules()});
+  return kRules;
+}
 
 void validate(const AttentionConfig& config) { apply(config_rules(), config); }
 

@@ -1,119 +1,16 @@
 #include <array>
-#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <span>
-#include <utility>
 
 #include "reference/core/config.h"
+#include "reference/core/config_names_internal.h"
 #include "reference/core/error.h"
 
 namespace attn {
 namespace {
 
 using Json = nlohmann::json;
-
-// ---- Names of the enumerations: one table each, read in both directions.
-
-template <typename E>
-using Names = std::span<const std::pair<std::string_view, E>>;
-
-template <typename E, std::size_t N>
-using NameTable = std::array<std::pair<std::string_view, E>, N>;
-
-constexpr NameTable<Variant, 7> kVariants{{
-    {"attention_with_rope", Variant::kAttentionWithRope},
-    {"no_opaque", Variant::kNoOpaque},
-    {"gguf", Variant::kGguf},
-    {"gptq", Variant::kGptq},
-    {"tensor_parallel", Variant::kTensorParallel},
-    {"data_parallel", Variant::kDataParallel},
-    {"attention", Variant::kAttention},
-}};
-constexpr NameTable<EntryPoint, 3> kEntryPoints{{
-    {"forward", EntryPoint::kForward},
-    {"materialize_kv_from_hidden", EntryPoint::kMaterializeKvFromHidden},
-    {"attention", EntryPoint::kAttention},
-}};
-constexpr NameTable<MaskVariant, 6> kMasks{{
-    {"null", MaskVariant::kNull},
-    {"causal", MaskVariant::kCausal},
-    {"chunked_causal", MaskVariant::kChunkedCausal},
-    {"sliding_window_causal", MaskVariant::kSlidingWindowCausal},
-    {"sliding_window_noncausal", MaskVariant::kSlidingWindowNoncausal},
-    {"tensor", MaskVariant::kTensor},
-}};
-constexpr NameTable<MaskAlign, 2> kAligns{{
-    {"bottom_right", MaskAlign::kBottomRight},
-    {"top_left", MaskAlign::kTopLeft},
-}};
-constexpr NameTable<RopeScalingType, 7> kScalings{{
-    {"default", RopeScalingType::kDefault},
-    {"linear", RopeScalingType::kLinear},
-    {"dynamic", RopeScalingType::kDynamic},
-    {"llama3", RopeScalingType::kLlama3},
-    {"yarn", RopeScalingType::kYarn},
-    {"deepseek_yarn", RopeScalingType::kDeepseekYarn},
-    {"longrope", RopeScalingType::kLongrope},
-}};
-constexpr NameTable<LongropeConvention, 2> kConventions{{
-    {"transformers", LongropeConvention::kTransformers},
-    {"max", LongropeConvention::kMax},
-}};
-constexpr NameTable<RotarySide, 2> kRotarySides{{
-    {"first", RotarySide::kFirst},
-    {"last", RotarySide::kLast},
-}};
-constexpr NameTable<ScaleGranularity, 3> kScaleGranularities{{
-    {"tensor", ScaleGranularity::kTensor},
-    {"head", ScaleGranularity::kHead},
-    {"token_head", ScaleGranularity::kTokenHead},
-}};
-constexpr NameTable<QuantEncoding, 10> kEncodings{{
-    {"float8_e4m3fn", QuantEncoding::kFloat8E4M3FN},
-    {"nvfp4", QuantEncoding::kNvfp4},
-    {"mxfp4", QuantEncoding::kMxfp4},
-    {"mxfp8", QuantEncoding::kMxfp8},
-    {"gptq", QuantEncoding::kGptq},
-    {"q4_0", QuantEncoding::kQ4_0},
-    {"q8_0", QuantEncoding::kQ8_0},
-    {"q4_k", QuantEncoding::kQ4_K},
-    {"q5_k", QuantEncoding::kQ5_K},
-    {"q6_k", QuantEncoding::kQ6_K},
-}};
-/// The encodings that may differ between the projections.
-const Names<QuantEncoding> kGgufEncodings = std::span(kEncodings).subspan(5);
-constexpr NameTable<WeightGranularity, 3> kWeightGranularities{{
-    {"tensor", WeightGranularity::kTensor},
-    {"rowwise", WeightGranularity::kRowwise},
-    {"block", WeightGranularity::kBlock},
-}};
-constexpr NameTable<ActivationQuant, 5> kActivations{{
-    {"none", ActivationQuant::kNone},
-    {"static", ActivationQuant::kStatic},
-    {"token", ActivationQuant::kToken},
-    {"block", ActivationQuant::kBlock},
-    {"int8", ActivationQuant::kInt8},
-}};
-constexpr NameTable<bool, 2> kCheckpointFormats{{{"gptq", false}, {"gptq_v2", true}}};
-
-template <typename E>
-std::string_view name_in(Names<E> names, E value) {
-  for (const auto& [name, known] : names) {
-    if (known == value) return name;
-  }
-  return "none";
-}
-
-template <typename E>
-std::vector<std::string> words(Names<E> names) {
-  std::vector<std::string> list;
-  for (const auto& entry : names) list.emplace_back(entry.first);
-  return list;
-}
-
-// ---- Errors.
 
 /// A value as it may appear in a one-line message.
 std::string show(const Json& value) {
@@ -460,95 +357,6 @@ Json parse_text(std::string_view text) {
   }
 }
 
-// ---- Writing.
-
-template <typename T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
-Json scaling_json(const RopeScaling& s) {
-  Json json{{"type", name_of(s.type)}};
-  switch (s.type) {
-    case RopeScalingType::kDefault:
-    case RopeScalingType::kDynamic:
-      return json;
-    case RopeScalingType::kLinear:
-      json["factor"] = s.factor;
-      return json;
-    case RopeScalingType::kLlama3:
-      json["factor"] = s.factor;
-      json["low_freq_factor"] = s.low_freq_factor;
-      json["high_freq_factor"] = s.high_freq_factor;
-      break;
-    case RopeScalingType::kDeepseekYarn:
-      json["mscale"] = s.mscale;
-      json["mscale_all_dim"] = s.mscale_all_dim;
-      [[fallthrough]];
-    case RopeScalingType::kYarn:
-      json["factor"] = s.factor;
-      json["beta_fast"] = s.beta_fast;
-      json["beta_slow"] = s.beta_slow;
-      break;
-    case RopeScalingType::kLongrope:
-      json["short_factor"] = s.short_factor;
-      json["long_factor"] = s.long_factor;
-      json["max_position_embeddings"] = s.max_position_embeddings;
-      json["convention"] = name_in(Names<LongropeConvention>(kConventions), s.convention);
-      json["use_long"] = s.use_long;
-      break;
-  }
-  json["original_max_position_embeddings"] = s.original_max_position_embeddings;
-  return json;
-}
-
-Json rope_json(const RopeConfig& rope) {
-  Json json{{"theta", rope.theta}, {"interleaved", rope.interleaved}};
-  if (rope.rotary_dim) json["rotary_dim"] = *rope.rotary_dim;
-  if (rope.rotary_side == RotarySide::kLast) json["rotary_side"] = "last";
-  if (rope.scaling.type != RopeScalingType::kDefault) json["scaling"] = scaling_json(rope.scaling);
-  return json;
-}
-
-Json mask_json(const MaskConfig& mask) {
-  Json json{{"variant", name_of(mask.variant)}, {"align", name_of(mask.align)}};
-  if (mask.window_size) json["window_size"] = *mask.window_size;
-  if (mask.chunk_size) json["chunk_size"] = *mask.chunk_size;
-  return json;
-}
-
-Json kv_cache_json(const KvCacheConfig& cache) {
-  Json json{{"page_size", cache.page_size}, {"dtype", element_name(cache.dtype)}};
-  json["scale_granularity"] = cache.scale_granularity == ScaleGranularity::kNone
-                                  ? Json(nullptr)
-                                  : Json(name_of(cache.scale_granularity));
-  return json;
-}
-
-Json quant_json(const QuantConfig& q) {
-  Json json{{"activation", name_of(q.activation)}};
-  if (q.k_proj == q.q_proj && q.v_proj == q.q_proj && q.o_proj == q.q_proj) {
-    json["encoding"] = name_of(q.q_proj);
-  } else {
-    json["encoding"] = {{"q_proj", name_of(q.q_proj)},
-                        {"k_proj", name_of(q.k_proj)},
-                        {"v_proj", name_of(q.v_proj)},
-                        {"o_proj", name_of(q.o_proj)}};
-  }
-  if (q.q_proj == QuantEncoding::kFloat8E4M3FN) {
-    json["weight_granularity"] = name_of(q.weight_granularity);
-    if (q.weight_granularity == WeightGranularity::kBlock) json["block"] = {q.block_n, q.block_k};
-  }
-  if (q.q_proj == QuantEncoding::kGptq) {
-    json["bits"] = q.bits;
-    json["group_size"] = q.group_size;
-    json["desc_act"] = q.desc_act;
-    json["sym"] = q.sym;
-    json["checkpoint_format"] = name_in(Names<bool>(kCheckpointFormats), q.checkpoint_v2);
-  }
-  return json;
-}
-
 }  // namespace
 
 AttentionConfig parse_config_unchecked(std::string_view json) {
@@ -559,52 +367,6 @@ AttentionConfig parse_config(std::string_view json) {
   AttentionConfig config = parse_config_unchecked(json);
   validate(config);
   return config;
-}
-
-std::string to_json(const AttentionConfig& c) {
-  Json json{{"variant", name_of(c.variant)},
-            {"entry_point", name_of(c.entry_point)},
-            {"num_attention_heads", c.num_attention_heads},
-            {"num_key_value_heads", c.num_key_value_heads},
-            {"head_dim", c.head_dim},
-            {"dtype", element_name(c.dtype)},
-            {"scale", or_null(c.scale)},
-            {"mask", mask_json(c.mask)},
-            {"kv_cache", kv_cache_json(c.kv_cache)},
-            {"quant", c.quant ? quant_json(*c.quant) : Json(nullptr)}};
-  if (c.starts_at_attention() || c.head_dim_v != c.head_dim) json["head_dim_v"] = c.head_dim_v;
-  if (c.logit_softcap) json["logit_softcap"] = *c.logit_softcap;
-  if (!c.starts_at_attention()) {
-    json["hidden_size"] = c.hidden_size;
-    json["stacked_qkv"] = c.stacked_qkv;
-    json["has_bias"] = c.has_bias;
-    json["clip_qkv"] = or_null(c.clip_qkv);
-    if (c.clip_activations) json["clip_activations"] = *c.clip_activations;
-    json["use_qk_norm"] = c.use_qk_norm;
-    json["rms_norm_eps"] = c.rms_norm_eps;
-    json["num_devices"] = c.num_devices;
-    if (c.kv_head_replication) json["kv_head_replication"] = true;
-    json["rope"] = rope_json(c.rope);
-  }
-  return json.dump();
-}
-
-std::string_view name_of(Variant v) { return name_in(Names<Variant>(kVariants), v); }
-std::string_view name_of(EntryPoint e) { return name_in(Names<EntryPoint>(kEntryPoints), e); }
-std::string_view name_of(MaskVariant m) { return name_in(Names<MaskVariant>(kMasks), m); }
-std::string_view name_of(MaskAlign a) { return name_in(Names<MaskAlign>(kAligns), a); }
-std::string_view name_of(RopeScalingType t) {
-  return name_in(Names<RopeScalingType>(kScalings), t);
-}
-std::string_view name_of(QuantEncoding e) { return name_in(Names<QuantEncoding>(kEncodings), e); }
-std::string_view name_of(WeightGranularity g) {
-  return name_in(Names<WeightGranularity>(kWeightGranularities), g);
-}
-std::string_view name_of(ActivationQuant a) {
-  return name_in(Names<ActivationQuant>(kActivations), a);
-}
-std::string_view name_of(ScaleGranularity g) {
-  return name_in(Names<ScaleGranularity>(kScaleGranularities), g);
 }
 
 }  // namespace attn
