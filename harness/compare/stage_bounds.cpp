@@ -1,0 +1,280 @@
+#include "harness/compare/stage_bounds.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace attn::harness {
+namespace {
+
+double square(double x) { return x * x; }
+
+/// x with each element's sign replaced by that of `sign_of`: the coherent part of an error.
+RowMatrix with_sign(const RowMatrix& magnitude, const RowMatrix& sign_of) {
+  return magnitude.cwiseProduct(sign_of.cwiseSign());
+}
+
+/// The sums of propagate() for every element of x W^T.
+struct ProjectionPropagation {
+  RowMatrix linear, squares, coherent, variance, coherent_deviation;
+
+  ProjectionPropagation(const Bounded& x, const RowMatrix& w) {
+    const RowMatrix w2 = w.cwiseAbs2();
+    linear = x.d * w.cwiseAbs().transpose();
+    squares = x.d.cwiseAbs2() * w2.transpose();
+    coherent = with_sign(x.d, x.y) * w.transpose();
+    variance = x.s.cwiseAbs2() * w2.transpose();
+    coherent_deviation = with_sign(x.s, x.y) * w.transpose();
+  }
+  Propagated at(Eigen::Index r, Eigen::Index c) const {
+    return propagate({linear(r, c), squares(r, c), coherent(r, c), variance(r, c),
+                      coherent_deviation(r, c)});
+  }
+};
+
+/// Clipping at c: what lies beyond c by more than d stays at c, which the backend may have rounded.
+void clip_element(double c, ElementType type, double& y, Allowance& a, double& s) {
+  const double beyond = std::abs(y) - c;
+  if (beyond <= 0.0) return;
+  const double d = a.total();
+  const double kept = std::max(0.0, d - beyond);
+  const double share = d > 0.0 ? kept / d : 0.0;
+  a = {share * a.rounding + unit_roundoff(type) * c, share * a.sum, share * a.operand,
+       share * a.scores, share * a.probabilities, share * a.propagation};
+  y = std::copysign(c, y);
+  s = std::min(s, a.total());
+}
+
+void put(Bounded& out, const BoundOptions& options, Eigen::Index r, Eigen::Index c,
+         const Allowance& a, double s) {
+  out.d(r, c) = a.total();
+  if (options.deviations) out.s(r, c) = s;
+  if (options.parts) out.parts[static_cast<std::size_t>(r * out.y.cols() + c)] = a;
+}
+
+Bounded make_result(Eigen::Index rows, Eigen::Index columns, const BoundOptions& options) {
+  Bounded out;
+  out.y.resize(rows, columns);
+  out.d.resize(rows, columns);
+  if (options.deviations) out.s.resize(rows, columns);
+  if (options.parts) out.parts.resize(static_cast<std::size_t>(rows * columns));
+  return out;
+}
+
+/// Root mean square norm of one head of one row.
+struct NormedHead {
+  const double *x, *d, *s;  ///< [n]; d and s null for an exact input
+  Eigen::Index n;
+  double mean_square, inverse;  ///< ms = mean x^2 + eps, r = 1 / sqrt(ms)
+  double rho = 0.0;             ///< relative error of r
+  double variance = 0.0;        ///< of r, relative
+};
+
+NormedHead norm_of_head(const double* x, const double* d, const double* s, Eigen::Index n, double eps,
+                        const Arithmetic& arithmetic) {
+  NormedHead h{x, d, s, n, 0.0, 0.0};
+  double sum = 0.0, linear = 0.0, quadratic = 0.0, d_squares = 0.0, variance = 0.0;
+  for (Eigen::Index i = 0; i < n; ++i) {
+    const double x2 = square(x[i]);
+    sum += x2;
+    if (d == nullptr) continue;
+    const double d2 = square(d[i]);
+    linear += std::abs(x[i]) * d[i];
+    quadratic += x2 * d2 + d2 * d2 / 2.0;
+    d_squares += d2;
+    variance += x2 * square(s[i]);
+  }
+  const double count = static_cast<double>(n);
+  h.mean_square = sum / count + eps;
+  h.inverse = 1.0 / std::sqrt(h.mean_square);
+  const double u = elementary_roundoff(arithmetic.projection_acc);
+  const double own = u * (count / 2.0 + std::sqrt(count) + 8.0) + kReferenceRoundoff +
+                     unit_roundoff(arithmetic.norm_eps) * eps / (2.0 * h.mean_square);
+  const double weight = square(h.inverse) / count;
+  h.rho = own + weight * (std::min(linear, kAllowanceDeviations * std::sqrt(quadratic)) +
+                          d_squares / 2.0);
+  h.variance = square(own) / 3.0 + square(weight) * variance;
+  return h;
+}
+
+}  // namespace
+
+Bounded Bounded::zeros(Eigen::Index rows, Eigen::Index columns) {
+  return {RowMatrix::Zero(rows, columns), RowMatrix::Zero(rows, columns),
+          RowMatrix::Zero(rows, columns), {}};
+}
+
+Bounded project(const Bounded& x, const Projection& p, ElementType result,
+                const BoundOptions& options) {
+  const Arithmetic& arithmetic = options.arithmetic;
+  const Eigen::Index rows = x.y.rows(), columns = p.weight.rows();
+  const std::int64_t n = p.weight.cols();
+  const SumBound sum(arithmetic.projection_acc, n, chain_length(n, arithmetic.lanes));
+  const double u = elementary_roundoff(arithmetic.projection_acc);
+  const double u_result = unit_roundoff(result);
+  const double u_operand = arithmetic.operand_roundoff;
+  const bool has_bias = p.bias.size() != 0;
+
+  const RowMatrix g = x.y * p.weight.transpose();
+  const RowMatrix magnitude = x.y.cwiseAbs() * p.weight.cwiseAbs().transpose();
+  RowMatrix squares, clipped;
+  if (sum.needs_e() || u_operand > 0.0) {
+    squares = x.y.cwiseAbs2() * p.weight.cwiseAbs2().transpose();
+  }
+  if (p.clipped.size() != 0) clipped = x.y * p.clipped.transpose();
+  std::optional<ProjectionPropagation> propagation;
+  if (!x.exact()) propagation.emplace(x, p.weight);
+
+  Bounded out = make_result(rows, columns, options);
+  for (Eigen::Index r = 0; r < rows; ++r) {
+    for (Eigen::Index c = 0; c < columns; ++c) {
+      const double gv = g(r, c), a = magnitude(r, c);
+      const double e = squares.size() != 0 ? std::sqrt(squares(r, c)) : 0.0;
+      double y = has_bias ? gv + p.bias(c) : gv;
+      Allowance allowance;
+      allowance.sum = sum(gv, a, e);
+      if (u_operand > 0.0) allowance.operand = operand_error(u_operand, gv, a, e);
+      if (clipped.size() != 0) allowance.operand += p.clip_error * std::abs(clipped(r, c));
+      allowance.rounding = 2.0 * u * (std::abs(y) + std::abs(gv)) +
+                           static_cast<double>(n) * 0x1p-126;
+      const double own = allowance.total();
+      const Propagated in = propagation ? propagation->at(r, c) : Propagated{};
+      allowance.propagation = in.allowance;
+      const double before = allowance.total();
+      allowance.rounding += rounding(result, y, before);
+      double variance = square(own) + square(u_result * y);
+      if (arithmetic.round_twice && has_bias) {
+        allowance.rounding += u_result * (std::abs(gv) + before);
+        variance += square(u_result * gv);
+      }
+      double s = std::sqrt(variance / 3.0 + in.variance);
+      if (p.clip_activations) clip_element(*p.clip_activations, result, y, allowance, s);
+      out.y(r, c) = y;
+      put(out, options, r, c, allowance, s);
+    }
+  }
+  return out;
+}
+
+Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
+                  const BoundOptions& options) {
+  const Arithmetic& arithmetic = options.arithmetic;
+  const Eigen::Index n = gamma.size(), heads = x.y.cols() / n;
+  const double largest = std::sqrt(static_cast<double>(n));  // |x r| <= sqrt(D) always
+  const int roundings = arithmetic.round_twice ? 2 : 1;
+  const double u = unit_roundoff(arithmetic.store);
+  Bounded out = make_result(x.y.rows(), x.y.cols(), options);
+  for (Eigen::Index r = 0; r < x.y.rows(); ++r) {
+    for (Eigen::Index head = 0; head < heads; ++head) {
+      const Eigen::Index first = head * n;
+      const NormedHead h = norm_of_head(&x.y(r, first), x.exact() ? nullptr : &x.d(r, first),
+                                        x.exact() ? nullptr : &x.s(r, first), n, eps, arithmetic);
+      for (Eigen::Index i = 0; i < n; ++i) {
+        const double g = std::abs(gamma(i));
+        const double y = h.x[i] * h.inverse * gamma(i), abs_y = std::abs(y);
+        const double d_in = h.d != nullptr ? h.d[i] : 0.0, s_in = h.s != nullptr ? h.s[i] : 0.0;
+        double error = h.rho < 0.5
+                           ? (abs_y * h.rho + g * h.inverse * d_in * (1.0 + h.rho)) / (1.0 - h.rho)
+                           : abs_y + g * largest;
+        error = std::min(error, abs_y + 1.001 * g * largest);
+        Allowance a;
+        // The share of the inputs' errors: all of it but the norm's own relative error.
+        a.propagation = x.exact() ? 0.0 : error;
+        a.sum = x.exact() ? error : 0.0;
+        for (int k = 0; k < roundings; ++k) {
+          a.rounding += u * (abs_y + a.total()) +
+                        2.0 * underflow_error(arithmetic.store) * std::max(1.0, g);
+        }
+        const double variance = square(g * h.inverse * s_in) + square(y) * h.variance +
+                                roundings * square(u * y) / 3.0;
+        out.y(r, first + i) = y;
+        put(out, options, r, first + i, a, std::min(std::sqrt(variance), a.total()));
+      }
+    }
+  }
+  return out;
+}
+
+Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& config,
+               const BoundOptions& options) {
+  const Arithmetic& arithmetic = options.arithmetic;
+  const double u = elementary_roundoff(arithmetic.projection_acc);
+  const double u_table = unit_roundoff(arithmetic.cos_sin) > 0x1p-24
+                             ? unit_roundoff(arithmetic.cos_sin) : 0.0;  // the table is float32
+  const double u_store = unit_roundoff(arithmetic.store);
+  const Eigen::Index head_dim = config.head_dim, heads = x.y.cols() / head_dim;
+  const Eigen::Index rotary = table.cols(), half = rotary / 2;
+  const bool interleaved = config.rope.interleaved;
+  const Eigen::Index side =
+      config.rope.rotary_side == RotarySide::kLast ? head_dim - rotary : 0;
+
+  Bounded out = x.exact() ? Bounded::zeros(x.y.rows(), x.y.cols()) : x;
+  out.y = x.y;
+  if (options.parts) {
+    out.parts.assign(static_cast<std::size_t>(out.y.size()), {});
+    for (Eigen::Index i = 0; i < out.d.size(); ++i) {
+      out.parts[static_cast<std::size_t>(i)].propagation = out.d.data()[i];
+    }
+  }
+  const auto element = [&](Eigen::Index r, Eigen::Index at, Eigen::Index ia, Eigen::Index ib,
+                           double ca, double cb) {  // y = ca x[ia] + cb x[ib]; cb multiplies first
+    const double pa = std::abs(ca * x.y(r, ia)), pb = std::abs(cb * x.y(r, ib));
+    const double y = ca * x.y(r, ia) + cb * x.y(r, ib);
+    Allowance a;
+    a.operand = u_table * (pa + pb);
+    a.rounding = (2.0 * u + kReferenceRoundoff) * (pa + pb);
+    if (arithmetic.rope_native) a.rounding += 1.01 * u_store * pb;
+    double variance = square((u_table + 2.0 * u) * (pa + pb)) + square(u_store * y);
+    if (arithmetic.rope_native) variance += square(u_store * pb);
+    variance /= 3.0;
+    if (!x.exact()) {
+      a.propagation =
+          (1.0 + u_table) * (std::abs(ca) * x.d(r, ia) + std::abs(cb) * x.d(r, ib));
+      variance += square(ca * x.s(r, ia)) + square(cb * x.s(r, ib));
+    }
+    a.rounding += rounding(arithmetic.store, y, a.total());
+    out.y(r, at) = y;
+    put(out, options, r, at, a, std::sqrt(variance));
+  };
+  for (Eigen::Index r = 0; r < x.y.rows(); ++r) {
+    for (Eigen::Index head = 0; head < heads; ++head) {
+      const Eigen::Index first = head * head_dim + side;
+      for (Eigen::Index j = 0; j < half; ++j) {
+        const Eigen::Index i1 = first + (interleaved ? 2 * j : j);
+        const Eigen::Index i2 = first + (interleaved ? 2 * j + 1 : j + half);
+        const double c = table(r, 2 * j), s = table(r, 2 * j + 1);
+        element(r, i1, i1, i2, c, -s);  // re = fma(a, c, -(b s))
+        element(r, i2, i1, i2, s, c);   // im = fma(a, s, b c)
+      }
+    }
+  }
+  return out;
+}
+
+Bounded store_in_cache(const Bounded& x, const BoundOptions& options) {
+  const Arithmetic& arithmetic = options.arithmetic;
+  const ElementType type = arithmetic.cache;
+  const double u = unit_roundoff(type);
+  Bounded out = x;
+  // An fp8 cache would judge by codes here (the tie rule): compare() reports it as unsupported.
+  if (x.exact() && !arithmetic.fused_cache) {
+    out.y = x.y.unaryExpr([type](double v) { return round_to(type, v); });
+    return out;
+  }
+  if (u <= unit_roundoff(arithmetic.store) && !arithmetic.fused_cache) return out;
+  if (x.exact()) {
+    out = Bounded::zeros(x.y.rows(), x.y.cols());
+    out.y = x.y;
+  }
+  for (Eigen::Index i = 0; i < out.y.size(); ++i) {
+    const double y = out.y.data()[i];
+    // Converted from unrounded values: the tap itself lies one rounding of `store` beside them.
+    const double before = out.d.data()[i] + (arithmetic.fused_cache && x.exact()
+                                                 ? unit_roundoff(arithmetic.store) * std::abs(y)
+                                                 : 0.0);
+    out.d.data()[i] = before + rounding(type, y, before);
+    out.s.data()[i] = std::sqrt(square(out.s.data()[i]) + square(u * y) / 3.0);
+  }
+  return out;
+}
+
+}  // namespace attn::harness
