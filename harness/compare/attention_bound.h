@@ -4,34 +4,30 @@
 // element of lse and attn_out with its allowance. docs/numerics.md derives the formulas.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <vector>
 
 #include "harness/compare/stage_bounds.h"
+#include "reference/stages/mask.h"
 
 namespace attn::harness {
 
-/// The keys [begin, end) that a query row sees; empty when begin >= end.
-struct KeyRange {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-  std::int64_t count() const { return end > begin ? end - begin : 0; }
-};
-
-/// Keys that the mask variant shows to the query at `position` among `keys` keys.
-KeyRange visible_keys(const MaskConfig& mask, std::int64_t position, std::int64_t keys);
-
-/// What a block of queries of one group of heads attends to.
+/// What a block of query rows of one group of heads attends to.
 struct AttentionBlock {
-  Bounded q;        ///< [rows * group, D]: the group's heads of a row are neighbours
-  Bounded k;        ///< [keys, D], of the key head; keys of all rows' ranges
-  Bounded v;        ///< [keys, Dv]
-  RowMatrix mask;   ///< [rows, keys] added to the scores, or empty
-  std::vector<KeyRange> ranges;  ///< [rows], relative to the first key of the block
-  std::vector<double> sinks;     ///< [group], or empty
+  /// [rows * group, D]: the heads of a row that share the key head are neighbours.
+  Bounded q;
+  std::vector<reference::RowMask> masks;  ///< [rows]
+  /// The keys [first_key, end_key) of the sequence hold every row's range.
+  std::int64_t first_key = 0;
+  std::int64_t end_key = 0;
+  /// Keys [count, D] and values [count, Dv] of positions first .. first + count - 1.
+  std::function<Bounded(std::int64_t first, std::int64_t count)> keys;
+  std::function<Bounded(std::int64_t first, std::int64_t count)> values;
+  std::int64_t value_dim = 0;  ///< Dv
+  std::vector<double> sinks;   ///< [group], or empty
   double scale = 1.0;
   std::optional<double> softcap;
-
-  Eigen::Index group() const { return q.y.rows() / static_cast<Eigen::Index>(ranges.size()); }
 };
 
 struct AttentionBound {

@@ -12,10 +12,11 @@
 #include "harness/compare/arithmetic.h"
 #include "harness/compare/bound.h"
 #include "reference/core/config.h"
+#include "reference/stages/matrix.h"
 
 namespace attn::harness {
 
-using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMatrix = reference::Matrix;
 
 /// Exact values of a stage with the error that a correct backend may have in each: at most d, with
 /// standard deviation s. An exact input (a tap, or an input of the case) has d and s empty, for 0.
