@@ -190,7 +190,8 @@ Bounded Comparison::follow(const Path& path, const Rows& rows) {
   Bounded value = input_rows(c_, rows);
   const auto next = [&](Stage stage, const auto& formula) {
     value = step(stage, rows, [&](std::span<const std::int64_t> which, const BoundOptions& options) {
-      return formula(which.size() == rows.size() ? value : rows_of(value, which), which, options);
+      if (which.size() == rows.size()) return formula(value, which, options);
+      return formula(rows_of(value, which), which, options);
     });
   };
   next(path.projected, [&](const Bounded& x, auto, const BoundOptions& options) {
