@@ -268,6 +268,9 @@ TEST(Config, SurvivesHostileText) {
       "{\"" + std::string(500000, 'a') + "\": 1}",
   };
   for (const std::string& text : hostile) error_of(text);
+  EXPECT_THAT(
+      error_of(minimal_with("\"scale\": " + std::string(20, '[') + std::string(20, ']'))).what(),
+      HasSubstr("nested more than 16 deep"));
   EXPECT_THAT(error_of(minimal_with(R"("head_dim": 16)")).what(),
               HasSubstr("head_dim is given twice"));
   EXPECT_THAT(error_of(minimal_with(R"("scale": 1e400)")).what(), HasSubstr("1e400"));
