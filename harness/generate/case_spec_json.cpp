@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -106,6 +107,7 @@ CaseSpec spec_of(const json& object) {
     validate(spec);
     return spec;
   }
+  if (object.contains("seed")) refuse("seed", "given with --seed, not inside of --config");
   check_names(object, kSpecKeys, "a case");
   if (!object.contains("config")) refuse("config", "missing; a case needs {\"config\": {...}}");
   spec.config = parse_config(object["config"].dump());
@@ -135,9 +137,10 @@ std::uint64_t parse_seed(const json& value) {
 
 std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file) throw Error(ErrorKind::kInput, path + ": cannot be read; is the name right?", path);
-  return content;
+  if (!file || std::filesystem::is_directory(path)) {
+    throw Error(ErrorKind::kInput, path + ": cannot be read; is it the name of a file?", path);
+  }
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
 void validate(const CaseSpec& spec) {

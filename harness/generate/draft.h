@@ -14,6 +14,7 @@ namespace attn::harness {
 struct Draft {
   Case c;
   std::uint64_t seed = 0;
+  double q_gain = 1.0;                     ///< standard deviation of the queries
   Tensor k;                                ///< [sum(cache_lengths), Hkv, D]
   Tensor v;                                ///< [sum(cache_lengths), Hkv, Dv]
   std::vector<std::int64_t> cached;        ///< per sequence: its tokens in k and v

@@ -128,16 +128,16 @@ std::int64_t longest_sequence(const Case& c) {
   return longest;
 }
 
-/// About the log-sum-exp of a row of `keys` N(0, logit_std) logits: ln n + s^2/2, and s sqrt(2 ln
-/// n) where the largest logit alone counts (Derrida's random energy model). ln n comes from the bit
-/// width, since a logarithm of libm would not be the same on every machine.
+/// About the log-sum-exp of a row of n N(0, s) logits: ln n + s^2/2, or where the largest logit
+/// alone counts s (sqrt(2 ln n) - 1/2). ln n comes from the bit width, since a logarithm of libm
+/// would not be the same on every machine.
 double typical_lse(const AttentionConfig& config, double logit_std, std::int64_t keys) {
   if (config.mask.window_size) keys = std::min(keys, *config.mask.window_size);
   if (config.mask.chunk_size) keys = std::min(keys, *config.mask.chunk_size);
   const int bits = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(keys)));
   const double ln_keys = 0.6931 * std::max(0.0, bits - 0.5);
-  const double lse =
-      std::min(ln_keys + 0.5 * logit_std * logit_std, logit_std * std::sqrt(2 * ln_keys) + 0.5);
+  const double largest = logit_std * (std::sqrt(2 * ln_keys) - 0.5);
+  const double lse = std::min(ln_keys + 0.5 * logit_std * logit_std, largest + 0.5);
   return config.logit_softcap ? std::min(lse, ln_keys + *config.logit_softcap) : lse;
 }
 
@@ -156,21 +156,19 @@ Tensor norm_weight(const Draft& d, const std::string& name, const TensorSpec& sp
 }
 
 /// Matrices are drawn as N(0, 1) * gain / sqrt(in), so that an N(0, 1) input gives N(0, gain).
-Tensor projection_weight(const Draft& d, const std::string& name, const TensorSpec& spec,
-                         double q_gain) {
+Tensor projection_weight(const Draft& d, const std::string& name, const TensorSpec& spec) {
   Tensor t(spec.types.front(), spec.shape);
   const RandomStream stream(d.seed, name);
   const std::int64_t in = spec.shape[1];
   const double unit = 1.0 / std::sqrt(static_cast<double>(in));
   const ProjectionRows q = rows_of(d.config(), Projection::kQ);
   const std::int64_t q_elements = name == q.weight ? q.count * in : 0;
-  draw_normals(t, stream, 0, q_elements, q_gain * unit);
+  draw_normals(t, stream, 0, q_elements, d.q_gain * unit);
   draw_normals(t, stream, q_elements, t.size() - q_elements, unit);
   return t;
 }
 
 void draw_weights(Draft& d, const CaseSpec& spec, double logit_std) {
-  const double q_gain = query_gain(d.config(), logit_std);
   for (const TensorSpec& weight : expected_weights(d.config())) {
     const std::string& name = weight.name;
     const ElementType type = weight.types.front();
@@ -184,12 +182,12 @@ void draw_weights(Draft& d, const CaseSpec& spec, double logit_std) {
       }
       d.c.weights[name] = std::move(sinks);
     } else if (name.ends_with("_norm.weight")) {
-      d.c.weights[name] = norm_weight(d, name, weight, name == "q_norm.weight" ? q_gain : 1.0);
+      d.c.weights[name] = norm_weight(d, name, weight, name == "q_norm.weight" ? d.q_gain : 1.0);
     } else if (name.ends_with(".bias")) {
-      const double gain = name == "q_proj.bias" ? 0.5 * q_gain : 0.5;
+      const double gain = name == "q_proj.bias" ? 0.5 * d.q_gain : 0.5;
       d.c.weights[name] = normal_tensor(d, name, type, weight.shape, gain);
     } else {
-      d.c.weights[name] = projection_weight(d, name, weight, q_gain);
+      d.c.weights[name] = projection_weight(d, name, weight);
     }
   }
 }
@@ -216,15 +214,14 @@ Tensor mask_tensor(const Draft& d) {
   return mask;
 }
 
-void draw_inputs(Draft& d, double logit_std) {
+void draw_inputs(Draft& d) {
   const AttentionConfig& config = d.config();
   const std::int64_t tokens = d.c.tokens();
   const std::int64_t keys = std::accumulate(d.cached.begin(), d.cached.end(), std::int64_t{0});
   const ElementType cache_type = config.kv_cache.dtype;
   if (config.starts_at_attention()) {
-    d.c.q =
-        normal_tensor(d, "q", config.dtype, {tokens, config.num_attention_heads, config.head_dim},
-                      query_gain(config, logit_std));
+    d.c.q = normal_tensor(d, "q", config.dtype,
+                          {tokens, config.num_attention_heads, config.head_dim}, d.q_gain);
     if (config.mask.variant == MaskVariant::kTensor) d.c.mask = mask_tensor(d);
   } else {
     d.c.x = normal_tensor(d, "x", config.dtype, {tokens, config.hidden_size}, 1.0);
@@ -281,12 +278,13 @@ Case make_case(const CaseSpec& spec, std::uint64_t seed) {
   const Profile& profile = find_profile(spec.profile);
   Draft d;
   d.seed = seed;
+  d.q_gain = query_gain(spec.config, profile.logit_std);
   d.c.config = spec.config;
   d.c.id = "seed-" + std::to_string(seed);
   d.c.repro = repro_words(spec, seed);
   set_lengths(d, spec);
   draw_weights(d, spec, profile.logit_std);
-  draw_inputs(d, profile.logit_std);
+  draw_inputs(d);
   if (profile.shape != nullptr) profile.shape(d);
   lay_out_cache(d, spec);
   return std::move(d.c);

@@ -16,6 +16,12 @@ namespace {
 
 void add(Tensor& t, std::int64_t flat, double value) { t.set_value(flat, t.value(flat) + value); }
 
+void scale_by_power_of_two(Tensor& t, std::int64_t first, std::int64_t count, int exponent) {
+  for (std::int64_t i = first; i < first + count; ++i) {
+    t.set_value(i, std::ldexp(t.value(i), exponent));
+  }
+}
+
 /// Two channels of a head that RoPE turns least: two that it leaves alone, else the slowest pair.
 std::vector<std::int64_t> steady_channels(const AttentionConfig& config) {
   if (config.head_dim < 2) return {0};
@@ -68,8 +74,11 @@ void steer(Draft& d, double logit, const QueryStrength& query, const KeyStrength
   const AttentionConfig& config = d.config();
   const std::vector<std::int64_t> channels = steady_channels(config);
   const double scale = std::abs(config.softmax_scale());
-  const double amplitude =
-      scale > 0 ? std::sqrt(logit / (scale * static_cast<double>(channels.size()))) : 1.0;
+  const auto width = static_cast<double>(channels.size());
+  const double amplitude = scale > 0 ? std::sqrt(logit / (scale * width)) : 1.0;
+  // A norm leaves a key that points this way sqrt(head_dim) long; cached keys are past the norm.
+  const double in_cache =
+      config.use_qk_norm ? std::sqrt(static_cast<double>(config.head_dim) / width) : amplitude;
 
   for (std::size_t b = 0; b < d.cached.size(); ++b) {
     for (std::int64_t p = 0; p < d.cached[b]; ++p) {
@@ -78,7 +87,7 @@ void steer(Draft& d, double logit, const QueryStrength& query, const KeyStrength
       for (std::int64_t head = 0; head < config.num_key_value_heads; ++head) {
         const std::int64_t first =
             ((d.first_cached[b] + p) * config.num_key_value_heads + head) * config.head_dim;
-        for (const std::int64_t channel : channels) add(d.k, first + channel, amplitude * strength);
+        for (const std::int64_t channel : channels) add(d.k, first + channel, in_cache * strength);
       }
     }
   }
@@ -176,15 +185,15 @@ void code_positions_into_values(Draft& d) {
 }
 
 void shape_needles(Draft& d) {
-  constexpr double kLogit = 10.0;  // e^10: one needle outweighs thousands of other keys
+  constexpr double kLogit = 16.0;  // e^16: one needle outweighs millions of other keys
   std::vector<std::set<std::int64_t>> needles;
   for (std::int64_t b = 0; b < d.c.batch(); ++b) needles.push_back(edge_positions(d.c, b));
   const RandomStream stream(d.seed, "needles");
   // Different strengths, so that a needle too many or too few shows among others.
   const auto key = [&](std::int64_t b, std::int64_t p) {
     if (!needles[static_cast<std::size_t>(b)].contains(p)) return 0.0;
-    return 0.75 + 0.5 * stream.uniform((static_cast<std::uint64_t>(b) << 32U) +
-                                       static_cast<std::uint64_t>(p));
+    return 0.875 + 0.25 * stream.uniform((static_cast<std::uint64_t>(b) << 32U) +
+                                         static_cast<std::uint64_t>(p));
   };
   const double towards = d.config().softmax_scale() < 0 ? -1.0 : 1.0;
   steer(
@@ -194,12 +203,24 @@ void shape_needles(Draft& d) {
   add_to_sinks(d, [in_reach](std::int64_t) { return in_reach; });
 }
 
+/// Doubles a norm weight until normalised queries and keys reach scaled logits of about `logit`, or
+/// the weight 2^11, which leaves float16 room for sqrt(head_dim) times it.
+void grow_query_norm(Draft& d, double logit) {
+  Tensor& weight = d.c.weights.at("q_norm.weight");
+  const double width =
+      std::abs(d.config().softmax_scale()) * static_cast<double>(d.config().head_dim);
+  int exponent = 0;
+  while (std::ldexp(d.q_gain, exponent) < std::min(logit / width, 0x1p11)) ++exponent;
+  scale_by_power_of_two(weight, 0, weight.size(), exponent);
+}
+
 void shape_extreme(Draft& d) {
   constexpr double kLogit = 1e4;
   const RandomStream stream(d.seed, "extreme");
   const auto row_sign = [&](std::int64_t token) {
     return (stream.bits(static_cast<std::uint64_t>(token)) & 1U) != 0 ? 1.0 : -1.0;
   };
+  if (d.config().use_qk_norm) grow_query_norm(d, kLogit);
   steer(d, kLogit, row_sign, [](std::int64_t, std::int64_t) { return 1.0; });
   if (d.config().logit_softcap) return;
   add_to_sinks(d, [](std::int64_t head) { return head % 2 == 0 ? kLogit : -kLogit; });
@@ -224,12 +245,6 @@ void shape_equal_keys(Draft& d) {
   if (config.has_bias) {
     Tensor& bias = d.c.weights.at("k_proj.bias");
     fill_zero(bias, 0, bias.size());
-  }
-}
-
-void scale_by_power_of_two(Tensor& t, std::int64_t first, std::int64_t count, int exponent) {
-  for (std::int64_t i = first; i < first + count; ++i) {
-    t.set_value(i, std::ldexp(t.value(i), exponent));
   }
 }
 

@@ -16,8 +16,8 @@ constexpr std::int64_t kMinRows = 4;  // query rows in all
 constexpr std::int64_t kMaxRows = 32;
 constexpr std::int64_t kMinHidden = 64;
 constexpr std::int64_t kMaxHidden = 256;
-constexpr std::int64_t kMaxWeights =
-    98304;  // elements of the four matrices, so that a case is quick
+// Elements of the four matrices together, so that a case is made in less than a millisecond.
+constexpr std::int64_t kMaxWeights = 65536;
 
 /// Draws one after another from a stream.
 class Draw {

@@ -1,0 +1,252 @@
+#include "harness/generate/profiles.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "reference/core/trace.h"
+#include "reference/reference.h"
+
+namespace attn::harness {
+namespace {
+
+/// Heads at the size of real models, a long prefix and some new rows.
+AttentionConfig layer_config() {
+  return parse_case_spec(R"({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+      "hidden_size": 128, "kv_cache": {"page_size": 16}, "rope": {"interleaved": false}})")
+      .config;
+}
+
+AttentionConfig attention_config() {
+  return parse_case_spec(R"({"variant": "attention", "entry_point": "attention",
+      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+      "kv_cache": {"page_size": 16}})")
+      .config;
+}
+
+CaseSpec spec_of(const AttentionConfig& config, const std::string& profile) {
+  CaseSpec spec;
+  spec.config = config;
+  spec.profile = profile;
+  spec.rows = {{40, 8}, {0, 12}};
+  if (config.starts_at_attention()) spec.rows = {{8, 48}, {12, 12}};
+  return spec;
+}
+
+/// Scaled logits of one row and head against every key of its sequence, masked or not.
+struct LogitRow {
+  std::int64_t sequence = 0;
+  std::int64_t index = 0;  ///< of the row in its sequence
+  std::int64_t head = 0;
+  std::vector<double> logits;
+};
+
+std::vector<LogitRow> scaled_logits(const Case& c) {
+  const Trace trace = reference::evaluate(c, reference::Mode::kExact);
+  const AttentionConfig& config = c.config;
+  const std::vector<double> q =
+      config.starts_at_attention() ? c.q.values() : trace[Stage::kQRope].values();
+  const std::vector<double> k = logical_keys(c, *trace.cache).values();
+  const std::int64_t d = config.head_dim;
+  std::vector<LogitRow> rows;
+  std::int64_t first_key = 0;
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    for (std::int64_t i = 0; i < c.row_count(b); ++i) {
+      for (std::int64_t h = 0; h < config.num_attention_heads; ++h) {
+        LogitRow row{b, i, h, {}};
+        const double* query = &q[static_cast<std::size_t>(
+            ((c.row_begin(b) + i) * config.num_attention_heads + h) * d)];
+        for (std::int64_t p = 0; p < c.key_count(b); ++p) {
+          const double* key = &k[static_cast<std::size_t>(
+              ((first_key + p) * config.num_key_value_heads + h / config.group_size()) * d)];
+          row.logits.push_back(config.softmax_scale() *
+                               std::inner_product(query, query + d, key, 0.0));
+        }
+        rows.push_back(std::move(row));
+      }
+    }
+    first_key += c.key_count(b);
+  }
+  return rows;
+}
+
+double standard_deviation(const std::vector<LogitRow>& rows) {
+  double sum = 0;
+  double squares = 0;
+  double n = 0;
+  for (const LogitRow& row : rows) {
+    for (const double logit : row.logits) {
+      sum += logit;
+      squares += logit * logit;
+      n += 1;
+    }
+  }
+  return std::sqrt(squares / n - sum / n * (sum / n));
+}
+
+/// Every way to make q and k that changes their size.
+std::vector<AttentionConfig> scaled_configs() {
+  std::vector<AttentionConfig> configs = {layer_config(), attention_config()};
+  for (const double scale : {0.07, 1.0, -0.5}) {
+    for (AttentionConfig config : {layer_config(), attention_config()}) {
+      config.scale = scale;
+      configs.push_back(config);
+    }
+  }
+  AttentionConfig config = layer_config();
+  config.use_qk_norm = true;
+  configs.push_back(config);
+  config.scale = 0.5;
+  configs.push_back(config);
+  config = layer_config();
+  config.stacked_qkv = true;
+  configs.push_back(config);
+  config = layer_config();
+  config.has_bias = true;
+  config.dtype = config.kv_cache.dtype = ElementType::kBFloat16;
+  configs.push_back(config);
+  return configs;
+}
+
+TEST(Profiles, NormalLogitsArePeakedButNotOneHot) {
+  for (const AttentionConfig& config : scaled_configs()) {
+    const double deviation =
+        standard_deviation(scaled_logits(make_case(spec_of(config, "normal"), 1)));
+    EXPECT_GT(deviation, 1.5) << to_json(config);
+    EXPECT_LT(deviation, 3.0) << to_json(config);
+  }
+}
+
+TEST(Profiles, QX4HasLogitsFourTimesAsLarge) {
+  for (const AttentionConfig& config : scaled_configs()) {
+    const double normal =
+        standard_deviation(scaled_logits(make_case(spec_of(config, "normal"), 1)));
+    const double large = standard_deviation(scaled_logits(make_case(spec_of(config, "q_x4"), 1)));
+    EXPECT_NEAR(large / normal, 4.0, 0.1) << to_json(config);
+  }
+}
+
+/// Keys on both sides of each edge stand out of the row's other keys, inside and outside of the
+/// mask.
+TEST(Profiles, NeedlesStandAtMaskAndPageEdges) {
+  for (AttentionConfig config : {layer_config(), attention_config()}) {
+    config.mask.variant = MaskVariant::kSlidingWindowCausal;
+    config.mask.window_size = 20;
+    // Sequence 0: rows at positions 40 .. 47 of 48 keys. First row: window 21 .. 40; last: 28
+    // .. 47.
+    const std::vector<std::int64_t> needles = {20, 21, 27, 28, 40, 41, 47, 15, 16, 31, 32};
+    for (const LogitRow& row : scaled_logits(make_case(spec_of(config, "needles"), 1))) {
+      if (row.sequence != 0) continue;
+      double best_other = -1e300;
+      for (std::int64_t p = 1; p < 47; ++p) {
+        const bool near_middle_row = p >= 24 && p <= 25;
+        const bool beside_middle_row = p >= 44 && p <= 45;
+        if (near_middle_row || beside_middle_row ||
+            std::find(needles.begin(), needles.end(), p) != needles.end()) {
+          continue;
+        }
+        best_other = std::max(best_other, row.logits[static_cast<std::size_t>(p)]);
+      }
+      for (const std::int64_t p : needles) {
+        EXPECT_GT(row.logits[static_cast<std::size_t>(p)], best_other)
+            << to_json(config) << " row " << row.index << " head " << row.head << " key " << p;
+      }
+    }
+  }
+}
+
+TEST(Profiles, NeedlesCodePositionsIntoValues) {
+  for (const AttentionConfig& config : {layer_config(), attention_config()}) {
+    const Case c = make_case(spec_of(config, "needles"), 1);
+    const Trace trace = reference::evaluate(c, reference::Mode::kExact);
+    const std::vector<double> v = logical_values(c, *trace.cache).values();
+    const std::int64_t width = config.v_width();
+    double right = 0;
+    for (std::int64_t p = 0; p < 48; ++p) {
+      for (std::int64_t j = 0; j < width; ++j) {
+        const bool bit = (p >> (j % 64 % 16) & 1) != 0;
+        right += (v[static_cast<std::size_t>(p * width + j)] > 0) == bit ? 1 : 0;
+      }
+    }
+    // +-2 with N(0, 1) on top: 97.7 % keep their sign.
+    EXPECT_GT(right / static_cast<double>(48 * width), 0.95) << to_json(config);
+  }
+}
+
+TEST(Profiles, ExtremeHasWholeRowsOfEitherSign) {
+  for (const AttentionConfig& config : scaled_configs()) {
+    int far_above = 0;
+    int far_below = 0;
+    for (const LogitRow& row : scaled_logits(make_case(spec_of(config, "extreme"), 1))) {
+      const auto [low, high] = std::minmax_element(row.logits.begin(), row.logits.end());
+      EXPECT_LT(std::max(std::abs(*low), std::abs(*high)), 4e4) << to_json(config);
+      far_above += *low > 1000 ? 1 : 0;
+      far_below += *high < -1000 ? 1 : 0;
+    }
+    EXPECT_GT(far_above, 0) << to_json(config);
+    EXPECT_GT(far_below, 0) << to_json(config);
+  }
+}
+
+TEST(Profiles, EqualKeysGiveEqualLogits) {
+  for (const AttentionConfig& config : scaled_configs()) {
+    for (const LogitRow& row : scaled_logits(make_case(spec_of(config, "equal_keys"), 1))) {
+      for (const double logit : row.logits) EXPECT_EQ(logit, row.logits.front()) << to_json(config);
+    }
+  }
+}
+
+TEST(Profiles, TinyNormReachesRowsWhereEpsilonCounts) {
+  AttentionConfig config = layer_config();
+  config.use_qk_norm = true;
+  config.has_bias = true;
+  const Case c = make_case(spec_of(config, "tiny_norm"), 1);
+  const Trace trace = reference::evaluate(c, reference::Mode::kExact);
+  const std::vector<double> q = trace[Stage::kQProj].values();
+  double smallest = 1e300;
+  double largest = 0;
+  for (std::size_t head = 0; head < q.size(); head += 64) {
+    const double squares = std::inner_product(&q[head], &q[head] + 64, &q[head], 0.0);
+    const double rms = std::sqrt(squares / 64);
+    smallest = std::min(smallest, rms);
+    largest = std::max(largest, rms);
+  }
+  EXPECT_LT(smallest, 1e-4);
+  EXPECT_GT(largest, 0.1);
+}
+
+/// A sink that dominates every row, or none, could be dropped unseen. Rows of peaked logits differ
+/// by more than the reach of one sink, so fewer of them are balanced.
+TEST(Profiles, SinksLieNearTheLogSumExp) {
+  const std::map<std::string, double> wanted = {{"normal", 0.5}, {"needles", 0.5}, {"q_x4", 0.25}};
+  for (const auto& [profile, share] : wanted) {
+    for (const AttentionConfig& config : {layer_config(), attention_config()}) {
+      CaseSpec spec = spec_of(config, profile);
+      const Trace without = reference::evaluate(make_case(spec, 1), reference::Mode::kExact);
+      spec.sinks = true;
+      const Case c = make_case(spec, 1);
+      const std::vector<double> lse = without[Stage::kLse].values();
+      int balanced = 0;  // the sink has a weight between 2 % and 98 %
+      for (std::size_t i = 0; i < lse.size(); ++i) {
+        const double sink = c.weights.at("sinks").value(static_cast<std::int64_t>(i % 4));
+        balanced += std::abs(sink - lse[i]) < 4 ? 1 : 0;
+      }
+      EXPECT_GT(balanced, share * static_cast<double>(lse.size())) << profile << to_json(config);
+    }
+  }
+}
+
+TEST(Profiles, AreListedWithALine) {
+  EXPECT_EQ(list_profiles().size(), profiles().size());
+  for (const ProfileInfo& info : list_profiles()) {
+    EXPECT_EQ(find_profile(info.name).summary, info.summary);
+    EXPECT_FALSE(info.summary.empty());
+  }
+}
+
+}  // namespace
+}  // namespace attn::harness
