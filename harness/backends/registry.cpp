@@ -7,6 +7,7 @@
 
 #include "harness/backends/backend.h"
 #include "harness/backends/cpu/cpu_backend.h"
+#include "harness/backends/damaged.h"
 #include "harness/backends/reference_backend.h"
 #include "reference/core/error.h"
 
@@ -82,6 +83,11 @@ std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
   const std::string spec(spec_view);
   const std::size_t colon = spec.find(':');
   const std::string name = spec.substr(0, colon);
+  // Not in the list: it is no implementation, but a planted mistake for tests and examples.
+  if (name == "damaged") {
+    return make_damaged_backend(
+        colon == std::string::npos ? "" : std::string_view(spec).substr(colon + 1));
+  }
   std::vector<std::string> names;
   for (const BackendInfo& info : list_backends()) names.push_back(info.name);
   if (std::ranges::find(names, name) == names.end()) {

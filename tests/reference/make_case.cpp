@@ -93,7 +93,6 @@ AttentionConfig small_core_config() {
   config.variant = Variant::kAttention;
   config.entry_point = EntryPoint::kAttention;
   config.hidden_size = 0;
-  config.rope = {};
   return config;
 }
 

@@ -1,0 +1,366 @@
+#include "harness/cli/command_tree.h"
+
+#include <algorithm>
+#include <ostream>
+
+#include "harness/cli/build_info.h"
+#include "harness/report/format.h"
+#include "reference/core/error.h"
+
+namespace attn::cli {
+namespace {
+
+/// "-j", "--jobs", as typed.
+std::vector<std::string> option_words(const CLI::Option* option) {
+  std::vector<std::string> words;
+  for (const std::string& name : option->get_snames()) words.push_back("-" + name);
+  for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
+  return words;
+}
+
+/// "FILE": CLI11 adds the name of a check, as in "N:POSITIVE".
+std::string value_name(const CLI::Option* option) {
+  const std::string name = option->get_type_name();
+  return name.substr(0, name.find(':'));
+}
+
+/// Help that leads with examples and stays within the line width.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name,
+                        CLI::AppFormatMode mode) const override {
+    std::string text = app->get_description() + "\n\n";
+    if (!app->get_footer().empty()) text += "Examples:\n" + app->get_footer() + "\n";
+    text += make_usage(app, name);
+    text += make_positionals(app) + make_groups(app, mode);
+    if (!app->get_subcommands({}).empty()) {
+      text += "\nVerbs:\n";
+      for (const CLI::App* sub : app->get_subcommands({})) text += make_subcommand(sub);
+    }
+    return text;
+  }
+
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    std::string text = "Usage:\n  " + (name.empty() ? program_name(app) : name);
+    for (const CLI::Option* option : app->get_options()) {
+      if (option->get_positional()) {
+        text += " " + value_name(option) + (option->get_items_expected_max() > 1 ? "..." : "");
+      }
+    }
+    if (!app->get_subcommands({}).empty()) text += " VERB";
+    return text + " [options]\n";
+  }
+
+  std::string make_subcommand(const CLI::App* sub) const override {
+    return described("  " + sub->get_name(), sub->get_description());
+  }
+
+  std::string make_option(const CLI::Option* option, bool is_positional) const override {
+    std::string name = value_name(option);
+    if (!is_positional) {
+      const std::string value = option->get_type_size() == 0 ? "" : " " + name;
+      name.clear();
+      for (const std::string& word : option_words(option)) name += (name.empty() ? "" : ",") + word;
+      name += value;
+    }
+    return described("  " + name, option->get_description());
+  }
+
+ private:
+  static std::string program_name(const CLI::App* app) {
+    const std::string path = verb_path(*app);
+    return path.empty() ? "attn-compare" : "attn-compare " + path;
+  }
+
+  static std::string described(std::string start, const std::string& text) {
+    constexpr std::size_t kColumn = 28;
+    std::string head;
+    if (start.size() + 2 > kColumn) {
+      head = start + "\n";
+      start.clear();
+    }
+    start.resize(kColumn, ' ');
+    return head + harness::wrap(start + text, kColumn) + "\n";
+  }
+};
+
+void add_report_options(CLI::App& verb, ReportOptions& options) {
+  verb.add_option("--json", options.json, "write a JSON report ('-': to stdout)")
+      ->type_name("FILE");
+  verb.add_option("--junit", options.junit, "write a JUnit XML report ('-': to stdout)")
+      ->type_name("FILE");
+  verb.add_flag("--no-color", options.no_colour, "no colour, as with NO_COLOR in the environment");
+}
+
+void add_case_options(CLI::App& verb, CaseOptions& options) {
+  verb.add_option("--case", options.file, "a golden file, or a TOML case file")->type_name("FILE");
+  verb.add_option("--config", options.config, "or: the case as JSON text, or a JSON file")
+      ->type_name("JSON");
+  verb.add_option("--seed", options.seed, "of the values of --config (1 unless given)")
+      ->type_name("N");
+  verb.add_option("--page-seed", options.page_seed, "of a golden file's page table (1)")
+      ->type_name("N");
+}
+
+CLI::Option* add_backend_option(CLI::App& verb, std::string& backend) {
+  return verb.add_option("--backend", backend, "what to test; attn-compare list backends")
+      ->type_name("BACKEND")
+      ->required();
+}
+
+void add_taps_flag(CLI::App& verb, bool& taps) {
+  verb.add_flag("--taps,!--no-taps", taps,
+                "judge each stage on the backend's own previous stage (default), or with --no-taps "
+                "on bounds propagated from the inputs");
+}
+
+void add_rows_option(CLI::App& verb, std::string& rows) {
+  verb.add_option(
+          "--rows", rows,
+          "query rows to judge: all (default), auto (the boundary rows and 64 random ones) or "
+          "a number of random rows")
+      ->type_name("ROWS");
+}
+
+/// Every option name and alias of the verb, as typed.
+std::vector<std::string> option_names(const CLI::App& verb) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : verb.get_options()) {
+    for (const std::string& word : option_words(option)) names.push_back(word);
+  }
+  return names;
+}
+
+std::vector<std::string> verb_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands({})) names.push_back(sub->get_name());
+  return names;
+}
+
+}  // namespace
+
+std::string verb_path(const CLI::App& app) {
+  if (app.get_parent() == nullptr) return "";
+  const std::string parent = verb_path(*app.get_parent());
+  return parent.empty() ? app.get_name() : parent + " " + app.get_name();
+}
+
+CommandTree::CommandTree()
+    : app_(
+          "attn-compare says whether an attention implementation is right, and where it goes wrong",
+          "attn-compare") {
+  app_.formatter(std::make_shared<HelpFormatter>());
+  app_.footer(
+      "  attn-compare verify data/golden                 every golden file on every backend\n"
+      "  attn-compare run --case F.h5 --backend cpu      one case, stage by stage\n"
+      "  attn-compare diff A.h5 B.h5                     what differs between two files\n");
+  app_.set_help_flag("-h,--help", "print this help; each verb has its own");
+  app_.set_version_flag(
+      "--version", [] { return version_text(); }, "version and how it was built");
+  add_verify();
+  add_run();
+  add_diff();
+  add_golden();
+  add_inspect();
+  add_list();
+  add_explain();
+  add_doctor();
+  add_completion();
+}
+
+CLI::App& CommandTree::add_verb(CLI::App& parent, const std::string& name,
+                                const std::string& summary, const std::string& examples,
+                                std::function<int(const Session&)> action) {
+  CLI::App& verb = *parent.add_subcommand(name, summary);
+  verb.footer(examples);
+  if (action) {
+    verb.callback([this, action = std::move(action)] { action_ = action; });
+  }
+  return verb;
+}
+
+void CommandTree::add_verify() {
+  CLI::App& verb =
+      add_verb(app_, "verify", "check golden files against backends",
+               "  attn-compare verify data/golden\n"
+               "  attn-compare verify a.h5 b.h5 --backend cpu --backend faithful -v\n"
+               "  attn-compare verify data/golden --allow-unsupported --junit report.xml\n",
+               [this](const Session& session) { return verify(verify_, session); });
+  verb.add_option("FILE", verify_.files, "golden files, or folders of them")
+      ->type_name("FILE")
+      ->required();
+  verb.add_option("--backend", verify_.backends,
+                  "what to test, repeatable (default: every backend this machine can run)")
+      ->type_name("BACKEND")
+      ->allow_extra_args(false);
+  verb.add_flag("--allow-unsupported", verify_.allow_unsupported,
+                "a file that a backend does not support does not fail the run");
+  add_taps_flag(verb, verify_.taps);
+  add_rows_option(verb, verify_.rows);
+  verb.add_option("--jobs,-j", verify_.jobs, "files at a time (default: one for each core)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--page-seed", verify_.page_seed, "of the shuffled page tables (1)")
+      ->type_name("N");
+  verb.add_flag("-v,--verbose", verify_.report.verbose, "every stage's error/bound");
+  add_report_options(verb, verify_.report);
+}
+
+void CommandTree::add_run() {
+  CLI::App& verb =
+      add_verb(app_, "run", "run one case on a backend and judge every stage",
+               "  attn-compare run --case data/golden/qk-norm.h5 --backend cpu\n"
+               "  attn-compare run --config layer.json --seed 7 --backend cpu --rows auto\n"
+               "  attn-compare run --case F.h5 --backend cpu --against cpu:threads=1 --bitwise\n"
+               "  attn-compare run --case F.h5 --backend cpu --write got.h5\n",
+               [this](const Session& session) { return run(run_, session); });
+  add_case_options(verb, run_.source);
+  add_backend_option(verb, run_.backend);
+  verb.add_option("--write", run_.write,
+                  "write the case and the backend's stages as a golden file, even when it fails")
+      ->type_name("FILE");
+  verb.add_flag("--force", run_.force, "let --write replace a file");
+  verb.add_option("--against", run_.against,
+                  "a second backend: judge both, print where they differ")
+      ->type_name("BACKEND");
+  verb.add_flag("--bitwise", run_.bitwise, "with --against: the two must be equal bit for bit");
+  add_taps_flag(verb, run_.taps);
+  add_rows_option(verb, run_.rows);
+  verb.add_flag("-v,--verbose", run_.report.verbose,
+                "put the parts of every bound into the report");
+  add_report_options(verb, run_.report);
+}
+
+void CommandTree::add_diff() {
+  CLI::App& verb = add_verb(app_, "diff", "compare two golden files, dataset by dataset",
+                            "  attn-compare diff data/golden/qk-norm.h5 got.h5\n",
+                            [this](const Session& session) { return diff(diff_, session); });
+  verb.add_option("A", diff_.a, "one golden file")->type_name("FILE")->required();
+  verb.add_option("B", diff_.b, "the other")->type_name("FILE")->required();
+  add_report_options(verb, diff_.report);
+}
+
+void CommandTree::add_golden() {
+  CLI::App& golden =
+      add_verb(app_, "golden", "write golden files (make, seal)",
+               "  attn-compare golden make --config layer.json --seed 7 -o data/golden\n", nullptr);
+  golden.require_subcommand(1);
+  CLI::App& make =
+      add_verb(golden, "make", "write golden files from the exact reference",
+               "  attn-compare golden make --config layer.json --seed 7 -o data/golden\n"
+               "  attn-compare golden make --random 20 --seed 100 -o more\n",
+               [this](const Session& session) { return golden_make(make_, session); });
+  make.add_option("--config", make_.configs,
+                  "a case as JSON text, or a JSON or TOML file; repeatable")
+      ->type_name("JSON")
+      ->allow_extra_args(false);
+  make.add_option("--random", make_.random, "or: this many random small cases")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  make.add_option("--seed", make_.seed, "of the values; random cases count up from it (1)")
+      ->type_name("N");
+  make.add_option("--name", make_.name, "case id and file stem (default: that of the config file)")
+      ->type_name("NAME");
+  make.add_option("-o,--output", make_.folder, "folder to write to")->type_name("DIR")->required();
+  make.add_flag("--force", make_.force, "replace files");
+  add_report_options(make, make_.report);
+
+  CLI::App& seal =
+      add_verb(golden, "seal", "add digests to an unsealed file, once a second evaluation agrees",
+               "  attn-compare golden seal new.h5\n",
+               [this](const Session& session) { return golden_seal(seal_, session); });
+  seal.add_option("FILE", seal_.files, "golden files")->type_name("FILE")->required();
+  add_report_options(seal, seal_.report);
+}
+
+void CommandTree::add_inspect() {
+  CLI::App& verb =
+      add_verb(app_, "inspect", "show a golden file: config, provenance, datasets, digests",
+               "  attn-compare inspect data/golden/qk-norm.h5\n",
+               [this](const Session& session) { return inspect(inspect_, session); });
+  verb.add_option("FILE", inspect_.file, "a golden file")->type_name("FILE")->required();
+  verb.add_option("--json", inspect_.json, "write it as JSON ('-': to stdout)")->type_name("FILE");
+}
+
+void CommandTree::add_list() {
+  CLI::App& verb = add_verb(app_, "list", "list backends, variants, stages, profiles or faults",
+                            "  attn-compare list backends\n",
+                            [this](const Session& session) { return list(list_, session); });
+  verb.add_option("WHAT", list_.what, "backends, variants, stages, profiles or faults")
+      ->type_name("WHAT")
+      ->required();
+  verb.add_option("--json", list_.json, "write it as JSON ('-': to stdout)")->type_name("FILE");
+}
+
+void CommandTree::add_explain() {
+  CLI::App& verb = add_verb(
+      app_, "explain", "show how the bound of each stage's worst element was made",
+      "  attn-compare explain --case data/golden/qk-norm.h5 --backend cpu --stage attn_out\n",
+      [this](const Session& session) { return explain(explain_, session); });
+  add_case_options(verb, explain_.source);
+  add_backend_option(verb, explain_.backend);
+  verb.add_option("--stage", explain_.stage, "only this stage")->type_name("STAGE");
+  add_taps_flag(verb, explain_.taps);
+  add_report_options(verb, explain_.report);
+}
+
+void CommandTree::add_doctor() {
+  CLI::App& verb = add_verb(app_, "doctor", "show what this machine has and whether it works",
+                            "  attn-compare doctor\n",
+                            [this](const Session& session) { return doctor(doctor_, session); });
+  verb.add_option("--json", doctor_.json, "write it as JSON ('-': to stdout)")->type_name("FILE");
+}
+
+void CommandTree::add_completion() {
+  CLI::App& verb =
+      add_verb(app_, "completion", "print a shell's completion script",
+               "  source <(attn-compare completion bash)\n", [this](const Session& session) {
+                 if (shell_ != "bash") {
+                   throw Error(ErrorKind::kUsage, "unknown shell \"" + shell_ + "\"; known: bash");
+                 }
+                 session.streams.out << bash_completion(app_) << std::flush;
+                 return 0;
+               });
+  verb.add_option("SHELL", shell_, "bash")->type_name("SHELL")->required();
+}
+
+/// CLI11 reports a misspelt verb as a missing one and gives no hints, so the words are looked at
+/// first.
+void CommandTree::check_words(const std::vector<std::string>& args) {
+  const CLI::App* at = &app_;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    const std::string& word = args[i];
+    if (word == "--") return;
+    if (word.size() > 1 && word[0] == '-') {
+      const std::string name = word[1] == '-' ? word.substr(0, word.find('=')) : word.substr(0, 2);
+      const CLI::Option* option = at->get_option_no_throw(name);
+      if (option == nullptr) {
+        throw Error(ErrorKind::kUsage, "unknown option " + name + hint(name, option_names(*at)),
+                    name);
+      }
+      if (option->get_type_size() != 0 && word == name) ++i;  // its value
+    } else if (!verb_names(*at).empty()) {
+      const std::vector<std::string> names = verb_names(*at);
+      if (std::find(names.begin(), names.end(), word) == names.end()) {
+        throw Error(ErrorKind::kUsage, "unknown verb \"" + word + "\"" + hint(word, names), word);
+      }
+      at = at->get_subcommand(word);
+      verb_ = verb_path(*at);
+    }
+  }
+}
+
+void CommandTree::parse(const std::vector<std::string>& args) {
+  check_words(args);
+  try {
+    app_.parse(std::vector<std::string>(args.rbegin(), args.rend()));
+  } catch (const CLI::Success&) {
+    throw;
+  } catch (const CLI::ParseError& error) {
+    const std::string help = verb_.empty() ? "" : " " + verb_;
+    throw Error(ErrorKind::kUsage,
+                std::string(error.what()) + "; see attn-compare" + help + " --help");
+  }
+}
+
+}  // namespace attn::cli

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/cli/case_source.h"
+#include "harness/cli/session.h"
+
+/// The verbs of attn-compare, one function each: it prints, writes the report files and returns the
+/// exit code. Errors that end the whole verb are thrown as attn::Error.
+namespace attn::cli {
+
+struct VerifyOptions {
+  std::vector<std::string> files;     ///< files, or folders that stand for their *.h5
+  std::vector<std::string> backends;  ///< none: every backend that this machine can run
+  bool allow_unsupported = false;
+  bool taps = true;
+  std::string rows = "all";
+  int jobs = 0;  ///< 0: as many as there are cores
+  std::uint64_t page_seed = 1;
+  ReportOptions report;
+};
+int verify(const VerifyOptions& options, const Session& session);
+
+struct RunOptions {
+  CaseOptions source;
+  std::string backend;
+  std::string write;
+  bool force = false;
+  std::string against;
+  bool bitwise = false;
+  bool taps = true;
+  std::string rows = "all";
+  ReportOptions report;
+};
+int run(const RunOptions& options, const Session& session);
+
+struct DiffOptions {
+  std::string a;
+  std::string b;
+  ReportOptions report;
+};
+int diff(const DiffOptions& options, const Session& session);
+
+struct GoldenMakeOptions {
+  std::vector<std::string> configs;  ///< JSON text, or names of JSON or TOML files
+  std::int64_t random = 0;           ///< or this many random cases
+  std::optional<std::uint64_t> seed;
+  std::string name;  ///< of a single config's file; default: the config file's stem
+  std::string folder;
+  bool force = false;
+  ReportOptions report;
+};
+int golden_make(const GoldenMakeOptions& options, const Session& session);
+
+struct GoldenSealOptions {
+  std::vector<std::string> files;
+  ReportOptions report;
+};
+int golden_seal(const GoldenSealOptions& options, const Session& session);
+
+struct InspectOptions {
+  std::string file;
+  std::string json;
+};
+int inspect(const InspectOptions& options, const Session& session);
+
+struct ListOptions {
+  std::string what;
+  std::string json;
+};
+int list(const ListOptions& options, const Session& session);
+
+struct ExplainOptions {
+  CaseOptions source;
+  std::string backend;
+  std::string stage;  ///< "": every stage
+  bool taps = true;
+  ReportOptions report;
+};
+int explain(const ExplainOptions& options, const Session& session);
+
+struct DoctorOptions {
+  std::string json;
+};
+int doctor(const DoctorOptions& options, const Session& session);
+
+}  // namespace attn::cli

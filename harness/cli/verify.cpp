@@ -1,0 +1,261 @@
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <ostream>
+#include <thread>
+
+#include "harness/backends/backend.h"
+#include "harness/cli/interrupt.h"
+#include "harness/cli/judge.h"
+#include "harness/cli/ordered_pool.h"
+#include "harness/cli/verbs.h"
+#include "harness/report/format.h"
+#include "reference/core/error.h"
+#include "reference/reference.h"
+
+namespace attn::cli {
+namespace {
+
+using harness::Backend;
+using harness::ReportRow;
+using harness::Status;
+using harness::Verdict;
+
+/// Limit of |expected - exact| as a fraction of the stage's largest magnitude.
+constexpr double kExpectedTolerance = 1e-9;
+
+struct NamedBackend {
+  std::string spec;
+  std::unique_ptr<Backend> backend;
+};
+
+struct FileResult {
+  std::vector<ReportRow> rows;
+  bool unsealed = false;
+  bool expected_checked = false;
+  double expected_ratio = 0.0;  ///< worst error / limit of the file's expected values
+};
+
+std::vector<std::string> expand_folders(const std::vector<std::string>& names) {
+  std::vector<std::string> files;
+  for (const std::string& name : names) {
+    if (!std::filesystem::is_directory(name)) {
+      files.push_back(name);
+      continue;
+    }
+    std::vector<std::string> inside;
+    for (const auto& entry : std::filesystem::directory_iterator(name)) {
+      if (entry.path().extension() == ".h5") inside.push_back(entry.path().string());
+    }
+    std::sort(inside.begin(), inside.end());
+    files.insert(files.end(), inside.begin(), inside.end());
+  }
+  return files;
+}
+
+std::vector<NamedBackend> make_backends(std::vector<std::string> specs) {
+  if (specs.empty()) {
+    for (const harness::BackendInfo& info : harness::list_backends()) {
+      if (info.unavailable.empty()) specs.push_back(info.name);
+    }
+  }
+  std::vector<NamedBackend> backends;
+  for (const std::string& spec : specs) backends.push_back({spec, harness::make_backend(spec)});
+  return backends;
+}
+
+class Verifier {
+ public:
+  Verifier(const VerifyOptions& options, std::vector<NamedBackend> backends, int threads)
+      : options_(options), backends_(std::move(backends)) {
+    compare_options_.taps = options.taps;
+    compare_options_.rows = parse_rows(options.rows, options.page_seed);
+    compare_options_.threads = threads;
+  }
+
+  const std::vector<NamedBackend>& backends() const { return backends_; }
+
+  FileResult judge_file(const std::string& path) const {
+    FileResult result;
+    ReportRow whole = row_of(path, "");
+    LoadedCase loaded;
+    Trace exact;
+    std::string unsupported;
+    guarded(whole, [&] {
+      loaded = load_golden_case(path, options_.page_seed);
+      unsupported = reference::unsupported_reason(loaded.c.config);
+      if (unsupported.empty()) exact = reference::evaluate(loaded.c, reference::Mode::kExact);
+    });
+    if (whole.trouble != harness::Trouble::kNone) {
+      result.rows.push_back(std::move(whole));
+      return result;
+    }
+    if (unsupported.empty()) unsupported = whole.verdict.detail;  // found while evaluating
+    result.unsealed = loaded.seal == golden::Seal::kUnsealed;
+    if (unsupported.empty()) check_expected(loaded, exact, result);
+    for (const NamedBackend& backend : backends_) {
+      result.rows.push_back(judge_backend(loaded, exact, unsupported, backend));
+    }
+    return result;
+  }
+
+ private:
+  ReportRow row_of(const std::string& path, const std::string& backend) const {
+    ReportRow row;
+    row.name = std::filesystem::path(path).stem().string();
+    row.file = path;
+    row.backend = backend;
+    row.repro = "attn-compare verify " + shell_quote(path);
+    if (!backend.empty() && backend != "expected")
+      row.repro += " --backend " + shell_quote(backend);
+    row.repro += " --page-seed " + std::to_string(options_.page_seed);
+    if (!options_.taps) row.repro += " --no-taps";
+    if (options_.rows != "all") row.repro += " --rows " + options_.rows;
+    row.properties.emplace_back("page_seed", static_cast<std::int64_t>(options_.page_seed));
+    return row;
+  }
+
+  /// The file's own expected values get a row only when they are wrong: they are no backend, but a
+  /// file that disagrees with the exact reference cannot be trusted to judge one.
+  void check_expected(const LoadedCase& loaded, const Trace& exact, FileResult& result) const {
+    ReportRow row = row_of(loaded.file, "expected");
+    guarded(row, [&] {
+      row.verdict =
+          harness::compare_expected(loaded.c, *loaded.expected, exact, kExpectedTolerance);
+    });
+    result.expected_checked = !row.verdict.stages.empty();
+    result.expected_ratio = row.verdict.worst_ratio();
+    if (row.trouble != harness::Trouble::kNone || row.verdict.status != Status::kPassed) {
+      result.rows.push_back(std::move(row));
+    }
+  }
+
+  ReportRow judge_backend(const LoadedCase& loaded, const Trace& exact,
+                          const std::string& unsupported, const NamedBackend& backend) const {
+    ReportRow row = row_of(loaded.file, backend.spec);
+    guarded(row, [&] {
+      if (!unsupported.empty()) {
+        row.verdict.status = Status::kUnsupported;
+        const std::string own = backend.backend->unsupported_reason(loaded.c.config);
+        row.verdict.detail = own.empty() ? unsupported : own;
+        return;
+      }
+      Trace trace;
+      row.verdict = run_backend(loaded.c, *backend.backend, trace);
+      if (row.verdict.status != Status::kPassed) return;
+      row.verdict = judge_trace(loaded.c, *backend.backend, trace, compare_options_, &exact);
+    });
+    return row;
+  }
+
+  const VerifyOptions& options_;
+  std::vector<NamedBackend> backends_;
+  harness::CompareOptions compare_options_;
+};
+
+std::size_t longest(std::size_t least, std::size_t most, const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) least = std::max(least, text.size());
+  return std::min(least, most);
+}
+
+harness::ConsoleTable::Options table_options(const Reporter& reporter,
+                                             const std::vector<std::string>& files,
+                                             const std::vector<NamedBackend>& backends) {
+  std::vector<std::string> stems;
+  for (const std::string& file : files)
+    stems.push_back(std::filesystem::path(file).stem().string());
+  std::vector<std::string> specs;
+  for (const NamedBackend& backend : backends) specs.push_back(backend.spec);
+  harness::ConsoleTable::Options options = reporter.table_options();
+  options.name_width = longest(12, 36, stems);
+  // What the other columns leave: verdict, stage and error/bound take 39 with their gaps.
+  options.backend_width = longest(8, harness::kLineWidth - 39 - options.name_width, specs);
+  return options;
+}
+
+std::string plural(std::size_t count, const std::string& noun) {
+  return harness::format_count(static_cast<std::int64_t>(count)) + " " + noun +
+         (count == 1 ? "" : "s");
+}
+
+void print_intro(std::ostream& out, const VerifyOptions& options, std::size_t files,
+                 const std::vector<NamedBackend>& backends) {
+  std::string names;
+  for (const NamedBackend& backend : backends) names += (names.empty() ? "" : ", ") + backend.spec;
+  out << plural(files, "file") << " on " << names << "; caches laid into shuffled pages, page seed "
+      << options.page_seed << "\n\n";
+}
+
+struct ExpectedSummary {
+  std::size_t checked = 0;
+  std::size_t unsealed = 0;
+  double worst_ratio = 0.0;
+
+  void add(const FileResult& result) {
+    checked += result.expected_checked;
+    unsealed += result.unsealed;
+    if (result.expected_checked) worst_ratio = std::max(worst_ratio, result.expected_ratio);
+  }
+  void print(std::ostream& out) const {
+    if (checked > 0) {
+      out << "\nexpected values of " << plural(checked, "file") << ": within "
+          << harness::format_short(worst_ratio * kExpectedTolerance)
+          << " of the exact reference (limit " << harness::format_short(kExpectedTolerance)
+          << " of a stage's largest)\n";
+    }
+    if (unsealed > 0) out << plural(unsealed, "file") << " unsealed (no digests)\n";
+  }
+};
+
+}  // namespace
+
+int verify(const VerifyOptions& options, const Session& session) {
+  Reporter reporter(session, options.report, "verify");
+  reporter.report().allow_unsupported = options.allow_unsupported;
+  const std::vector<std::string> files = expand_folders(options.files);
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int wanted_jobs = options.jobs > 0 ? options.jobs : cores;
+  const int jobs = std::clamp(wanted_jobs, 1, std::max(1, static_cast<int>(files.size())));
+  const Verifier verifier(options, make_backends(options.backends), std::max(1, cores / jobs));
+
+  harness::ConsoleTable table(reporter.text(), table_options(reporter, files, verifier.backends()));
+  print_intro(reporter.text(), options, files.size(), verifier.backends());
+  table.header();
+
+  const InterruptGuard guard;
+  Progress progress(session.streams, static_cast<std::int64_t>(files.size()), "files");
+  ExpectedSummary expected;
+  const std::size_t finished = run_in_order<FileResult>(
+      files.size(), jobs, [&](std::size_t i) { return verifier.judge_file(files[i]); },
+      [&](FileResult result) {
+        progress.clear();
+        expected.add(result);
+        for (ReportRow& row : result.rows) {
+          table.row(row);
+          reporter.report().rows.push_back(std::move(row));
+        }
+      },
+      [&](std::size_t done) {
+        const harness::Tally tally = reporter.report().tally();
+        const auto rows = static_cast<std::int64_t>(reporter.report().rows.size());
+        progress.update(static_cast<std::int64_t>(done), rows - tally.passed);
+      },
+      interrupted);
+  progress.clear();
+
+  expected.print(reporter.text());
+  const int code = reporter.finish();
+  table.finish(reporter.report());
+  if (interrupted()) {
+    session.streams.err << "interrupted: " << finished << " of " << files.size()
+                        << " files finished; the table above is complete for those\n";
+  } else if (files.empty()) {
+    session.streams.err << "no *.h5 file there: nothing ran\n";
+  }
+  session.streams.err << plural(finished, "file") << " in "
+                      << harness::format_seconds(reporter.seconds()) << " on " << jobs
+                      << (jobs == 1 ? " thread" : " threads") << std::endl;
+  return code;
+}
+
+}  // namespace attn::cli
