@@ -201,7 +201,7 @@ struct ExpectedSummary {
       out << "\nexpected values of " << plural(checked, "file") << ": within "
           << harness::format_short(worst_ratio * kExpectedTolerance)
           << " of the exact reference (limit " << harness::format_short(kExpectedTolerance)
-          << " of a stage's largest)\n";
+          << ", relative)\n";
     }
     if (unsealed > 0) out << plural(unsealed, "file") << " unsealed (no digests)\n";
   }
