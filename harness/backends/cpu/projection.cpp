@@ -13,9 +13,11 @@ namespace {
 // x passes by.
 constexpr std::int64_t kPanel = 32;
 
-void clip(std::vector<float>& values, double bound) {
+void clip(float* values, std::int64_t count, double bound) {
   const auto limit = static_cast<float>(bound);
-  for (float& v : values) v = std::min(std::max(v, -limit), limit);
+  for (std::int64_t i = 0; i < count; ++i) {
+    values[i] = values[i] < -limit ? -limit : (values[i] > limit ? limit : values[i]);
+  }
 }
 
 }  // namespace
@@ -28,7 +30,7 @@ void project(const Rows& x, const Projection& projection, int threads, float* y)
     const std::int64_t first = panel * kPanel;
     const std::int64_t columns = std::min(kPanel, count - first);
     Rows w = unpack_rows(*projection.weight, projection.first + first, columns, x.width);
-    if (projection.weight_clip) clip(w.data, *projection.weight_clip);
+    if (projection.weight_clip) clip(w.row(0), columns * w.stride, *projection.weight_clip);
     for (std::int64_t i = 0; i < x.count; ++i) {
       float* const y_row = y + i * count + first;
       for (std::int64_t j = 0; j < columns; j += 4) {
@@ -41,12 +43,7 @@ void project(const Rows& x, const Projection& projection, int threads, float* y)
           y_row[j] += bias[static_cast<std::size_t>(first + j)];
         }
       }
-      if (projection.activation_clip) {
-        const auto limit = static_cast<float>(*projection.activation_clip);
-        for (std::int64_t j = 0; j < columns; ++j) {
-          y_row[j] = y_row[j] < -limit ? -limit : (y_row[j] > limit ? limit : y_row[j]);
-        }
-      }
+      if (projection.activation_clip) clip(y_row, columns, *projection.activation_clip);
     }
   };
   const double work = 2.0 * static_cast<double>(x.count) * static_cast<double>(count * x.stride);

@@ -51,7 +51,7 @@ std::uint16_t half_from_float(float value) {
   std::uint32_t code = 0;
   if (magnitude > 0x7f800000u) {
     code = 0x7e00u;
-  } else if (magnitude >= 0x477ff000u) {  // 65520, halfway between 65504 and 2^16: a tie away
+  } else if (magnitude >= 0x47800000u) {  // 2^16; from 65520 on the last branch rounds to infinity
     code = 0x7c00u;
   } else if (magnitude < 0x38800000u) {
     // Below 2^-14 the step is 2^-24. In [2^-1, 1) float32 has that step too, so adding 1/2 rounds

@@ -203,18 +203,25 @@ TEST(CpuAttention, AMaskOfMinusInfinityHidesKeys) {
 TEST(CpuAttention, HugeScoresDoNotOverflowAndNanStaysInItsRow) {
   AttentionConfig config = core_config(1, 1, 8);
   config.scale = 1e5;
-  Case c = random_case(config, {{6, 30}}, 31);
+  const Case c = random_case(config, {{6, 30}}, 31);
   expect_attention_within_float32(c, run_cpu(c, 7), 7, "scores of 1e5");
 
-  // Key 28 is seen by the last two rows only (positions 24 .. 29, causal): its NaN stays with them.
-  c.cache.k.set_value(c.cache.k_index(0, 28), std::numeric_limits<double>::quiet_NaN());
-  for (const std::int64_t block : {1, 4, 64}) {
-    const Trace got = run_cpu(c, block);
-    for (std::int64_t i = 0; i < 6; ++i) {
-      for (std::int64_t d = 0; d < 8; ++d) {
-        EXPECT_EQ(std::isnan(got[Stage::kAttnOut].value(i * 8 + d)), i >= 4) << i;
+  // A key that the last rows see and the others do not (causal; row i is at position 24 + i): its
+  // NaN, in k or in v, stays with them, wherever it lies in its block.
+  for (const bool in_values : {false, true}) {
+    for (std::int64_t key = 25; key < 30; ++key) {
+      Case with_nan = c;
+      Tensor& pool = in_values ? with_nan.cache.v : with_nan.cache.k;
+      pool.set_value(c.cache.k_index(0, key) + 3, std::numeric_limits<double>::quiet_NaN());
+      for (const std::int64_t block : {1, 4, 64}) {
+        const Trace got = run_cpu(with_nan, block);
+        for (std::int64_t i = 0; i < 6; ++i) {
+          const bool sees = key <= 24 + i;
+          EXPECT_EQ(std::isnan(got[Stage::kAttnOut].value(i * 8 + 3)), sees) << key << " row " << i;
+          EXPECT_EQ(std::isnan(got[Stage::kAttnOut].value(i * 8)), sees && !in_values);
+          EXPECT_EQ(std::isnan(got[Stage::kLse].value(i)), sees && !in_values);
+        }
       }
-      EXPECT_EQ(std::isnan(got[Stage::kLse].value(i)), i >= 4) << i;
     }
   }
 }
@@ -227,22 +234,28 @@ void expect_same_bits(const Trace& a, const Trace& b, const std::string& what) {
 }
 
 TEST(CpuAttention, ThreadsRepeatsAndNeighboursDoNotChangeABit) {
-  // Work enough for several threads: 3e8 float operations.
   AttentionConfig config = core_config(8, 2, 64);
-  const RowPairs rows = {{150, 700}, {1, 900}, {40, 90}};
-  const Case c = random_case(config, rows, 17);
-  const Trace one = run_cpu(c, 64, 1);
-  for (const int threads : {1, 2, 3, 7}) {
-    expect_same_bits(one, run_cpu(c, 64, threads), std::to_string(threads) + " threads ");
-  }
-  // The last row alone (decode) has the bits it has in the batch: no sum depends on its neighbours.
-  Case last = c;
-  last.input_row_offsets = uint32_tensor({0, 1, 1, 1});
-  last.q = Tensor(c.q.type(), {1, 8, 64});
-  std::memcpy(last.q.data(), c.q.data() + std::size_t{149} * 8 * 64 * 4, std::size_t{8} * 64 * 4);
-  const Trace alone = run_cpu(last);
-  for (std::int64_t i = 0; i < 8 * 64; ++i) {
-    ASSERT_EQ(alone[Stage::kAttnOut].code(i), one[Stage::kAttnOut].code(149 * 8 * 64 + i)) << i;
+  for (const MaskConfig& mask :
+       {MaskConfig{},
+        MaskConfig{MaskVariant::kSlidingWindowCausal, MaskAlign::kBottomRight, 200, {}}}) {
+    config.mask = mask;
+    // 3e8 float operations: enough for several threads.
+    const Case c = random_case(config, {{150, 700}, {1, 900}, {40, 90}}, 17);
+    const Trace one = run_cpu(c, 64, 1);
+    for (const int threads : {1, 2, 3, 7}) {
+      expect_same_bits(one, run_cpu(c, 64, threads), std::to_string(threads) + " threads ");
+    }
+    // The last row alone (decode) has the bits it has in the batch: no sum depends on its
+    // neighbours.
+    Case last = c;
+    last.input_row_offsets = uint32_tensor({0, 1, 1, 1});
+    last.q = Tensor(c.q.type(), {1, 8, 64});
+    std::memcpy(last.q.data(), c.q.data() + std::size_t{149} * 8 * 64 * 4, std::size_t{8} * 64 * 4);
+    const Trace alone = run_cpu(last);
+    for (std::int64_t i = 0; i < 8 * 64; ++i) {
+      ASSERT_EQ(alone[Stage::kAttnOut].code(i), one[Stage::kAttnOut].code(149 * 8 * 64 + i))
+          << describe(mask) << " " << i;
+    }
   }
 }
 
