@@ -36,6 +36,7 @@ Arithmetic ReferenceBackend::arithmetic(const AttentionConfig& config) const {
   a.probabilities = config.kv_cache.dtype;  // of V, as read from the cache
   a.cos_sin = a.norm_eps = t;
   a.rope_native = true;
+  a.float32_frequencies = true;
   a.round_twice = true;
   return a;
 }

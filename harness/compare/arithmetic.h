@@ -27,6 +27,9 @@ struct Arithmetic {
   std::int64_t block = 0;                             ///< keys per online-softmax step; 0: one block
   std::int64_t splits = 1;                            ///< split-KV parts
   ElementType cos_sin = ElementType::kFloat32;        ///< the rope table as used
+  /// Inverse frequencies and their scaling, of the table, computed in float32: more than the one
+  /// rounding of the angle.
+  bool float32_frequencies = false;
   bool rope_native = false;                           ///< rope products rounded to `store`
   bool round_twice = false;                           ///< rounded before the bias and again after it
   ElementType norm_eps = ElementType::kFloat32;       ///< type that rms_norm_eps is rounded to

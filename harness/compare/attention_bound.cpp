@@ -449,7 +449,8 @@ Allowance BlockBound::value_allowance(Index r, Index c, double b, double large_a
   allowance.rounding = rounding(arithmetic_.out, o, allowance.total());
   const double deviation = b / (sums.large() ? 1.5 : kStandardDeviations);
   s = std::sqrt(square(deviation) + square(rest / 2.0) + values.variance +
-                (square(unit_roundoff(arithmetic_.out) * o) + square(u_p) * (e * e + o * o)) / 3.0);
+                square(rounding_deviation(arithmetic_.out, o)) +
+                square(u_p) * (e * e + o * o) / 3.0);
   return allowance;
 }
 

@@ -29,6 +29,10 @@ double rounding(ElementType type, double y, double d) {
   return unit_roundoff(type) * (std::abs(y) + d) + 2.0 * underflow_error(type);
 }
 
+double rounding_deviation(ElementType type, double y) {
+  return (unit_roundoff(type) * std::abs(y) + underflow_error(type)) / std::sqrt(3.0);
+}
+
 SumBound::SumBound(Accumulator accumulator, std::int64_t n, double chain)
     : cap_(std::numeric_limits<double>::infinity()) {
   const double count = static_cast<double>(n);

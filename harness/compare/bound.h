@@ -25,6 +25,9 @@ double underflow_error(ElementType type);
 /// One rounding to `type` of a value y that is already off by at most d: u (|y| + d) + 2 eta.
 double rounding(ElementType type, double y, double d);
 
+/// Standard deviation of the same, at most: (u |y| + eta) / sqrt(3), as of a uniform error.
+double rounding_deviation(ElementType type, double y);
+
 /// Error of one sum in an accumulator, from y = sum t, A = sum |t| and E = sqrt(sum t^2) of its terms.
 /// The coefficients depend on the accumulator and the lengths only; a sum of no magnitude has no error.
 class SumBound {

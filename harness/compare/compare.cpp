@@ -8,12 +8,12 @@
 #include "harness/compare/attention_rows.h"
 #include "harness/compare/cache_guard.h"
 #include "harness/compare/layer_stages.h"
+#include "harness/compare/rope_table_bound.h"
 #include "harness/compare/rows.h"
 #include "harness/compare/stage_score.h"
 #include "harness/compare/trust.h"
 #include "reference/reference.h"
 #include "reference/stages/rope.h"
-#include "reference/stages/rope_scaling.h"
 
 namespace attn::harness {
 namespace {
@@ -215,9 +215,7 @@ Bounded Comparison::follow(const Path& path, const Rows& rows) {
 void Comparison::judge_table() {
   const Stage stage = Stage::kFreqsCis;
   if (!offered(stage)) return;
-  const reference::RopeFrequencies frequencies =
-      reference::rope_frequencies(config_, reference::Rounding(reference::Mode::kExact));
-  const double factor = frequencies.attention_factor;
+  const RopeTableBound table(config_, arithmetic_);
   Rows positions = iota(c_.freqs_cis.dim(0));
   if (!options_.rows.all) {
     const Rows all = reference::row_positions(c_);
@@ -228,14 +226,9 @@ void Comparison::judge_table() {
   std::vector<double> got(static_cast<std::size_t>(config_.rotary_dim()));
   for (const std::int64_t p : positions) {
     got_[stage].values(p * std::ssize(got), got);
-    const std::vector<double>& inv = frequencies.inv_freq(p);
-    for (std::size_t j = 0; j < inv.size(); ++j) {
-      const double angle = static_cast<double>(p) * inv[j];
-      const double bound = 0x1p-23 * (1.0 + angle) * std::abs(factor);
-      const std::int64_t at = p * std::ssize(got) + static_cast<std::int64_t>(2 * j);
-      score.add(at, got[2 * j], round_to(ElementType::kFloat32, factor * std::cos(angle)), bound);
-      score.add(at + 1, got[2 * j + 1], round_to(ElementType::kFloat32, factor * std::sin(angle)),
-                bound);
+    for (std::int64_t i = 0; i < std::ssize(got); ++i) {
+      score.add(p * std::ssize(got) + i, got[static_cast<std::size_t>(i)], table.entry(p, i),
+                table.bound(p, i / 2));
     }
   }
   StageReport& report = score.report();

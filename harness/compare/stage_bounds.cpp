@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace attn::harness {
 namespace {
@@ -60,18 +61,19 @@ Bounded make_result(Eigen::Index rows, Eigen::Index columns, const BoundOptions&
   return out;
 }
 
-/// Root mean square norm of one head of one row.
+/// Root-mean-square norm of one head of one row.
 struct NormedHead {
-  const double *x, *d, *s;  ///< [n]; d and s null for an exact input
-  Eigen::Index n;
-  double mean_square, inverse;  ///< ms = mean x^2 + eps, r = 1 / sqrt(ms)
-  double rho = 0.0;             ///< relative error of r
-  double variance = 0.0;        ///< of r, relative
+  double inverse = 0.0;  ///< r = 1 / sqrt(ms), ms = mean x^2 + eps
+  /// r of a backend that rounds eps to its type, divided by r: eps may be most of ms, and float16 turns
+  /// a small eps into 0, so this is no matter of roundoff.
+  double eps_ratio = 1.0;
+  double rho = 0.0;       ///< relative error of r, from either eps
+  double variance = 0.0;  ///< of r, relative
 };
 
+/// d and s are null for an exact input.
 NormedHead norm_of_head(const double* x, const double* d, const double* s, Eigen::Index n, double eps,
                         const Arithmetic& arithmetic) {
-  NormedHead h{x, d, s, n, 0.0, 0.0};
   double sum = 0.0, linear = 0.0, quadratic = 0.0, d_squares = 0.0, variance = 0.0;
   for (Eigen::Index i = 0; i < n; ++i) {
     const double x2 = square(x[i]);
@@ -84,15 +86,18 @@ NormedHead norm_of_head(const double* x, const double* d, const double* s, Eigen
     variance += x2 * square(s[i]);
   }
   const double count = static_cast<double>(n);
-  h.mean_square = sum / count + eps;
-  h.inverse = 1.0 / std::sqrt(h.mean_square);
+  const double rounded_eps = round_to(arithmetic.norm_eps, eps);
+  NormedHead h;
+  h.inverse = 1.0 / std::sqrt(sum / count + eps);
+  // 0 / 0 where the rounded eps is 0 and so is x: NaN, as the declared arithmetic gives.
+  h.eps_ratio = std::sqrt((sum / count + eps) / (sum / count + rounded_eps));
+  if (sum + rounded_eps == 0.0) h.inverse = std::numeric_limits<double>::quiet_NaN();
   const double u = elementary_roundoff(arithmetic.projection_acc);
-  const double own = u * (count / 2.0 + std::sqrt(count) + 8.0) + kReferenceRoundoff +
-                     unit_roundoff(arithmetic.norm_eps) * eps / (2.0 * h.mean_square);
-  const double weight = square(h.inverse) / count;
+  const double own = u * (count / 2.0 + std::sqrt(count) + 8.0) + kReferenceRoundoff;
+  const double weight = square(h.inverse * std::max(1.0, h.eps_ratio)) / count;
   h.rho = own + weight * (std::min(linear, kAllowanceDeviations * std::sqrt(quadratic)) +
                           d_squares / 2.0);
-  h.variance = square(own) / 3.0 + square(weight) * variance;
+  h.variance = square(own) / 3.0 + square(weight) * variance + square(h.eps_ratio - 1.0);
   return h;
 }
 
@@ -141,12 +146,12 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       allowance.propagation = in.allowance;
       const double before = allowance.total();
       allowance.rounding += rounding(result, y, before);
-      double variance = square(own) + square(u_result * y);
+      double variance = square(own) / 3.0 + square(rounding_deviation(result, y)) + in.variance;
       if (arithmetic.round_twice && has_bias) {
         allowance.rounding += u_result * (std::abs(gv) + before);
-        variance += square(u_result * gv);
+        variance += square(rounding_deviation(result, gv));
       }
-      double s = std::sqrt(variance / 3.0 + in.variance);
+      double s = std::sqrt(variance);
       if (p.clip_activations) clip_element(*p.clip_activations, result, y, allowance, s);
       out.y(r, c) = y;
       put(out, options, r, c, allowance, s);
@@ -168,14 +173,22 @@ Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
       const Eigen::Index first = head * n;
       const NormedHead h = norm_of_head(&x.y(r, first), x.exact() ? nullptr : &x.d(r, first),
                                         x.exact() ? nullptr : &x.s(r, first), n, eps, arithmetic);
+      const double grown = h.inverse * std::max(1.0, h.eps_ratio);
       for (Eigen::Index i = 0; i < n; ++i) {
         const double g = std::abs(gamma(i));
-        const double y = h.x[i] * h.inverse * gamma(i), abs_y = std::abs(y);
-        const double d_in = h.d != nullptr ? h.d[i] : 0.0, s_in = h.s != nullptr ? h.s[i] : 0.0;
-        double error = h.rho < 0.5
-                           ? (abs_y * h.rho + g * h.inverse * d_in * (1.0 + h.rho)) / (1.0 - h.rho)
-                           : abs_y + g * largest;
-        error = std::min(error, abs_y + 1.001 * g * largest);
+        const double y = x.y(r, first + i) * h.inverse * gamma(i), abs_y = std::abs(y);
+        const double d_in = x.exact() ? 0.0 : x.d(r, first + i);
+        const double s_in = x.exact() ? 0.0 : x.s(r, first + i);
+        const double eps_error = abs_y * std::abs(h.eps_ratio - 1.0);
+        const double grown_y = abs_y * std::max(1.0, h.eps_ratio);
+        // |y| <= |g| sqrt(D) always, of the backend too.
+        const double most = abs_y + 1.001 * g * largest;
+        double error = most;
+        if (h.rho < 0.5) {
+          error = eps_error +
+                  (grown_y * h.rho + g * grown * d_in * (1.0 + h.rho)) / (1.0 - h.rho);
+        }
+        error = std::min(error, most);
         Allowance a;
         // The share of the inputs' errors: all of it but the norm's own relative error.
         a.propagation = x.exact() ? 0.0 : error;
@@ -184,8 +197,8 @@ Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
           a.rounding += u * (abs_y + a.total()) +
                         2.0 * underflow_error(arithmetic.store) * std::max(1.0, g);
         }
-        const double variance = square(g * h.inverse * s_in) + square(y) * h.variance +
-                                roundings * square(u * y) / 3.0;
+        const double variance = square(g * grown * s_in) + square(y) * h.variance +
+                                roundings * square(rounding_deviation(arithmetic.store, y));
         out.y(r, first + i) = y;
         put(out, options, r, first + i, a, std::min(std::sqrt(variance), a.total()));
       }
@@ -200,7 +213,6 @@ Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& 
   const double u = elementary_roundoff(arithmetic.projection_acc);
   const double u_table = unit_roundoff(arithmetic.cos_sin) > 0x1p-24
                              ? unit_roundoff(arithmetic.cos_sin) : 0.0;  // the table is float32
-  const double u_store = unit_roundoff(arithmetic.store);
   const Eigen::Index head_dim = config.head_dim, heads = x.y.cols() / head_dim;
   const Eigen::Index rotary = table.cols(), half = rotary / 2;
   const bool interleaved = config.rope.interleaved;
@@ -222,10 +234,10 @@ Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& 
     Allowance a;
     a.operand = u_table * (pa + pb);
     a.rounding = (2.0 * u + kReferenceRoundoff) * (pa + pb);
-    if (arithmetic.rope_native) a.rounding += 1.01 * u_store * pb;
-    double variance = square((u_table + 2.0 * u) * (pa + pb)) + square(u_store * y);
-    if (arithmetic.rope_native) variance += square(u_store * pb);
-    variance /= 3.0;
+    if (arithmetic.rope_native) a.rounding += 1.01 * rounding(arithmetic.store, pb, 0.0);
+    double variance = square((u_table + 2.0 * u) * (pa + pb)) / 3.0 +
+                      square(rounding_deviation(arithmetic.store, y));
+    if (arithmetic.rope_native) variance += square(rounding_deviation(arithmetic.store, pb));
     if (!x.exact()) {
       a.propagation =
           (1.0 + u_table) * (std::abs(ca) * x.d(r, ia) + std::abs(cb) * x.d(r, ib));
@@ -253,14 +265,13 @@ Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& 
 Bounded store_in_cache(const Bounded& x, const BoundOptions& options) {
   const Arithmetic& arithmetic = options.arithmetic;
   const ElementType type = arithmetic.cache;
-  const double u = unit_roundoff(type);
   Bounded out = x;
   // An fp8 cache would judge by codes here (the tie rule): compare() reports it as unsupported.
   if (x.exact() && !arithmetic.fused_cache) {
     out.y = x.y.unaryExpr([type](double v) { return round_to(type, v); });
     return out;
   }
-  if (u <= unit_roundoff(arithmetic.store) && !arithmetic.fused_cache) return out;
+  if (unit_roundoff(type) <= unit_roundoff(arithmetic.store) && !arithmetic.fused_cache) return out;
   if (x.exact()) {
     out = Bounded::zeros(x.y.rows(), x.y.cols());
     out.y = x.y;
@@ -272,7 +283,7 @@ Bounded store_in_cache(const Bounded& x, const BoundOptions& options) {
                                                  ? unit_roundoff(arithmetic.store) * std::abs(y)
                                                  : 0.0);
     out.d.data()[i] = before + rounding(type, y, before);
-    out.s.data()[i] = std::sqrt(square(out.s.data()[i]) + square(u * y) / 3.0);
+    out.s.data()[i] = std::sqrt(square(out.s.data()[i]) + square(rounding_deviation(type, y)));
   }
   return out;
 }
