@@ -78,7 +78,10 @@ IsolatedProcess::IsolatedProcess(const IsolationLimits& limits,
   int ends[2] = {-1, -1};
   if (pipe2(ends, O_CLOEXEC) == 0) {
     pid_ = fork();
-    if (pid_ == 0) run_child(ends[1], limits, work);
+    if (pid_ == 0) {
+      close(ends[0]);  // or nobody would be told that the parent stopped reading
+      run_child(ends[1], limits, work);
+    }
     const int cause = errno;
     output_ = ends[0];
     close(ends[1]);
