@@ -124,6 +124,13 @@ Case build_case(const GoldenFile& file, const PagingOptions& options) {
     c.cache_lengths = take(file, "inputs/cache_lengths");
     c.freqs_cis = take(file, "inputs/freqs_cis");
   }
+  const std::string rows_path = c.config.starts_at_attention() ? "inputs/q" : "inputs/x";
+  const Shape& rows = file.datasets.at(rows_path).shape();
+  const std::int64_t last = c.row_begin(c.batch());
+  if (rows.empty() || last > rows[0]) {
+    fail(file, "inputs/input_row_offsets",
+         "ends at " + std::to_string(last) + ", " + rows_path + " has shape " + to_string(rows));
+  }
   if (c.config.mask.variant == MaskVariant::kTensor) c.mask = take(file, "inputs/mask");
   lay_out_cache(file, options, c);
   validate(c);

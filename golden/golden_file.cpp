@@ -145,8 +145,7 @@ AttentionConfig GoldenFile::config() const {
   try {
     return parse_config(config_json);
   } catch (const Error& error) {
-    throw Error(error.kind(), printable(path) + ": config: " + error.what(), error.field(),
-                error.rule());
+    throw Error(error.kind(), printable(path) + ": " + error.what(), error.field(), error.rule());
   }
 }
 

@@ -2,29 +2,18 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
 
-#include "golden/golden_file.h"
 #include "golden/second_rope_table.h"
 #include "reference/core/error.h"
+#include "tests/golden/golden_test_util.h"
 
 namespace attn::golden {
 namespace {
-
-std::vector<std::string> files_in(const std::string& folder) {
-  std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(ATTN_SOURCE_DIR + folder)) {
-    if (entry.path().extension() == ".h5") files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
 
 TEST(SecondEvaluation, AgreesWithEveryVector) {
   // The vectors were evaluated in float64: a sum of n terms errs by at most n * 2^-53 of the sum of
@@ -53,18 +42,16 @@ TEST(SecondEvaluation, TableAgreesWithEveryVectorsOwn) {
   // Every scaling type is among the vectors, whose tables are float64 angles rounded once to
   // float32.
   int tables = 0;
-  for (const char* folder : {"/data/golden", "/tests/data/unsupported"}) {
-    for (const std::string& path : files_in(folder)) {
-      SCOPED_TRACE(path);
-      const Case c = to_case(read(path), {});
-      if (c.freqs_cis.empty()) continue;
-      Trace stored;
-      stored[Stage::kFreqsCis] = c.freqs_cis;
-      Trace ours;
-      ours[Stage::kFreqsCis] = second_rope_table(c);
-      EXPECT_EQ(agree(stored, ours).worst, 0.0);
-      ++tables;
-    }
+  for (const std::string& path : all_vectors()) {
+    SCOPED_TRACE(path);
+    const Case c = to_case(read(path), {});
+    if (c.freqs_cis.empty()) continue;
+    Trace stored;
+    stored[Stage::kFreqsCis] = c.freqs_cis;
+    Trace ours;
+    ours[Stage::kFreqsCis] = second_rope_table(c);
+    EXPECT_EQ(agree(stored, ours).worst, 0.0);
+    ++tables;
   }
   EXPECT_GE(tables, 50);
 }
