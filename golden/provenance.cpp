@@ -1,16 +1,14 @@
 #include "golden/provenance.h"
 
 #include <openssl/crypto.h>
-#include <sys/utsname.h>
 
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "git_revision.h"
+#include "golden/build_info.h"
 #include "golden/raw_file.h"
 #include "reference/core/error.h"
 
@@ -40,41 +38,22 @@ std::string date() {
   return text;
 }
 
-std::string cpu_model() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const std::size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  utsname machine{};
-  return uname(&machine) == 0 ? machine.machine : "unknown";
-}
-
-std::string compiler() {
-#if defined(__clang__)
-  return "Clang " __clang_version__;
-#elif defined(__GNUC__)
-  return "GCC " __VERSION__;
-#else
-  return "unknown";
-#endif
-}
-
 }  // namespace
 
 std::string make_provenance(const WriteOptions& options, const std::string& repro) {
+  const BuildInfo& build = build_info();
   nlohmann::json json = {{"generator", options.generator},
                          {"precision", options.precision},
                          {"seed", options.seed},
                          {"date", date()},
-                         {"version", ATTN_VERSION},
-                         {"git_commit", ATTN_GIT_REVISION},
-                         {"git_dirty", ATTN_GIT_DIRTY},
-                         {"compiler", compiler()},
-                         {"compiler_flags", ATTN_CXX_FLAGS},
-                         {"build_type", ATTN_BUILD_TYPE},
-                         {"eigen", ATTN_EIGEN_VERSION},
-                         {"hdf5", ATTN_HDF5_VERSION},
+                         {"version", build.version},
+                         {"git_commit", build.git_commit},
+                         {"git_dirty", build.git_dirty},
+                         {"compiler", build.compiler},
+                         {"compiler_flags", build.compiler_flags},
+                         {"build_type", build.build_type},
+                         {"eigen", build.eigen},
+                         {"hdf5", build.hdf5},
                          {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
                          {"cpu", cpu_model()},
                          {"command_line", options.command_line},

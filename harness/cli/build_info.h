@@ -4,18 +4,12 @@
 
 namespace attn::cli {
 
-/// What this program was built from and with.
-struct BuildInfo {
-  std::string version;   ///< "0.1.0"
-  std::string commit;    ///< short hash, "-dirty" appended for a changed tree
-  std::string compiler;  ///< "g++ 12.2.0"
-  std::string flags;     ///< "Release, -O3 -DNDEBUG -ffp-contract=off"
-  std::string hdf5;
-  std::string eigen;
-  bool cuda = false;
-};
+/// Whether the program was built with its CUDA path.
+bool built_with_cuda();
 
-const BuildInfo& build_info();
+/// "0.1.0" and "1a2b3c4d5e6f", "-dirty" appended for a changed tree.
+std::string version();
+std::string commit();
 
 /// The text of --version, several lines.
 std::string version_text();

@@ -23,11 +23,6 @@ auto from_file(const std::string& path, const Load& load) {
   }
 }
 
-bool is_json_text(const std::string& text) {
-  const std::size_t first = text.find_first_not_of(" \t\r\n");
-  return first != std::string::npos && text[first] == '{';
-}
-
 LoadedCase load_toml(const std::string& path, std::optional<std::uint64_t> seed) {
   return from_file(path, [&] {
     const harness::TomlCase toml = harness::load_toml_case(path);
@@ -50,10 +45,16 @@ LoadedCase load_config(const std::string& config, std::uint64_t seed) {
   if (is_json_text(config)) return load();
   LoadedCase loaded = from_file(config, load);
   loaded.file = config;
+  loaded.words = "--config " + shell_quote(config) + " --seed " + std::to_string(seed);
   return loaded;
 }
 
 }  // namespace
+
+bool is_json_text(const std::string& config) {
+  const std::size_t first = config.find_first_not_of(" \t\r\n");
+  return first != std::string::npos && config[first] == '{';
+}
 
 LoadedCase load_golden_case(const std::string& path, std::uint64_t page_seed) {
   return from_file(path, [&] {

@@ -33,6 +33,9 @@ LoadedCase load_golden_case(const std::string& path, std::uint64_t page_seed);
 /// Throws Error(kUsage) unless exactly one of file and config is given.
 LoadedCase load_case(const CaseOptions& options);
 
+/// Whether --config is the JSON itself rather than a file's name.
+bool is_json_text(const std::string& config);
+
 /// "all" (every row), "auto" (boundary rows and 64 random ones) or the number of random rows.
 harness::RowSelection parse_rows(const std::string& text, std::uint64_t seed);
 

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <thread>
 
+#include "golden/build_info.h"
 #include "harness/backends/backend.h"
 #include "harness/cli/build_info.h"
 #include "harness/cli/judge.h"
@@ -24,7 +25,6 @@ namespace {
 using Findings = std::vector<std::pair<std::string, std::string>>;
 
 struct Cpu {
-  std::string model = "unknown";
   std::string features;
   std::size_t cores = 0;  ///< physical, 0 when the system does not say
 };
@@ -39,7 +39,6 @@ Cpu read_cpu() {
     if (colon == std::string::npos) continue;
     const std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
     const std::string value = colon + 2 <= line.size() ? line.substr(colon + 2) : "";
-    if (key == "model name") cpu.model = value;
     if (key == "physical id") package = value;
     if (key == "core id") cores.insert(package + ":" + value);
     if (key != "flags" || !cpu.features.empty()) continue;
@@ -67,7 +66,7 @@ std::string memory_text() {
 
 /// The driver is loaded at run time, so that the same program starts on machines without one.
 std::string cuda_text() {
-  if (!build_info().cuda) return "not built in (configure with a CUDA compiler, preset cuda)";
+  if (!built_with_cuda()) return "not built in (configure with a CUDA compiler, preset cuda)";
   void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (driver == nullptr) return "no driver: libcuda.so.1 cannot be loaded";
   using Init = int (*)(unsigned);
@@ -114,18 +113,18 @@ std::string data_folder() {
 }
 
 Findings machine_findings() {
-  const BuildInfo& build = build_info();
+  const golden::BuildInfo& build = golden::build_info();
   const Cpu cpu = read_cpu();
   utsname system = {};
   uname(&system);
   const std::string cores = cpu.cores > 0 ? std::to_string(cpu.cores) + " cores, " : "";
   return {
-      {"attn-compare", build.version + ", commit " + build.commit},
+      {"attn-compare", version() + ", commit " + commit()},
       {"system", std::string(system.sysname) + " " + system.release + ", " + system.machine},
-      {"CPU", cpu.model + (cpu.features.empty() ? "" : " (" + cpu.features + ")")},
+      {"CPU", golden::cpu_model() + (cpu.features.empty() ? "" : " (" + cpu.features + ")")},
       {"threads", cores + std::to_string(std::thread::hardware_concurrency()) + " threads, " +
                       memory_text() + " of memory"},
-      {"compiler", build.compiler + "; " + build.flags},
+      {"compiler", build.compiler + "; " + build.build_type + ", " + build.compiler_flags},
       {"libraries", "HDF5 " + build.hdf5 + ", Eigen " + build.eigen},
       {"CUDA", cuda_text()},
       {"golden files", data_folder()},

@@ -18,9 +18,11 @@ using harness::Status;
 
 void print_arithmetic(std::ostream& out, const harness::Arithmetic& arithmetic) {
   const auto name = [](ElementType type) { return std::string(element_name(type)); };
-  out << "declared arithmetic: q, k, v in " << name(arithmetic.store) << ", output in "
-      << name(arithmetic.out) << ", cache in " << name(arithmetic.cache) << ", probabilities in "
-      << name(arithmetic.probabilities) << "\n\n";
+  const std::string text = "declared arithmetic: q, k, v in " + name(arithmetic.store) +
+                           ", output in " + name(arithmetic.out) + ", cache in " +
+                           name(arithmetic.cache) + ", probabilities in " +
+                           name(arithmetic.probabilities);
+  out << harness::wrap(text, 2) << "\n\n";
 }
 
 void print_parts(std::ostream& out, const StageReport& stage) {
@@ -40,8 +42,9 @@ void print_stage(std::ostream& out, const StageReport& stage) {
       << ", error " << harness::format_short(std::abs(stage.got - stage.want)) << ", bound "
       << harness::format_short(stage.bound) << "\n";
   if (!stage.worst_where.empty()) {
-    out << "  worst element: " << stage.worst_where << ", got " << harness::format_number(stage.got)
-        << ", want " << harness::format_number(stage.want) << "\n";
+    out << "  worst element: " << stage.worst_where << "\n  got "
+        << harness::format_number(stage.got) << ", want " << harness::format_number(stage.want)
+        << "\n";
   }
   if (stage.parts.empty()) {
     out << "  the stage must be met exactly: its bound has no parts\n";

@@ -30,7 +30,7 @@ struct Order {
 
 Order order_of_config(const GoldenMakeOptions& options, const std::string& config) {
   Order order;
-  const bool is_file = std::filesystem::exists(config);
+  const bool is_file = !is_json_text(config);
   if (is_file && std::filesystem::path(config).extension() == ".toml") {
     const harness::TomlCase toml = harness::load_toml_case(config);
     order.spec = toml.spec;

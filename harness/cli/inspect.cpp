@@ -47,10 +47,7 @@ ordered_json to_json_report(const golden::GoldenFile& file) {
                         {"sha256", golden::dataset_sha256(tensor)}});
   }
   return {{"schema_version", harness::kReportSchemaVersion},
-          {"tool",
-           {{"name", "attn-compare"},
-            {"version", build_info().version},
-            {"commit", build_info().commit}}},
+          {"tool", {{"name", "attn-compare"}, {"version", version()}, {"commit", commit()}}},
           {"verb", "inspect"},
           {"file", file.path},
           {"case_id", file.case_id},

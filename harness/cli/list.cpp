@@ -125,14 +125,12 @@ int list(const ListOptions& options, const Session& session) {
   const std::vector<Item> items = items_of(options.what);
   check_writable("--json", options.json);
   if (!options.json.empty()) {
-    nlohmann::ordered_json json = {{"schema_version", harness::kReportSchemaVersion},
-                                   {"tool",
-                                    {{"name", "attn-compare"},
-                                     {"version", build_info().version},
-                                     {"commit", build_info().commit}}},
-                                   {"verb", "list"},
-                                   {"what", options.what},
-                                   {"items", nlohmann::ordered_json::array()}};
+    nlohmann::ordered_json json = {
+        {"schema_version", harness::kReportSchemaVersion},
+        {"tool", {{"name", "attn-compare"}, {"version", version()}, {"commit", commit()}}},
+        {"verb", "list"},
+        {"what", options.what},
+        {"items", nlohmann::ordered_json::array()}};
     for (const Item& item : items) {
       json["items"].push_back({{"name", item.name},
                                {"summary", item.summary},

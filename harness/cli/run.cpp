@@ -152,7 +152,7 @@ class Run {
   void print_title(const std::string& backend, const std::string& how) {
     std::ostream& out = reporter_.text();
     if (!reporter_.report().rows.empty()) out << "\n";
-    out << loaded_.c.id << " on " << backend << ", " << how << "\n\n";
+    out << harness::wrap(loaded_.c.id + " on " + backend + ", " + how, 2) << "\n\n";
   }
 
   Trace run_and_judge(const Backend& backend, const std::string& spec, bool write) {

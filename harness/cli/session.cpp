@@ -70,8 +70,8 @@ Reporter::Reporter(const Session& session, const ReportOptions& options, std::st
   text_ = stdout_taken ? &session.streams.err : &session.streams.out;
   report_.verb = std::move(verb);
   report_.command_line = session.command_line;
-  report_.version = build_info().version;
-  report_.commit = build_info().commit;
+  report_.version = version();
+  report_.commit = commit();
 }
 
 harness::ConsoleTable::Options Reporter::table_options() const {

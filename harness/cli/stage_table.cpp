@@ -31,8 +31,10 @@ void print_row_coverage(std::ostream& out, const harness::Verdict& verdict,
                         const harness::RowSelection& rows) {
   if (rows.all || verdict.rows_checked >= verdict.rows_total) return;
   const auto miss = [&](double share) {
-    return harness::format_short(
-        harness::miss_probability(verdict.rows_total, rows.random_rows, share));
+    char text[32];
+    std::snprintf(text, sizeof text, "%.2g",
+                  harness::miss_probability(verdict.rows_total, rows.random_rows, share));
+    return std::string(text);
   };
   out << "\nrows checked: " << harness::format_count(verdict.rows_checked) << " of "
       << harness::format_count(verdict.rows_total) << " (the boundary rows and " << rows.random_rows
