@@ -83,7 +83,11 @@ Json quant_json(const QuantConfig& q) {
   }
   if (q.q_proj == QuantEncoding::kFloat8E4M3FN) {
     json["weight_granularity"] = name_of(q.weight_granularity);
-    if (q.weight_granularity == WeightGranularity::kBlock) json["block"] = {q.block_n, q.block_k};
+    const QuantConfig defaults;
+    if (q.weight_granularity == WeightGranularity::kBlock || q.block_n != defaults.block_n ||
+        q.block_k != defaults.block_k) {
+      json["block"] = {q.block_n, q.block_k};
+    }
   }
   if (q.q_proj == QuantEncoding::kGptq) {
     json["bits"] = q.bits;

@@ -4,79 +4,63 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
-#include <optional>
-#include <vector>
+#include <utility>
 
-#include "reference/stages/mask.h"
+#include "reference/stages/row_blocks.h"
 
 namespace attn::reference {
 namespace {
 
+constexpr ElementType kF32 = ElementType::kFloat32;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// The layer's constants, as it runs: float32.
-struct Constants {
-  double scale;
-  std::optional<double> softcap;
-  Matrix sinks;  // [1, Hq], or [0, 0]
-  ElementType value_type;
-  ElementType out_type;
-};
-
-Constants constants_of(const Case& c, Rounding r) {
-  constexpr ElementType kF32 = ElementType::kFloat32;
-  Constants k;
-  k.scale = r.to(kF32, c.config.softmax_scale());
-  if (c.config.logit_softcap) {
-    k.softcap = r.to(kF32, *c.config.logit_softcap);
-  }
-  if (c.has_sinks()) {
-    k.sinks = decode_matrix(c.weights.at("sinks"), 1, c.config.num_attention_heads);
-  }
-  k.value_type = c.config.kv_cache.dtype;
-  k.out_type = c.config.dtype;
-  return k;
+/// One extra logit per head, [1, Hq]; -inf, which adds exp(-inf) = 0, without sinks.
+Matrix sink_logits(const Case& c) {
+  const std::int64_t heads = c.config.num_attention_heads;
+  return c.has_sinks() ? decode_matrix(c.weights.at("sinks"), 1, heads)
+                       : Matrix::Constant(1, heads, -kInfinity);
 }
 
-/// Some query rows of one sequence, and the keys that at least one of them sees.
-struct RowBlock {
-  std::int64_t first;          // index of its first row in q and in the result
-  std::int64_t keys_at;        // index of the sequence's first key in keys and values
-  std::vector<RowMask> masks;  // one per row
-  std::int64_t begin, end;     // union of the masks' ranges
-
-  std::int64_t rows() const { return static_cast<std::int64_t>(masks.size()); }
-};
-
-/// Replaces the scores of one row by e_k = exp(s_k - M) where the row sees key k and by 0
-/// elsewhere, M the largest of its scores and the sink. s begins at key `begin`.
-struct Normaliser {
-  double lse;  // M + log(Z)
-  double z;    // sum of e_k, and exp(sink - M)
-};
-
-Normaliser softmax(Eigen::Ref<Eigen::RowVectorXd> s, const RowMask& mask, std::int64_t begin,
-                   double sink) {
-  const std::int64_t n = mask.end - mask.begin;
-  s.head(mask.begin - begin).setZero();
-  s.tail(s.size() - (mask.end - begin)).setZero();
-  if (n == 0) {
-    return {sink, 1.0};
+/// s = softcap(scale * q K^T), [rows, keys], for q [rows, D] and k [keys, D].
+Matrix scores(const AttentionConfig& config, const MatrixView& q, const MatrixView& k, Rounding r) {
+  Matrix s = r.to(kF32, config.softmax_scale()) * (q * k.transpose());
+  if (config.logit_softcap) {
+    const double cap = r.to(kF32, *config.logit_softcap);
+    s = s.unaryExpr([cap](double x) { return cap * std::tanh(x / cap); });
   }
-  auto seen = s.segment(mask.begin - begin, n);
+  return s;
+}
+
+/// Z = exp(sink - M) + sum_k exp(s_k - M), and log of the same without the shift by M.
+struct Normaliser {
+  double z;
+  double lse;
+};
+
+/// Replaces the scores s of one row by exp(s_k + mask_k - M) for the keys that the row sees, and by
+/// 0 for the others. M, the largest of the logits, keeps the exponentials at or below 1.
+Normaliser exponentiate(Eigen::Ref<Eigen::RowVectorXd> s, const RowMask& mask, double sink) {
+  s.head(mask.begin).setZero();
+  s.tail(s.size() - mask.end).setZero();
+  if (mask.begin == mask.end) {
+    return {1.0, sink};
+  }
+  auto seen = s.segment(mask.begin, mask.end - mask.begin);
   for (std::size_t k = 0; k < mask.added.size(); ++k) {
     double& s_k = seen[static_cast<std::int64_t>(k)];
     s_k = mask.added[k] == -kInfinity ? -kInfinity : s_k + mask.added[k];
   }
   const double max = std::max(seen.maxCoeff(), sink);
+  // std::exp: Eigen's own is no faster here, and its exp(-inf) is not 0.
   seen = seen.unaryExpr([max](double s_k) { return std::exp(s_k - max); });
   const double z = seen.sum() + std::exp(sink - max);
-  return {max + std::log(z), z};
+  return {z, max + std::log(z)};
 }
 
-/// P V. Hidden keys have weight 0, but 0 * NaN is NaN: where V is not all finite each row adds up
-/// the keys that it sees and no others.
-Matrix weighted_values(const Matrix& p, const MatrixView& v, const RowBlock& block,
+/// p V, [rows, Dv], for p [rows, keys] and v [keys, Dv]. Row i of p has mask i / group. A hidden
+/// key has weight 0, but 0 * NaN is NaN: where V is not all finite, each row adds up just the keys
+/// that it sees.
+Matrix weighted_values(const MatrixView& p, const MatrixView& v, const RowBlock& block,
                        std::int64_t group) {
   if (v.allFinite()) {
     return p * v;
@@ -86,50 +70,11 @@ Matrix weighted_values(const Matrix& p, const MatrixView& v, const RowBlock& blo
     const RowMask& mask = block.masks[static_cast<std::size_t>(i / group)];
     for (std::int64_t k = mask.begin; k < mask.end; ++k) {
       if (mask.sees(k)) {
-        o.row(i) += p(i, k - block.begin) * v.row(k - block.begin);
+        o.row(i) += p(i, k) * v.row(k);
       }
     }
   }
   return o;
-}
-
-/// One kv head and its group of query heads.
-void attend_group(const Constants& constants, const RowBlock& block, std::int64_t kv_head,
-                  const MatrixView& q_rows, const MatrixView& k, const MatrixView& v, Rounding r,
-                  AttentionResult& result) {
-  const std::int64_t d = k.cols();
-  const std::int64_t dv = v.cols();
-  const std::int64_t group = q_rows.cols() / d;
-  // Row i*group + g is query row i, head kv_head*group + g.
-  Matrix q = q_rows;
-  Matrix s = constants.scale * (by_head(q, d) * k.transpose());  // [rows*group, keys]
-  if (constants.softcap) {
-    const double cap = *constants.softcap;
-    s = s.unaryExpr([cap](double x) { return cap * std::tanh(x / cap); });
-  }
-  Eigen::VectorXd z(s.rows());
-  for (std::int64_t i = 0; i < s.rows(); ++i) {
-    const std::int64_t head = kv_head * group + i % group;
-    const double sink = constants.sinks.size() == 0 ? -kInfinity : constants.sinks(0, head);
-    const RowMask& mask = block.masks[static_cast<std::size_t>(i / group)];
-    const Normaliser normaliser = softmax(s.row(i), mask, block.begin, sink);
-    z[i] = normaliser.z;
-    result.lse(block.first + i / group, head) = normaliser.lse;
-  }
-  const Matrix p = r.to(constants.value_type, std::move(s));
-  Matrix o = weighted_values(p, v, block, group);  // [rows*group, Dv]
-  o = r.to(constants.out_type, z.cwiseInverse().asDiagonal() * o);
-  result.out.block(block.first, kv_head * group * dv, block.rows(), group * dv) =
-      Eigen::Map<Matrix>(o.data(), block.rows(), group * dv);
-}
-
-/// Cuts the rows of one sequence into blocks of a bounded number of scores, so that a block's
-/// scores stay in cache and causal rows do not pay for the keys of later ones.
-std::int64_t block_rows(std::int64_t keys, std::int64_t group) {
-  constexpr std::int64_t kMaxScores = std::int64_t{1} << 20;
-  constexpr std::int64_t kMaxRows = 64;
-  return std::clamp<std::int64_t>(kMaxScores / std::max<std::int64_t>(1, keys * group), 1,
-                                  kMaxRows);
 }
 
 }  // namespace
@@ -140,33 +85,37 @@ AttentionResult attend(const Case& c, const MatrixView& q, const MatrixView& key
   const std::int64_t group = config.group_size();
   const std::int64_t d = config.head_dim;
   const std::int64_t dv = config.head_dim_v;
-  const Constants constants = constants_of(c, r);
-  const auto n = static_cast<std::int64_t>(rows.size());
-  AttentionResult result{Matrix(n, config.num_attention_heads), Matrix(n, config.attn_width())};
+  const Matrix sinks = sink_logits(c);
+  Matrix lse(q.rows(), config.num_attention_heads);
+  Matrix out(q.rows(), config.attn_width());
 
-  std::int64_t i = 0;  // rows[i] is the next row to do
-  std::int64_t keys_at = 0;
-  for (std::int64_t b = 0; b < c.batch(); keys_at += c.key_count(b), ++b) {
-    const std::int64_t row_end = c.row_begin(b) + c.row_count(b);
-    const std::int64_t size = block_rows(c.key_count(b), group);
-    while (i < n && rows[static_cast<std::size_t>(i)] < row_end) {
-      RowBlock block{i, keys_at, {}, c.key_count(b), 0};
-      for (; i < n && block.rows() < size && rows[static_cast<std::size_t>(i)] < row_end; ++i) {
-        block.masks.push_back(row_mask(c, b, rows[static_cast<std::size_t>(i)]));
-        block.begin = std::min(block.begin, block.masks.back().begin);
-        block.end = std::max(block.end, block.masks.back().end);
+  for (const RowBlock& block : row_blocks(c, rows)) {
+    const std::int64_t n = block.num_rows();
+    for (std::int64_t h = 0; h < config.num_key_value_heads; ++h) {
+      // The query heads h*group .. h*group + group-1 share kv head h: row i*group + g of q_h, s, p
+      // and o is the block's row i, head h*group + g.
+      Matrix q_rows = q.block(block.first, h * group * d, n, group * d);
+      const auto q_h = by_head(q_rows, d);                                         // [n*group, D]
+      const auto k_h = keys.block(block.first_key, h * d, block.num_keys, d);      // [keys, D]
+      const auto v_h = values.block(block.first_key, h * dv, block.num_keys, dv);  // [keys, Dv]
+
+      Matrix s = scores(config, q_h, k_h, r);  // [n*group, keys]
+      Eigen::VectorXd z(s.rows());
+      for (std::int64_t i = 0; i < s.rows(); ++i) {
+        const std::int64_t head = h * group + i % group;
+        const RowMask& mask = block.masks[static_cast<std::size_t>(i / group)];
+        const Normaliser normaliser = exponentiate(s.row(i), mask, sinks(0, head));
+        z[i] = normaliser.z;
+        lse(block.first + i / group, head) = normaliser.lse;
       }
-      const std::int64_t at = keys_at + block.begin;
-      const std::int64_t seen = block.end - block.begin;
-      for (std::int64_t h = 0; h < config.num_key_value_heads; ++h) {
-        attend_group(constants, block, h,
-                     q.block(block.first, h * group * d, block.rows(), group * d),
-                     keys.block(at, h * d, seen, d), values.block(at, h * dv, seen, dv), r, result);
-      }
+      const Matrix p = r.to(config.kv_cache.dtype, std::move(s));
+      Matrix o = z.cwiseInverse().asDiagonal() * weighted_values(p, v_h, block, group);
+      o = r.to(config.dtype, std::move(o));  // [n*group, Dv]
+      out.block(block.first, h * group * dv, n, group * dv) =
+          Eigen::Map<Matrix>(o.data(), n, group * dv);
     }
   }
-  result.lse = r.to(ElementType::kFloat32, std::move(result.lse));
-  return result;
+  return {r.to(kF32, std::move(lse)), std::move(out)};
 }
 
 }  // namespace attn::reference

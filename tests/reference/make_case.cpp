@@ -93,6 +93,7 @@ AttentionConfig small_core_config() {
   config.variant = Variant::kAttention;
   config.entry_point = EntryPoint::kAttention;
   config.hidden_size = 0;
+  config.rope = {};
   return config;
 }
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -66,8 +67,10 @@ TEST(RoundingPoint, WeightBoundIsRoundedToTheWeightsType) {
   Case c = one_head(2);
   c.config.clip_qkv = 0.3;
   c.weights["q_proj.weight"] = stored(kBF16, {2, 2}, {1.0, 0.0, -1.0, 0.25});
-  // 0.3 = 0.01 0011001|1001..b: to 8 bits 1.0011010b * 2^-2 = 0.30078125.
-  EXPECT_EQ(project(c, Projection::kQ, row({1.0, 0.0}), kFaithful), row({0.30078125, -0.30078125}));
+  // 0.3 = 77 * 2^-8 less 0.2 * 2^-8, so the bound becomes 77 * 2^-8. Three times that, 231 * 2^-8,
+  // is a bfloat16; three times 0.3 = 230.4 * 2^-8 would go to 230 * 2^-8.
+  EXPECT_EQ(project(c, Projection::kQ, row({3.0, 0.0}), kFaithful),
+            row({231 * 0x1p-8, -231 * 0x1p-8}));
   EXPECT_EQ(project(c, Projection::kQ, row({1.0, 0.0}), kExact), row({0.3, -0.3}));
 }
 
@@ -153,6 +156,22 @@ TEST(RoundingPoint, Float32RopeFusesInFloat32) {
   const Tensor table = stored(kF32, {1, 2}, {t, 1.0});
   const std::vector<std::int64_t> positions{0};
   EXPECT_EQ(rotate(c.config, table, row({t, 1.0}), positions, kFaithful)(0, 0), 0x1p-11 + 0x1p-24);
+}
+
+TEST(RoundingPoint, FusedSumsAreRoundedOnce) {
+  // (1 + 2^-12)^2 + 2^-80 lies just above the float32 tie 1 + 2^-11 + 2^-24 and goes up. Float64
+  // cannot hold the 2^-80, and would round the tie down.
+  const double t = 1.0 + 0x1p-12;
+  EXPECT_EQ(kFaithful.fma(kF32, t, t, 0x1p-80), 1.0 + 0x1p-11 + 0x1p-23);
+  EXPECT_EQ(kFaithful.fma(kF32, t, t, 0.0), 1.0 + 0x1p-11);
+  EXPECT_EQ(kFaithful.fma(kF32, -t, t, -0x1p-80), -(1.0 + 0x1p-11 + 0x1p-23));
+  // 1 + 3 * 2^-8 is a bfloat16 tie that goes up; less 2^-60 it goes down.
+  EXPECT_EQ(kFaithful.fma(kBF16, 1.0, 1.0 + 3 * 0x1p-8, -0x1p-60), 1.0 + 0x1p-7);
+  EXPECT_EQ(kFaithful.fma(kBF16, 1.0, 1.0 + 3 * 0x1p-8, 0.0), 1.0 + 0x1p-6);
+  EXPECT_TRUE(std::isnan(kFaithful.fma(kBF16, 1.0, std::numeric_limits<double>::infinity(),
+                                       -std::numeric_limits<double>::infinity())));
+  EXPECT_EQ(kFaithful.fma(kBF16, 1.0, std::numeric_limits<double>::infinity(), 1.0),
+            std::numeric_limits<double>::infinity());
 }
 
 TEST(RoundingPoint, CacheRoundsToItsOwnType) {
