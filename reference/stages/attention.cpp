@@ -57,17 +57,17 @@ Normaliser exponentiate(Eigen::Ref<Eigen::RowVectorXd> s, const RowMask& mask, d
   return {z, max + std::log(z)};
 }
 
-/// p V, [rows, Dv], for p [rows, keys] and v [keys, Dv]. Row i of p has mask i / group. A hidden
-/// key has weight 0, but 0 * NaN is NaN: where V is not all finite, each row adds up just the keys
-/// that it sees.
-Matrix weighted_values(const MatrixView& p, const MatrixView& v, const RowBlock& block,
+/// p V, [rows, Dv], for p [rows, keys] and v [keys, Dv]. A hidden key has weight 0, but 0 * NaN is
+/// NaN: where V is not all finite, each row adds up just the keys that it sees. Row i has mask i /
+/// group.
+Matrix weighted_values(const MatrixView& p, const MatrixView& v, std::span<const RowMask> masks,
                        std::int64_t group) {
   if (v.allFinite()) {
     return p * v;
   }
   Matrix o = Matrix::Zero(p.rows(), v.cols());
   for (std::int64_t i = 0; i < p.rows(); ++i) {
-    const RowMask& mask = block.masks[static_cast<std::size_t>(i / group)];
+    const RowMask& mask = masks[static_cast<std::size_t>(i / group)];
     for (std::int64_t k = mask.begin; k < mask.end; ++k) {
       if (mask.sees(k)) {
         o.row(i) += p(i, k) * v.row(k);
@@ -75,6 +75,27 @@ Matrix weighted_values(const MatrixView& p, const MatrixView& v, const RowBlock&
     }
   }
   return o;
+}
+
+/// One kv head, k [keys, D] and v [keys, Dv], and the query heads that share it: row i of q [rows,
+/// D] is query row i / group, and query head i % group of the group, whose sinks are sinks [1,
+/// group].
+AttentionResult attend_group(const AttentionConfig& config, const MatrixView& q,
+                             const MatrixView& k, const MatrixView& v,
+                             std::span<const RowMask> masks, const MatrixView& sinks, Rounding r) {
+  const std::int64_t group = sinks.cols();
+  Matrix s = scores(config, q, k, r);
+  Eigen::VectorXd z(s.rows());
+  Matrix lse(s.rows(), 1);
+  for (std::int64_t i = 0; i < s.rows(); ++i) {
+    const RowMask& mask = masks[static_cast<std::size_t>(i / group)];
+    const Normaliser normaliser = exponentiate(s.row(i), mask, sinks(0, i % group));
+    z[i] = normaliser.z;
+    lse(i, 0) = normaliser.lse;
+  }
+  const Matrix p = r.to(config.kv_cache.dtype, std::move(s));
+  Matrix o = z.cwiseInverse().asDiagonal() * weighted_values(p, v, masks, group);
+  return {r.to(kF32, std::move(lse)), r.to(config.dtype, std::move(o))};
 }
 
 }  // namespace
@@ -86,36 +107,24 @@ AttentionResult attend(const Case& c, const MatrixView& q, const MatrixView& key
   const std::int64_t d = config.head_dim;
   const std::int64_t dv = config.head_dim_v;
   const Matrix sinks = sink_logits(c);
-  Matrix lse(q.rows(), config.num_attention_heads);
-  Matrix out(q.rows(), config.attn_width());
+  AttentionResult all{Matrix(q.rows(), config.num_attention_heads),
+                      Matrix(q.rows(), config.attn_width())};
 
   for (const RowBlock& block : row_blocks(c, rows)) {
     const std::int64_t n = block.num_rows();
     for (std::int64_t h = 0; h < config.num_key_value_heads; ++h) {
-      // The query heads h*group .. h*group + group-1 share kv head h: row i*group + g of q_h, s, p
-      // and o is the block's row i, head h*group + g.
-      Matrix q_rows = q.block(block.first, h * group * d, n, group * d);
-      const auto q_h = by_head(q_rows, d);                                         // [n*group, D]
-      const auto k_h = keys.block(block.first_key, h * d, block.num_keys, d);      // [keys, D]
-      const auto v_h = values.block(block.first_key, h * dv, block.num_keys, dv);  // [keys, Dv]
-
-      Matrix s = scores(config, q_h, k_h, r);  // [n*group, keys]
-      Eigen::VectorXd z(s.rows());
-      for (std::int64_t i = 0; i < s.rows(); ++i) {
-        const std::int64_t head = h * group + i % group;
-        const RowMask& mask = block.masks[static_cast<std::size_t>(i / group)];
-        const Normaliser normaliser = exponentiate(s.row(i), mask, sinks(0, head));
-        z[i] = normaliser.z;
-        lse(block.first + i / group, head) = normaliser.lse;
-      }
-      const Matrix p = r.to(config.kv_cache.dtype, std::move(s));
-      Matrix o = z.cwiseInverse().asDiagonal() * weighted_values(p, v_h, block, group);
-      o = r.to(config.dtype, std::move(o));  // [n*group, Dv]
-      out.block(block.first, h * group * dv, n, group * dv) =
-          Eigen::Map<Matrix>(o.data(), n, group * dv);
+      Matrix q_heads = q.block(block.first, h * group * d, n, group * d);
+      AttentionResult part = attend_group(config, by_head(q_heads, d),
+                                          keys.block(block.first_key, h * d, block.num_keys, d),
+                                          values.block(block.first_key, h * dv, block.num_keys, dv),
+                                          block.masks, sinks.middleCols(h * group, group), r);
+      all.lse.block(block.first, h * group, n, group) =
+          Eigen::Map<Matrix>(part.lse.data(), n, group);
+      all.out.block(block.first, h * group * dv, n, group * dv) =
+          Eigen::Map<Matrix>(part.out.data(), n, group * dv);
     }
   }
-  return {r.to(kF32, std::move(lse)), std::move(out)};
+  return all;
 }
 
 }  // namespace attn::reference
