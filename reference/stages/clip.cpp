@@ -4,7 +4,7 @@
 
 namespace attn::reference {
 
-Matrix clip(Matrix values, double bound) {
+Matrix clip(const MatrixView& values, double bound) {
   return values.unaryExpr([bound](double v) { return std::clamp(v, -bound, bound); });
 }
 

@@ -1,7 +1,5 @@
 #include "reference/stages/projection.h"
 
-#include <utility>
-
 #include "reference/stages/clip.h"
 
 namespace attn::reference {
@@ -16,7 +14,7 @@ Matrix project(const Case& c, Projection p, const MatrixView& x, Rounding r) {
     y = r.to(config.dtype, y.rowwise() + b.row(0));
   }
   if (config.clip_activations) {
-    y = clip(std::move(y), r.to(config.dtype, *config.clip_activations));
+    y = clip(y, r.to(config.dtype, *config.clip_activations));
   }
   return y;
 }

@@ -1,7 +1,6 @@
 #include "reference/stages/weights.h"
 
 #include <string>
-#include <utility>
 
 #include "reference/formats/dense.h"
 #include "reference/stages/clip.h"
@@ -52,7 +51,7 @@ Matrix projection_weight(const Case& c, Projection p, Rounding r) {
   const Tensor& stored = c.weights.at(at.name);
   Matrix w = decode_dense(stored, at.first, at.rows);  // [out, in]
   if (const auto bound = c.config.weight_clip(); bound && p != Projection::kO) {
-    w = clip(std::move(w), r.to(stored.type(), *bound));
+    w = clip(w, r.to(stored.type(), *bound));
   }
   return w;
 }
