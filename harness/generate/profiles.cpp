@@ -230,7 +230,8 @@ void fill_zero(Tensor& t, std::int64_t first, std::int64_t count) {
   for (std::int64_t i = first; i < first + count; ++i) t.set_value(i, 0.0);
 }
 
-/// RoPE would turn equal keys apart, so a layer's keys are zero.
+/// RoPE would turn equal keys apart, so a layer's keys are zero: after the norm where there is one,
+/// since a norm of zeros is NaN when rms_norm_eps rounds to zero in float16.
 void shape_equal_keys(Draft& d) {
   const AttentionConfig& config = d.config();
   const std::int64_t width = config.k_width();
@@ -238,14 +239,15 @@ void shape_equal_keys(Draft& d) {
     for (std::int64_t i = width; i < d.k.size(); ++i) d.k.set_code(i, d.k.code(i % width));
     return;
   }
-  if (!d.k.empty()) fill_zero(d.k, 0, d.k.size());
+  fill_zero(d.k, 0, d.k.size());
+  if (config.use_qk_norm) {
+    fill_zero(d.c.weights.at("k_norm.weight"), 0, config.head_dim);
+    return;
+  }
   const ProjectionRows rows = rows_of(config, Projection::kK);
   Tensor& weight = d.c.weights.at(rows.weight);
   fill_zero(weight, rows.first * weight.dim(1), rows.count * weight.dim(1));
-  if (config.has_bias) {
-    Tensor& bias = d.c.weights.at("k_proj.bias");
-    fill_zero(bias, 0, bias.size());
-  }
+  if (config.has_bias) fill_zero(d.c.weights.at("k_proj.bias"), 0, width);
 }
 
 /// Rows of x (or q) from 1 down to 2^-17, about 1e-5; a bias would hide them, so it shrinks as
