@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "reference/core/trace.h"
 #include "reference/reference.h"
@@ -133,29 +134,33 @@ TEST(Profiles, QX4HasLogitsFourTimesAsLarge) {
 /// Keys on both sides of each edge stand out of the row's other keys, inside and outside of the
 /// mask.
 TEST(Profiles, NeedlesStandAtMaskAndPageEdges) {
-  for (AttentionConfig config : {layer_config(), attention_config()}) {
+  // Sequence 0 has rows at positions 40 .. 47 of 48 keys. Windows of 20: first row 21 .. 40, middle
+  // row 25 .. 44, last row 28 .. 47. Page boundaries at 16 and 32.
+  const std::set<std::int64_t> needles = {0,  15, 16, 20, 21, 24, 25, 27,
+                                          28, 31, 32, 40, 41, 44, 45, 47};
+  AttentionConfig normed = layer_config();
+  normed.use_qk_norm = true;
+  for (AttentionConfig config : {layer_config(), attention_config(), normed}) {
     config.mask.variant = MaskVariant::kSlidingWindowCausal;
     config.mask.window_size = 20;
-    // Sequence 0: rows at positions 40 .. 47 of 48 keys. First row: window 21 .. 40; last: 28
-    // .. 47.
-    const std::vector<std::int64_t> needles = {20, 21, 27, 28, 40, 41, 47, 15, 16, 31, 32};
-    for (const LogitRow& row : scaled_logits(make_case(spec_of(config, "needles"), 1))) {
-      if (row.sequence != 0) continue;
-      double best_other = -1e300;
-      for (std::int64_t p = 1; p < 47; ++p) {
-        const bool near_middle_row = p >= 24 && p <= 25;
-        const bool beside_middle_row = p >= 44 && p <= 45;
-        if (near_middle_row || beside_middle_row ||
-            std::find(needles.begin(), needles.end(), p) != needles.end()) {
-          continue;
+    int outstanding = 0;
+    int total = 0;
+    for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+      for (const LogitRow& row : scaled_logits(make_case(spec_of(config, "needles"), seed))) {
+        if (row.sequence != 0) continue;
+        double largest_other = -1e300;
+        for (std::int64_t p = 0; p < 48; ++p) {
+          const double logit = row.logits[static_cast<std::size_t>(p)];
+          if (!needles.contains(p)) largest_other = std::max(largest_other, logit);
         }
-        best_other = std::max(best_other, row.logits[static_cast<std::size_t>(p)]);
-      }
-      for (const std::int64_t p : needles) {
-        EXPECT_GT(row.logits[static_cast<std::size_t>(p)], best_other)
-            << to_json(config) << " row " << row.index << " head " << row.head << " key " << p;
+        for (const std::int64_t p : needles) {
+          outstanding += row.logits[static_cast<std::size_t>(p)] > largest_other ? 1 : 0;
+          ++total;
+        }
       }
     }
+    // A needle is some five standard deviations of the noise above the others.
+    EXPECT_GT(outstanding, 0.99 * total) << to_json(config);
   }
 }
 
