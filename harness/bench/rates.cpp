@@ -89,20 +89,34 @@ void decode_131072(benchmark::State& state) {
 }
 BENCHMARK(decode_131072)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(2);
 
-// The exact reference's projection beside Eigen's own double product of the same shape.
-constexpr int kRows = 64, kWidth = 1024;
+// The exact reference's projection, decoding of the stored weights included, beside Eigen's own double
+// product of the same shape.
 using attn::reference::Matrix;
 
+Case projection_case() {
+  return attn::harness::make_case(
+      attn::harness::parse_case_spec(
+          R"({"config": {"variant": "attention_with_rope", "entry_point": "forward", "hidden_size": 1024,
+              "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 64, "dtype": "float32",
+              "rope": {"interleaved": false}, "mask": {"variant": "causal"}}, "rows": [[0, 64]]})"),
+      1);
+}
+
 void projection_reference(benchmark::State& state) {
-  const Matrix x = Matrix::Random(kRows, kWidth), w = Matrix::Random(kWidth, kWidth);
-  for (auto _ : state) benchmark::DoNotOptimize(attn::reference::project(x, w).eval());
+  const Case c = projection_case();
+  const Matrix x = attn::reference::decode_matrix(c.x, c.tokens(), c.config.hidden_size);
+  for (auto _ : state) {
+    Matrix y = attn::reference::project(c, attn::reference::Projection::kQ, x,
+                                        attn::reference::Rounding(attn::reference::Mode::kExact));
+    benchmark::DoNotOptimize(y.data());
+  }
 }
 BENCHMARK(projection_reference)->Unit(benchmark::kMillisecond);
 
 void projection_eigen(benchmark::State& state) {
-  const Matrix x = Matrix::Random(kRows, kWidth), w = Matrix::Random(kWidth, kWidth);
+  const Matrix x = Matrix::Random(64, 1024), w = Matrix::Random(1024, 1024);
   for (auto _ : state) {
-    Matrix y(kRows, kWidth);
+    Matrix y(64, 1024);
     y.noalias() = x * w.transpose();
     benchmark::DoNotOptimize(y.data());
   }
