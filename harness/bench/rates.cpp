@@ -1,6 +1,6 @@
 // How many cases a second the harness itself judges: generation, exact reference, backend and
-// comparison. docs/benchmarks.md records the results. Debian's Google Benchmark calls itself a debug
-// build; our own build type is in the context.
+// comparison. docs/benchmarks.md records the results. Debian's Google Benchmark calls itself a
+// debug build; our own build type is in the context.
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
@@ -45,13 +45,13 @@ void small_profile(benchmark::State& state) {
     benchmark::DoNotOptimize(exact);
     require_passed(judge(c, *backend, {}), state);
   }
-  state.counters["cases"] = benchmark::Counter(static_cast<double>(state.iterations()),
-                                               benchmark::Counter::kIsRate);
+  state.counters["cases"] =
+      benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 BENCHMARK(small_profile)->Threads(2)->UseRealTime();
 
-CaseSpec attention_spec(std::int64_t queries, std::int64_t keys, int heads, int kv_heads, int head_dim,
-                        const std::string& dtype) {
+CaseSpec attention_spec(std::int64_t queries, std::int64_t keys, int heads, int kv_heads,
+                        int head_dim, const std::string& dtype) {
   return attn::harness::parse_case_spec(
       R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": )" +
       std::to_string(heads) + R"(, "num_key_value_heads": )" + std::to_string(kv_heads) +
@@ -70,8 +70,8 @@ void kv1024(benchmark::State& state) {
     benchmark::DoNotOptimize(exact);
     require_passed(judge(c, *backend, {}), state);
   }
-  state.counters["cases"] = benchmark::Counter(static_cast<double>(state.iterations()),
-                                               benchmark::Counter::kIsRate);
+  state.counters["cases"] =
+      benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 BENCHMARK(kv1024)->Threads(2)->UseRealTime();
 
@@ -89,8 +89,8 @@ void decode_131072(benchmark::State& state) {
 }
 BENCHMARK(decode_131072)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(2);
 
-// The exact reference's projection, decoding of the stored weights included, beside Eigen's own double
-// product of the same shape.
+// The exact reference's projection, decoding of the stored weights included, beside Eigen's own
+// double product of the same shape.
 using attn::reference::Matrix;
 
 Case projection_case() {

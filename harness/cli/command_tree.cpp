@@ -248,12 +248,15 @@ void CommandTree::add_golden() {
   CLI::App& make =
       add_verb(golden, "make", "write golden files from the exact reference",
                "  attn-compare golden make --config layer.json --seed 7 -o data/golden\n"
+               "  attn-compare golden make --list data/cases/golden_set.json -o data/golden\n"
                "  attn-compare golden make --random 20 --seed 100 -o more\n",
                [this](const Session& session) { return golden_make(make_, session); });
   make.add_option("--config", make_.configs,
                   "a case as JSON text, or a JSON or TOML file; repeatable")
       ->type_name("JSON")
       ->allow_extra_args(false);
+  make.add_option("--list", make_.list, "or: the cases of a JSON list, each with id, seed and spec")
+      ->type_name("FILE");
   make.add_option("--random", make_.random, "or: this many random small cases")
       ->type_name("N")
       ->check(CLI::PositiveNumber);

@@ -48,8 +48,11 @@ Order order_of_config(const GoldenMakeOptions& options, const std::string& confi
 }
 
 std::vector<Order> orders_of(const GoldenMakeOptions& options) {
-  if (options.configs.empty() == (options.random == 0)) {
-    throw Error(ErrorKind::kUsage, "give either --config FILE or --random N");
+  if (!options.configs.empty() + !options.list.empty() + (options.random != 0) != 1) {
+    throw Error(ErrorKind::kUsage, "give one of --config FILE, --list FILE and --random N");
+  }
+  if (!options.list.empty() && options.seed) {
+    throw Error(ErrorKind::kUsage, "--seed: each case of a --list has its own", "--seed");
   }
   if (!options.name.empty() && options.configs.size() != 1) {
     throw Error(ErrorKind::kUsage, "--name names the file of a single --config", "--name");
@@ -57,6 +60,11 @@ std::vector<Order> orders_of(const GoldenMakeOptions& options) {
   std::vector<Order> orders;
   for (const std::string& config : options.configs) {
     orders.push_back(order_of_config(options, config));
+  }
+  if (!options.list.empty()) {
+    for (harness::NamedCase& named : harness::load_case_list(options.list)) {
+      orders.push_back({std::move(named.id), std::move(named.spec), named.seed});
+    }
   }
   for (std::int64_t i = 0; i < options.random; ++i) {
     const std::uint64_t seed = options.seed.value_or(1) + static_cast<std::uint64_t>(i);

@@ -46,6 +46,7 @@ int diff(const DiffOptions& options, const Session& session);
 
 struct GoldenMakeOptions {
   std::vector<std::string> configs;  ///< JSON text, or names of JSON or TOML files
+  std::string list;                  ///< or a JSON list of named, seeded cases
   std::int64_t random = 0;           ///< or this many random cases
   std::optional<std::uint64_t> seed;
   std::string name;  ///< of a single config's file; default: the config file's stem
