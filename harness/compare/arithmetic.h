@@ -7,33 +7,40 @@
 namespace attn::harness {
 
 /// How a matrix product accumulates.
-enum class Accumulator { kFloat32, kFloat32TensorCore, kFloat16, kFp8_14Bit, kFp8_14BitPromoted128, kFloat64 };
+enum class Accumulator {
+  kFloat32,
+  kFloat32TensorCore,
+  kFloat16,
+  kFp8_14Bit,
+  kFp8_14BitPromoted128,
+  kFloat64
+};
 
 /// The arithmetic that a backend declares; the error bound follows from it. The defaults are the
 /// strictest: float32 everywhere. docs/numerics.md has the meaning of each field in the bound.
 struct Arithmetic {
-  ElementType store = ElementType::kFloat32;          ///< q, k, v between stages
-  ElementType out = ElementType::kFloat32;            ///< attn_out and out
+  ElementType store = ElementType::kFloat32;  ///< q, k, v between stages
+  ElementType out = ElementType::kFloat32;    ///< attn_out and out
   ElementType lse = ElementType::kFloat32;
-  ElementType cache = ElementType::kFloat32;          ///< stored cache
-  double operand_roundoff = 0.0;                      ///< extra rounding of GEMM operands: tf32 2^-11
+  ElementType cache = ElementType::kFloat32;  ///< stored cache
+  double operand_roundoff = 0.0;              ///< extra rounding of GEMM operands: tf32 2^-11
   Accumulator projection_acc = Accumulator::kFloat32;
   Accumulator attention_acc = Accumulator::kFloat32;  ///< scores and P*V
   /// Longest chain of additions in a sum of n terms: n / lanes + log2(lanes).
   std::int64_t lanes = 1;
   ElementType probabilities = ElementType::kFloat32;  ///< P as multiplied with V
   bool lse_from_rounded_probabilities = false;
-  double exp_rel = 0x1p-23;                           ///< relative error of one exponential
-  std::int64_t block = 0;                             ///< keys per online-softmax step; 0: one block
-  std::int64_t splits = 1;                            ///< split-KV parts
-  ElementType cos_sin = ElementType::kFloat32;        ///< the rope table as used
+  double exp_rel = 0x1p-23;                     ///< relative error of one exponential
+  std::int64_t block = 0;                       ///< keys per online-softmax step; 0: one block
+  std::int64_t splits = 1;                      ///< split-KV parts
+  ElementType cos_sin = ElementType::kFloat32;  ///< the rope table as used
   /// Inverse frequencies and their scaling, of the table, computed in float32: more than the one
   /// rounding of the angle.
   bool float32_frequencies = false;
-  bool rope_native = false;                           ///< rope products rounded to `store`
-  bool round_twice = false;                           ///< rounded before the bias and again after it
-  ElementType norm_eps = ElementType::kFloat32;       ///< type that rms_norm_eps is rounded to
-  bool fused_cache = false;                           ///< cache converted from unrounded k
+  bool rope_native = false;                      ///< rope products rounded to `store`
+  bool round_twice = false;                      ///< rounded before the bias and again after it
+  ElementType norm_eps = ElementType::kFloat32;  ///< type that rms_norm_eps is rounded to
+  bool fused_cache = false;                      ///< cache converted from unrounded k
 };
 
 }  // namespace attn::harness

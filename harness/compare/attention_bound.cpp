@@ -286,7 +286,8 @@ void BlockBound::softmax_row(Index r, Row t, Row own, const Eigen::ArrayXd& prop
     sums.denominator = (p / (1.0 + w)).sum() + sums.p_sink;
     log_growth = std::log1p(sums.weights);
     if (prop.size() != 0) {
-      const auto fq = scale_ * prop_.query.row(r).segment(sums.begin, sums.count).array().transpose();
+      const auto fq =
+          scale_ * prop_.query.row(r).segment(sums.begin, sums.count).array().transpose();
       const auto fk = scale_ * prop_.key.row(r).segment(sums.begin, sums.count).array().transpose();
       Row(&pw_(r, sums.begin), sums.count) = p * w;
       Row(&key_weights_(r, sums.begin), sums.count) = (p * fk).square();
@@ -326,8 +327,8 @@ void BlockBound::accumulate_values() {
   const Index dv = block_.value_dim;
   const double u_p = unit_roundoff(arithmetic_.probabilities);
   const SumBound sum(arithmetic_.attention_acc, n_, 1.0);
-  const bool needs_e = options_.deviations || sum.needs_e() || arithmetic_.operand_roundoff > 0.0 ||
-                       u_p > 0x1p-20;
+  const bool needs_e =
+      options_.deviations || sum.needs_e() || arithmetic_.operand_roundoff > 0.0 || u_p > 0x1p-20;
   const bool needs_sum_v = underflow_error(arithmetic_.probabilities) > 0x1p-126;
   o_ = magnitude_ = v2_ = RowMatrix::Zero(m_, dv);
   all_v_ = Eigen::ArrayXd::Zero(dv);
@@ -405,11 +406,13 @@ double BlockBound::small_logit_error(Index r, Index c) const {
   const double rigorous =
       std::sqrt(sums.weight_squares) * std::sqrt(spread) / sums.denominator + values;
   if (!propagates()) return rigorous;
-  const double keys = std::max(0.0, fk_v2_(r, c) - 2.0 * o * fk_v_(r, c) + o * o * sums.key_squares) +
-                      kCancellation * (fk_v2_(r, c) + o * o * sums.key_squares);
+  const double keys =
+      std::max(0.0, fk_v2_(r, c) - 2.0 * o * fk_v_(r, c) + o * o * sums.key_squares) +
+      kCancellation * (fk_v2_(r, c) + o * o * sums.key_squares);
   const double first_order =
       (std::sqrt(sums.own_squares * spread) + std::sqrt(sums.query_squares * spread + keys)) *
-          std::exp(2.0 * sums.max_ds) + values;
+          std::exp(2.0 * sums.max_ds) +
+      values;
   return std::min(rigorous, first_order);
 }
 
@@ -436,9 +439,8 @@ Allowance BlockBound::value_allowance(Index r, Index c, double b, double large_a
     allowance.sum += 4.0 * 0x1p-11 * blocks * a + (h + 2.0) * 0x1p-25 * sums.p_max;
   }
   const double sum_v = sum_v_.size() != 0 ? sum_v_(r, c) : all_v_[c];
-  allowance.probabilities =
-      u_p * std::min(a, kAllowanceDeviations * e + abs_o) +
-      underflow_error(arithmetic_.probabilities) * sums.p_max * sum_v;
+  allowance.probabilities = u_p * std::min(a, kAllowanceDeviations * e + abs_o) +
+                            underflow_error(arithmetic_.probabilities) * sums.p_max * sum_v;
   const double rest = allowance.total() - b;
   Propagated values;
   if (!exact_values_) {
@@ -481,7 +483,8 @@ void BlockBound::finish_large_row(Index r) {
   }
   b = b.min(hull);
   const Eigen::ArrayXd a =
-      (grown + magnitude_.row(r).transpose().array() * std::exp(-sums.log_denominator)).min(largest);
+      (grown + magnitude_.row(r).transpose().array() * std::exp(-sums.log_denominator))
+          .min(largest);
   for (Index c = 0; c < dv; ++c) {
     double s = 0.0;
     const Allowance allowance = value_allowance(r, c, b[c], a[c], s);

@@ -126,7 +126,8 @@ void parallel_for(std::int64_t count, int threads, const Work& work) {
   };
   {
     std::vector<std::jthread> pool;
-    for (std::int64_t t = 1; t < std::min<std::int64_t>(threads, count); ++t) pool.emplace_back(run);
+    for (std::int64_t t = 1; t < std::min<std::int64_t>(threads, count); ++t)
+      pool.emplace_back(run);
     run();
   }
   if (error) std::rethrow_exception(error);
@@ -171,8 +172,7 @@ Bounded CacheRows::load(std::int64_t b, std::int64_t head, std::int64_t first,
     }
     return out;
   }
-  const std::int64_t prior =
-      c_->config.starts_at_attention() ? c_->key_count(b) : c_->cached(b);
+  const std::int64_t prior = c_->config.starts_at_attention() ? c_->key_count(b) : c_->cached(b);
   const bool is_key = source_ == &c_->cache.k;
   for (std::int64_t i = 0; i < count && first + i < prior; ++i) {
     decode_row(i, (is_key ? c_->cache.k_index(b, first + i) : c_->cache.v_index(b, first + i)) +

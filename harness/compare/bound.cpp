@@ -17,11 +17,16 @@ double elementary_roundoff(Accumulator accumulator) {
 
 double underflow_error(ElementType type) {
   switch (type) {
-    case ElementType::kFloat64: return std::numeric_limits<double>::min();
-    case ElementType::kFloat16: return 0x1p-25;
-    case ElementType::kFloat8E4M3FN: return 0x1p-10;
-    case ElementType::kFloat8E5M2: return 0x1p-17;
-    default: return 0x1p-126;  // float32, bfloat16: hardware may flush subnormals
+    case ElementType::kFloat64:
+      return std::numeric_limits<double>::min();
+    case ElementType::kFloat16:
+      return 0x1p-25;
+    case ElementType::kFloat8E4M3FN:
+      return 0x1p-10;
+    case ElementType::kFloat8E5M2:
+      return 0x1p-17;
+    default:
+      return 0x1p-126;  // float32, bfloat16: hardware may flush subnormals
   }
 }
 
@@ -95,8 +100,7 @@ double operand_error(double u, double y, double a, double e) {
 }
 
 Propagated propagate(const PropagationSums& s) {
-  const double by_allowance =
-      kAllowanceDeviations * std::sqrt(s.squares) + std::abs(s.coherent);
+  const double by_allowance = kAllowanceDeviations * std::sqrt(s.squares) + std::abs(s.coherent);
   const double by_deviation = kStandardDeviations * std::sqrt(s.variance) +
                               kCoherentDeviations * std::abs(s.coherent_deviation);
   return {std::min({s.linear, by_allowance, by_deviation}),

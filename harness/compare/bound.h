@@ -10,11 +10,11 @@
 namespace attn::harness {
 
 /// The four constants of the bound, and the error of our own float64 evaluation.
-inline constexpr double kSumDeviations = 2.0;         ///< of a sum's random-walk term, sqrt(chain)
-inline constexpr double kAllowanceDeviations = 4.0;   ///< times root-sum-square of allowances
-inline constexpr double kStandardDeviations = 6.0;    ///< times root-sum-square of deviations
-inline constexpr double kCoherentDeviations = 1.8;    ///< times the part that moves as one
-inline constexpr double kReferenceRoundoff = 1e-15;   ///< relative to a sum of magnitudes
+inline constexpr double kSumDeviations = 2.0;        ///< of a sum's random-walk term, sqrt(chain)
+inline constexpr double kAllowanceDeviations = 4.0;  ///< times root-sum-square of allowances
+inline constexpr double kStandardDeviations = 6.0;   ///< times root-sum-square of deviations
+inline constexpr double kCoherentDeviations = 1.8;   ///< times the part that moves as one
+inline constexpr double kReferenceRoundoff = 1e-15;  ///< relative to a sum of magnitudes
 
 /// Roundoff of one elementary operation: 2^-53 for float64 accumulators, else float32's 2^-24.
 double elementary_roundoff(Accumulator accumulator);
@@ -28,11 +28,13 @@ double rounding(ElementType type, double y, double d);
 /// Standard deviation of the same, at most: (u |y| + eta) / sqrt(3), as of a uniform error.
 double rounding_deviation(ElementType type, double y);
 
-/// Error of one sum in an accumulator, from y = sum t, A = sum |t| and E = sqrt(sum t^2) of its terms.
-/// The coefficients depend on the accumulator and the lengths only; a sum of no magnitude has no error.
+/// Error of one sum in an accumulator, from y = sum t, A = sum |t| and E = sqrt(sum t^2) of its
+/// terms. The coefficients depend on the accumulator and the lengths only; a sum of no magnitude
+/// has no error.
 class SumBound {
  public:
-  /// n terms; `chain` is the longest chain of additions (used by the float32 and float64 accumulators).
+  /// n terms; `chain` is the longest chain of additions (used by the float32 and float64
+  /// accumulators).
   SumBound(Accumulator accumulator, std::int64_t n, double chain);
 
   double operator()(double y, double a, double e) const {
@@ -53,7 +55,8 @@ class SumBound {
 };
 
 /// SumBound in one call.
-double sum_error(Accumulator accumulator, std::int64_t n, double chain, double y, double a, double e);
+double sum_error(Accumulator accumulator, std::int64_t n, double chain, double y, double a,
+                 double e);
 
 /// Longest chain of additions in a sum of n terms over `lanes` partial sums.
 double chain_length(std::int64_t n, std::int64_t lanes);
@@ -64,8 +67,8 @@ double online_chain_length(std::int64_t n, std::int64_t block, std::int64_t spli
 /// u min(2A, 4 sqrt(2) E + 2 |y|).
 double operand_error(double u, double y, double a, double e);
 
-/// The five sums through which a sum z = sum w_k x_k passes on the errors of its x_k, each off by at
-/// most d_k with standard deviation s_k.
+/// The five sums through which a sum z = sum w_k x_k passes on the errors of its x_k, each off by
+/// at most d_k with standard deviation s_k.
 struct PropagationSums {
   double linear = 0.0;              ///< sum |w| d
   double squares = 0.0;             ///< sum w^2 d^2

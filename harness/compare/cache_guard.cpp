@@ -13,7 +13,8 @@ std::size_t slot_bytes(const Tensor& pool) {
 
 /// Marks the slots of the case's layer that the call writes, [num_pages * page_size].
 std::vector<bool> written_slots(const Case& c) {
-  std::vector<bool> written(static_cast<std::size_t>(c.cache.num_pages() * c.cache.page_size), false);
+  std::vector<bool> written(static_cast<std::size_t>(c.cache.num_pages() * c.cache.page_size),
+                            false);
   if (c.config.starts_at_attention()) return written;
   for (std::int64_t b = 0; b < c.batch(); ++b) {
     for (std::int64_t p = c.cached(b); p < c.key_count(b); ++p) {
@@ -39,7 +40,8 @@ std::string changed_slot(const Case& c, const Tensor& before, const Tensor& afte
           continue;
         }
         if (std::memcmp(a, b, row) != 0) {
-          return describe_slot(cache, page, layer, slot) + " changed, which the call must not write";
+          return describe_slot(cache, page, layer, slot) +
+                 " changed, which the call must not write";
         }
       }
     }

@@ -23,9 +23,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 std::vector<BoundPart> named_parts(const Allowance& a) {
   std::vector<BoundPart> parts;
-  for (const auto& [name, value] :
-       {std::pair{"own rounding", a.rounding}, {"sum", a.sum}, {"operand", a.operand},
-        {"scores", a.scores}, {"P", a.probabilities}, {"propagation", a.propagation}}) {
+  for (const auto& [name, value] : {std::pair{"own rounding", a.rounding},
+                                    {"sum", a.sum},
+                                    {"operand", a.operand},
+                                    {"scores", a.scores},
+                                    {"P", a.probabilities},
+                                    {"propagation", a.propagation}}) {
     if (value > 0.0) parts.emplace_back(name, value);
   }
   return parts;
@@ -39,12 +42,13 @@ struct Path {
 };
 constexpr Path kQueryPath{reference::Projection::kQ, Stage::kQProj, Stage::kQNorm, Stage::kQRope,
                           true};
-constexpr Path kKeyPath{reference::Projection::kK, Stage::kKProj, Stage::kKNorm, Stage::kKRope, true};
+constexpr Path kKeyPath{reference::Projection::kK, Stage::kKProj, Stage::kKNorm, Stage::kKRope,
+                        true};
 constexpr Path kValuePath{reference::Projection::kV, Stage::kVProj, Stage::kVProj, Stage::kVProj,
                           false};
 
-/// One comparison of a trace with the exact stages. A stage is evaluated on the backend's own previous
-/// stage when that is there (taps), else on the evaluated one with its allowances.
+/// One comparison of a trace with the exact stages. A stage is evaluated on the backend's own
+/// previous stage when that is there (taps), else on the evaluated one with its allowances.
 class Comparison {
  public:
   Comparison(const Case& c, const Trace& got, const Arithmetic& arithmetic,
@@ -93,12 +97,16 @@ class Comparison {
 std::int64_t Comparison::head_width(Stage stage) const {
   switch (stage) {
     case Stage::kFreqsCis:
-    case Stage::kOut: return 0;
-    case Stage::kLse: return 1;
+    case Stage::kOut:
+      return 0;
+    case Stage::kLse:
+      return 1;
     case Stage::kVProj:
     case Stage::kCacheV:
-    case Stage::kAttnOut: return config_.head_dim_v;
-    default: return config_.head_dim;
+    case Stage::kAttnOut:
+      return config_.head_dim_v;
+    default:
+      return config_.head_dim;
   }
 }
 
@@ -137,7 +145,7 @@ bool Comparison::offers(std::initializer_list<Stage> stages) const {
 }
 
 bool Comparison::accept_shapes() {
-  for (const Stage stage : stages_of(config_)) {
+  for (const Stage stage : all_stages()) {
     if (!offered(stage) || got_[stage].shape() == stage_shape(c_, stage)) continue;
     verdict_.status = Status::kFailed;
     verdict_.first_bad = stage;
@@ -171,8 +179,8 @@ void Comparison::judge(Stage stage, const Rows& rows, const Bounded& exact,
   verdict_.stages.push_back(score.finish());
 }
 
-/// Evaluates a stage, judges what the backend offers of it, and returns what the next stage is judged
-/// on: the tap, or the evaluated values with their allowances.
+/// Evaluates a stage, judges what the backend offers of it, and returns what the next stage is
+/// judged on: the tap, or the evaluated values with their allowances.
 Bounded Comparison::step(Stage stage, const Rows& rows, const Evaluate& evaluate) {
   const bool tap = is_tap(stage);
   Bounded exact = evaluate(iota(std::ssize(rows)), {arithmetic_, false, !tap});
@@ -189,10 +197,11 @@ Bounded Comparison::follow(const Path& path, const Rows& rows) {
   const Projection projection = make_projection(c_, path.projection, arithmetic_);
   Bounded value = input_rows(c_, rows);
   const auto next = [&](Stage stage, const auto& formula) {
-    value = step(stage, rows, [&](std::span<const std::int64_t> which, const BoundOptions& options) {
-      if (which.size() == rows.size()) return formula(value, which, options);
-      return formula(rows_of(value, which), which, options);
-    });
+    value =
+        step(stage, rows, [&](std::span<const std::int64_t> which, const BoundOptions& options) {
+          if (which.size() == rows.size()) return formula(value, which, options);
+          return formula(rows_of(value, which), which, options);
+        });
   };
   next(path.projected, [&](const Bounded& x, auto, const BoundOptions& options) {
     return project(x, projection, arithmetic_.store, options);
@@ -203,12 +212,12 @@ Bounded Comparison::follow(const Path& path, const Rows& rows) {
       return normalize_rows(c_, path.normed, x, options);
     });
   }
-  next(path.rotated, [&](const Bounded& x, std::span<const std::int64_t> which,
-                         const BoundOptions& options) {
-    Rows of_batch;
-    for (const std::int64_t i : which) of_batch.push_back(rows[static_cast<std::size_t>(i)]);
-    return rotate_rows(c_, x, of_batch, options);
-  });
+  next(path.rotated,
+       [&](const Bounded& x, std::span<const std::int64_t> which, const BoundOptions& options) {
+         Rows of_batch;
+         for (const std::int64_t i : which) of_batch.push_back(rows[static_cast<std::size_t>(i)]);
+         return rotate_rows(c_, x, of_batch, options);
+       });
   return value;
 }
 
@@ -274,7 +283,8 @@ void Comparison::judge_cache(Stage stage, const Rows& rows, const Bounded& exact
   StageScore score(stage);
   judge_prior(stage, got, score);
   Rows first_key{0};
-  for (std::int64_t b = 0; b < c_.batch(); ++b) first_key.push_back(first_key.back() + c_.key_count(b));
+  for (std::int64_t b = 0; b < c_.batch(); ++b)
+    first_key.push_back(first_key.back() + c_.key_count(b));
   std::vector<double> values(static_cast<std::size_t>(width));
   for (Index i = 0; i < exact.y.rows(); ++i) {
     const std::int64_t row = rows[static_cast<std::size_t>(i)], b = sequence_of(c_, row);
@@ -294,16 +304,17 @@ void Comparison::judge_cache(Stage stage, const Rows& rows, const Bounded& exact
     const std::int64_t position = key - first_key[static_cast<std::size_t>(b)];
     const std::int64_t head = column / head_width(stage), channel = column % head_width(stage);
     report.worst_index = {key, head, channel};
-    report.worst_where = "sequence " + std::to_string(b) + ", position " + std::to_string(position) +
-                         ", head " + std::to_string(head) + ", channel " + std::to_string(channel);
+    report.worst_where = "sequence " + std::to_string(b) + ", position " +
+                         std::to_string(position) + ", head " + std::to_string(head) +
+                         ", channel " + std::to_string(channel);
     if (report.bad > 0 && position < c_.cached(b)) report.note = "a token cached before the call";
     if (report.bound > 0.0) report.parts = {{"propagation and rounding", report.bound}};
   }
   verdict_.stages.push_back(score.finish());
 }
 
-/// The cache after the call: judged, and as attention reads it. `value` is the path's last stage at the
-/// new rows `rows`.
+/// The cache after the call: judged, and as attention reads it. `value` is the path's last stage at
+/// the new rows `rows`.
 CacheRows Comparison::fill_cache(Stage stage, const Path& path, const Rows& rows,
                                  const Bounded& value) {
   const Tensor& pool = stage == Stage::kCacheK ? c_.cache.k : c_.cache.v;
@@ -321,7 +332,8 @@ CacheRows Comparison::fill_cache(Stage stage, const Path& path, const Rows& rows
   return CacheRows::paged(c_, pool, std::move(exact), width);
 }
 
-/// The pool, where the backend returned it. A violation is the cache stage's, whatever it offered of that.
+/// The pool, where the backend returned it. A violation is the cache stage's, whatever it offered
+/// of that.
 void Comparison::guard_cache() {
   if (!got_.cache) return;
   for (const Stage stage : {Stage::kCacheK, Stage::kCacheV}) {
@@ -342,7 +354,11 @@ void Comparison::guard_cache() {
 }
 
 AttentionInputs Comparison::attention_inputs() {
-  if (config_.starts_at_attention()) {
+  if (config_.starts_at_attention()) {  // no new rows: all of the cache must come back as it was
+    for (const auto& [stage, width] : {std::pair{Stage::kCacheK, config_.k_width()},
+                                       std::pair{Stage::kCacheV, config_.v_width()}}) {
+      if (offered(stage)) judge_cache(stage, {}, {RowMatrix(0, width), {}, {}, {}});
+    }
     return {c_, rows_, decode_tap(c_.q, rows_),
             CacheRows::paged(c_, c_.cache.k, {}, config_.head_dim),
             CacheRows::paged(c_, c_.cache.v, {}, config_.head_dim_v)};
@@ -371,7 +387,7 @@ void Comparison::judge_attention(const AttentionInputs& inputs) {
   if (offers({Stage::kLse, Stage::kAttnOut}) || (projects && !tap)) {
     const std::vector<std::int64_t> which = iota(std::ssize(rows_));
     stages = attend_rows(inputs, which, {arithmetic_, false, projects && !tap}, options_.threads);
-    const auto parts = [&](Bounded AttentionStages::* stage) {
+    const auto parts = [&](Bounded AttentionStages::*stage) {
       return [&, stage](Index row) {
         const std::int64_t one[] = {row};
         return (attend_rows(inputs, one, {arithmetic_, true, projects && !tap}, 1).*stage).parts;
@@ -397,9 +413,9 @@ void Comparison::finish() {
     if (report.bad == 0) continue;
     verdict_.status = Status::kFailed;
     verdict_.first_bad = report.stage;
-    verdict_.detail = std::string(name_of(report.stage)) + ": " + std::to_string(report.bad) + " of " +
-                      std::to_string(report.elements) + " elements beyond their bound, worst at " +
-                      report.worst_where;
+    verdict_.detail = std::string(name_of(report.stage)) + ": " + std::to_string(report.bad) +
+                      " of " + std::to_string(report.elements) +
+                      " elements beyond their bound, worst at " + report.worst_where;
     return;
   }
   if (verdict_.stages.empty()) {
@@ -429,8 +445,8 @@ Verdict Comparison::run() {
     return verdict_;
   }
   if (!materializes && inputs.q.y.size() == 0) return verdict_;  // attention was not offered
-  const std::string reason = materializes ? cache_mistrust(c_, arithmetic_)
-                                          : attention_mistrust(inputs, arithmetic_);
+  const std::string reason =
+      materializes ? cache_mistrust(c_, arithmetic_) : attention_mistrust(inputs, arithmetic_);
   if (!reason.empty()) {
     verdict_.status = Status::kMistrusted;
     verdict_.detail = reason;
@@ -442,13 +458,20 @@ Verdict Comparison::run() {
 
 std::string_view name_of(Status status) {
   switch (status) {
-    case Status::kPassed: return "passed";
-    case Status::kFailed: return "failed";
-    case Status::kUnsupported: return "unsupported";
-    case Status::kSkipped: return "skipped";
-    case Status::kMistrusted: return "mistrusted";
-    case Status::kCrashed: return "crashed";
-    case Status::kTimedOut: return "timed out";
+    case Status::kPassed:
+      return "passed";
+    case Status::kFailed:
+      return "failed";
+    case Status::kUnsupported:
+      return "unsupported";
+    case Status::kSkipped:
+      return "skipped";
+    case Status::kMistrusted:
+      return "mistrusted";
+    case Status::kCrashed:
+      return "crashed";
+    case Status::kTimedOut:
+      return "timed out";
   }
   return "";
 }

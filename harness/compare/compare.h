@@ -18,7 +18,7 @@ enum class Status {
   kFailed,       ///< first_bad names the stage
   kUnsupported,  ///< the backend said so; detail has the reason
   kSkipped,
-  kMistrusted,   ///< the case could not have shown a bug; never counts as passed
+  kMistrusted,  ///< the case could not have shown a bug; never counts as passed
   kCrashed,
   kTimedOut,
 };
@@ -27,20 +27,21 @@ std::string_view name_of(Status status);
 /// Which query rows (and their stages) are judged exactly.
 struct RowSelection {
   bool all = true;
-  /// Otherwise: every boundary row (first and last of each sequence, rows beside page, block and mask
-  /// edges) and `random_rows` more, drawn under `seed`.
+  /// Otherwise: every boundary row (first and last of each sequence, rows beside page, block and
+  /// mask edges) and `random_rows` more, drawn under `seed`.
   std::int64_t random_rows = 64;
   std::uint64_t seed = 1;
 };
 
 struct CompareOptions {
-  /// true: each stage is judged on the backend's own previous stage. false: allowances are propagated
-  /// from the inputs, as if only the stages in `only` (or the last one) had been offered.
+  /// true: each stage is judged on the backend's own previous stage. false: allowances are
+  /// propagated from the inputs, as if only the stages in `only` (or the last one) had been
+  /// offered.
   bool taps = true;
   RowSelection rows;
   int threads = 1;
   bool check_trust = true;  ///< the three mistrusted tests
-  bool explain = false;     ///< fill StageReport::parts of every stage; failed stages always have them
+  bool explain = false;  ///< fill StageReport::parts of every stage; failed stages always have them
 };
 
 /// A named summand of one element's allowance, for `explain`.
@@ -49,15 +50,16 @@ using BoundPart = std::pair<std::string, double>;
 /// How one stage compared.
 struct StageReport {
   Stage stage = Stage::kOut;
-  std::int64_t elements = 0;       ///< compared
-  std::int64_t bad = 0;            ///< with error / bound above 1
-  double worst_ratio = 0.0;        ///< largest error / bound; infinity for NaN or an exactness violated
-  std::vector<std::int64_t> worst_index;  ///< in the stage's natural axes, e.g. {row, head, channel}
-  std::string worst_where;         ///< "row 129 (sequence 1, position 40), head 5, channel 3"
+  std::int64_t elements = 0;  ///< compared
+  std::int64_t bad = 0;       ///< with error / bound above 1
+  double worst_ratio = 0.0;   ///< largest error / bound; infinity for NaN or an exactness violated
+  std::vector<std::int64_t>
+      worst_index;          ///< in the stage's natural axes, e.g. {row, head, channel}
+  std::string worst_where;  ///< "row 129 (sequence 1, position 40), head 5, channel 3"
   double got = 0.0, want = 0.0, bound = 0.0;
-  std::vector<BoundPart> parts;    ///< of the worst element
-  bool weak_bound = false;         ///< more than half of the elements have a bound above their head's rms
-  std::string note;                ///< e.g. "NaN in 12 elements", "7 codes differ at ties"
+  std::vector<BoundPart> parts;  ///< of the worst element
+  bool weak_bound = false;  ///< more than half of the elements have a bound above their head's rms
+  std::string note;         ///< e.g. "NaN in 12 elements", "7 codes differ at ties"
 };
 
 struct Verdict {
@@ -70,9 +72,10 @@ struct Verdict {
   double worst_ratio() const;
 };
 
-/// Judges `got` under the declared arithmetic. The exact side of each stage is computed in float64 from
-/// the backend's own previous stage (taps) or from the inputs (no taps). Stages that `got` lacks are
-/// bridged. Checks also that slots outside the call kept every bit when `got.cache` is there.
+/// Judges `got` under the declared arithmetic. The exact side of each stage is computed in float64
+/// from the backend's own previous stage (taps) or from the inputs (no taps). Stages that `got`
+/// lacks are bridged. Checks also that slots outside the call kept every bit when `got.cache` is
+/// there.
 Verdict compare(const Case& c, const Trace& got, const Arithmetic& arithmetic,
                 const CompareOptions& options = {});
 
@@ -81,11 +84,12 @@ Verdict compare(const Case& c, const Trace& got, const Arithmetic& arithmetic,
 Verdict compare_expected(const Case& c, const Trace& expected, const Trace& exact,
                          double tolerance = 1e-9);
 
-/// "" when the case can show a bug; else why it cannot: zeros, the mean of the visible values, or outputs
-/// moved by one row would have passed as well. A test applies where the exact answer differs from the
-/// trivial one by more than the case's float32 bound, and passes when the trivial answer lies within the
-/// bound of `declared` everywhere; no test that applies is a reason too. `exact` must hold q_rope (or
-/// the case its q), the caches and attn_out; for materialize the caches.
+/// "" when the case can show a bug; else why it cannot: zeros, the mean of the visible values, or
+/// outputs moved by one row would have passed as well. A test applies where the exact answer
+/// differs from the trivial one by more than the case's float32 bound, and passes when the trivial
+/// answer lies within the bound of `declared` everywhere; no test that applies is a reason too.
+/// `exact` must hold q_rope (or the case its q), the caches and attn_out; for materialize the
+/// caches.
 std::string mistrust_reason(const Case& c, const Trace& exact, const Arithmetic& declared = {});
 
 /// Probability that rows chosen by `selection` miss a bug that touches `share` of all rows.

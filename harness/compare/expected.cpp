@@ -65,9 +65,9 @@ Verdict compare_expected(const Case& c, const Trace& expected, const Trace& exac
     const StageReport& report =
         verdict.stages.emplace_back(compare_stage(stage, expected[stage], exact[stage], tolerance));
     if (report.bad > 0) {
-      fail(stage, name + " is not what the exact reference computes: " + std::to_string(report.bad) +
-                      " of " + std::to_string(report.elements) + " elements differ, worst at " +
-                      report.worst_where);
+      fail(stage, name + " is not what the exact reference computes: " +
+                      std::to_string(report.bad) + " of " + std::to_string(report.elements) +
+                      " elements differ, worst at " + report.worst_where);
     }
   }
   if (verdict.stages.empty() && verdict.status == Status::kPassed) {

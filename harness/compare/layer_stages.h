@@ -13,7 +13,8 @@
 namespace attn::harness {
 
 /// Weights of one projection under the case's config.
-Projection make_projection(const Case& c, reference::Projection which, const Arithmetic& arithmetic);
+Projection make_projection(const Case& c, reference::Projection which,
+                           const Arithmetic& arithmetic);
 
 /// Stage q_norm or k_norm.
 Bounded normalize_rows(const Case& c, Stage stage, const Bounded& x, const BoundOptions& options);

@@ -9,19 +9,24 @@ namespace {
 double extra_roundings(const AttentionConfig& config) {
   switch (config.rope.scaling.type) {
     case RopeScalingType::kDefault:
-    case RopeScalingType::kDynamic: return 0.0;
+    case RopeScalingType::kDynamic:
+      return 0.0;
     case RopeScalingType::kLinear:
-    case RopeScalingType::kLongrope: return 1.0;
+    case RopeScalingType::kLongrope:
+      return 1.0;
     case RopeScalingType::kLlama3:
-    case RopeScalingType::kYarn: return 3.0;
-    case RopeScalingType::kDeepseekYarn:  // a rounded theta and exponent: theta^e moves by e ln(theta)
+    case RopeScalingType::kYarn:
+      return 3.0;
+    case RopeScalingType::kDeepseekYarn:  // a rounded theta and exponent: theta^e moves by e
+                                          // ln(theta)
       return 7.0 + std::log(config.rope.theta);
   }
   return 0.0;
 }
 
-/// Error of the blend's weight in units of 2^-24; the weight multiplies at most the unscaled inv_j. That
-/// of llama3 is (original / wavelength - low) / (high - low): four roundings of a quotient up to high.
+/// Error of the blend's weight in units of 2^-24; the weight multiplies at most the unscaled inv_j.
+/// That of llama3 is (original / wavelength - low) / (high - low): four roundings of a quotient up
+/// to high.
 double blend_error(const RopeScaling& scaling) {
   switch (scaling.type) {
     case RopeScalingType::kLlama3: {
@@ -29,15 +34,18 @@ double blend_error(const RopeScaling& scaling) {
       return width == 0.0 ? 0.0 : 4.0 * std::abs(scaling.high_freq_factor / width);
     }
     case RopeScalingType::kYarn:
-    case RopeScalingType::kDeepseekYarn: return 2.0;
-    default: return 0.0;
+    case RopeScalingType::kDeepseekYarn:
+      return 2.0;
+    default:
+      return 0.0;
   }
 }
 
 }  // namespace
 
 RopeTableBound::RopeTableBound(const AttentionConfig& config, const Arithmetic& arithmetic)
-    : frequencies_(reference::rope_frequencies(config, reference::Rounding(reference::Mode::kExact))),
+    : frequencies_(
+          reference::rope_frequencies(config, reference::Rounding(reference::Mode::kExact))),
       frequency_error_(static_cast<std::size_t>(config.rotary_dim() / 2), 0.0) {
   if (!arithmetic.float32_frequencies) return;
   const double roundings = extra_roundings(config), blend = blend_error(config.rope.scaling);

@@ -64,8 +64,8 @@ std::vector<std::int64_t> select_rows(const Case& c, const RowSelection& selecti
   }
   std::set<std::int64_t> rows;
   add_boundary_rows(c, block, rows);
-  // A sample without replacement (Floyd's method), drawn from all rows whatever the boundary rows are,
-  // so that miss_probability holds for any bug.
+  // A sample without replacement (Floyd's method), drawn from all rows whatever the boundary rows
+  // are, so that miss_probability holds for any bug.
   const RandomStream random(selection.seed, "compare/rows");
   std::set<std::int64_t> sample;
   for (std::int64_t i = total - selection.random_rows; i < total; ++i) {

@@ -27,8 +27,8 @@ struct ProjectionPropagation {
     coherent_deviation = with_sign(x.s, x.y) * w.transpose();
   }
   Propagated at(Eigen::Index r, Eigen::Index c) const {
-    return propagate({linear(r, c), squares(r, c), coherent(r, c), variance(r, c),
-                      coherent_deviation(r, c)});
+    return propagate(
+        {linear(r, c), squares(r, c), coherent(r, c), variance(r, c), coherent_deviation(r, c)});
   }
 };
 
@@ -39,8 +39,12 @@ void clip_element(double c, ElementType type, double& y, Allowance& a, double& s
   const double d = a.total();
   const double kept = std::max(0.0, d - beyond);
   const double share = d > 0.0 ? kept / d : 0.0;
-  a = {share * a.rounding + unit_roundoff(type) * c, share * a.sum, share * a.operand,
-       share * a.scores, share * a.probabilities, share * a.propagation};
+  a = {share * a.rounding + unit_roundoff(type) * c,
+       share * a.sum,
+       share * a.operand,
+       share * a.scores,
+       share * a.probabilities,
+       share * a.propagation};
   y = std::copysign(c, y);
   s = std::min(s, a.total());
 }
@@ -64,16 +68,16 @@ Bounded make_result(Eigen::Index rows, Eigen::Index columns, const BoundOptions&
 /// Root-mean-square norm of one head of one row.
 struct NormedHead {
   double inverse = 0.0;  ///< r = 1 / sqrt(ms), ms = mean x^2 + eps
-  /// r of a backend that rounds eps to its type, divided by r: eps may be most of ms, and float16 turns
-  /// a small eps into 0, so this is no matter of roundoff.
+  /// r of a backend that rounds eps to its type, divided by r: eps may be most of ms, and float16
+  /// turns a small eps into 0, so this is no matter of roundoff.
   double eps_ratio = 1.0;
   double rho = 0.0;       ///< relative error of r, from either eps
   double variance = 0.0;  ///< of r, relative
 };
 
 /// d and s are null for an exact input.
-NormedHead norm_of_head(const double* x, const double* d, const double* s, Eigen::Index n, double eps,
-                        const Arithmetic& arithmetic) {
+NormedHead norm_of_head(const double* x, const double* d, const double* s, Eigen::Index n,
+                        double eps, const Arithmetic& arithmetic) {
   double sum = 0.0, linear = 0.0, quadratic = 0.0, d_squares = 0.0, variance = 0.0;
   for (Eigen::Index i = 0; i < n; ++i) {
     const double x2 = square(x[i]);
@@ -104,8 +108,10 @@ NormedHead norm_of_head(const double* x, const double* d, const double* s, Eigen
 }  // namespace
 
 Bounded Bounded::zeros(Eigen::Index rows, Eigen::Index columns) {
-  return {RowMatrix::Zero(rows, columns), RowMatrix::Zero(rows, columns),
-          RowMatrix::Zero(rows, columns), {}};
+  return {RowMatrix::Zero(rows, columns),
+          RowMatrix::Zero(rows, columns),
+          RowMatrix::Zero(rows, columns),
+          {}};
 }
 
 Bounded project(const Bounded& x, const Projection& p, ElementType result,
@@ -139,8 +145,8 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       allowance.sum = sum(gv, a, e);
       if (u_operand > 0.0) allowance.operand = operand_error(u_operand, gv, a, e);
       if (clipped.size() != 0) allowance.operand += p.clip_error * std::abs(clipped(r, c));
-      allowance.rounding = 2.0 * u * (std::abs(y) + std::abs(gv)) +
-                           static_cast<double>(n) * 0x1p-126;
+      allowance.rounding =
+          2.0 * u * (std::abs(y) + std::abs(gv)) + static_cast<double>(n) * 0x1p-126;
       const double own = allowance.total();
       const Propagated in = propagation ? propagation->at(r, c) : Propagated{};
       allowance.propagation = in.allowance;
@@ -185,8 +191,7 @@ Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
         const double most = abs_y + 1.001 * g * largest;
         double error = most;
         if (h.rho < 0.5) {
-          error = eps_error +
-                  (grown_y * h.rho + g * grown * d_in * (1.0 + h.rho)) / (1.0 - h.rho);
+          error = eps_error + (grown_y * h.rho + g * grown * d_in * (1.0 + h.rho)) / (1.0 - h.rho);
         }
         error = std::min(error, most);
         Allowance a;
@@ -194,8 +199,8 @@ Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
         a.propagation = x.exact() ? 0.0 : error;
         a.sum = x.exact() ? error : 0.0;
         for (int k = 0; k < roundings; ++k) {
-          a.rounding += u * (abs_y + a.total()) +
-                        2.0 * underflow_error(arithmetic.store) * std::max(1.0, g);
+          a.rounding +=
+              u * (abs_y + a.total()) + 2.0 * underflow_error(arithmetic.store) * std::max(1.0, g);
         }
         const double variance = square(g * grown * s_in) + square(y) * h.variance +
                                 roundings * square(rounding_deviation(arithmetic.store, y));
@@ -212,12 +217,12 @@ Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& 
   const Arithmetic& arithmetic = options.arithmetic;
   const double u = elementary_roundoff(arithmetic.projection_acc);
   const double u_table = unit_roundoff(arithmetic.cos_sin) > 0x1p-24
-                             ? unit_roundoff(arithmetic.cos_sin) : 0.0;  // the table is float32
+                             ? unit_roundoff(arithmetic.cos_sin)
+                             : 0.0;  // the table is float32
   const Eigen::Index head_dim = config.head_dim, heads = x.y.cols() / head_dim;
   const Eigen::Index rotary = table.cols(), half = rotary / 2;
   const bool interleaved = config.rope.interleaved;
-  const Eigen::Index side =
-      config.rope.rotary_side == RotarySide::kLast ? head_dim - rotary : 0;
+  const Eigen::Index side = config.rope.rotary_side == RotarySide::kLast ? head_dim - rotary : 0;
 
   Bounded out = x.exact() ? Bounded::zeros(x.y.rows(), x.y.cols()) : x;
   out.y = x.y;
@@ -239,8 +244,7 @@ Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& 
                       square(rounding_deviation(arithmetic.store, y));
     if (arithmetic.rope_native) variance += square(rounding_deviation(arithmetic.store, pb));
     if (!x.exact()) {
-      a.propagation =
-          (1.0 + u_table) * (std::abs(ca) * x.d(r, ia) + std::abs(cb) * x.d(r, ib));
+      a.propagation = (1.0 + u_table) * (std::abs(ca) * x.d(r, ia) + std::abs(cb) * x.d(r, ib));
       variance += square(ca * x.s(r, ia)) + square(cb * x.s(r, ib));
     }
     a.rounding += rounding(arithmetic.store, y, a.total());
@@ -279,9 +283,9 @@ Bounded store_in_cache(const Bounded& x, const BoundOptions& options) {
   for (Eigen::Index i = 0; i < out.y.size(); ++i) {
     const double y = out.y.data()[i];
     // Converted from unrounded values: the tap itself lies one rounding of `store` beside them.
-    const double before = out.d.data()[i] + (arithmetic.fused_cache && x.exact()
-                                                 ? unit_roundoff(arithmetic.store) * std::abs(y)
-                                                 : 0.0);
+    const double before =
+        out.d.data()[i] +
+        (arithmetic.fused_cache && x.exact() ? unit_roundoff(arithmetic.store) * std::abs(y) : 0.0);
     out.d.data()[i] = before + rounding(type, y, before);
     out.s.data()[i] = std::sqrt(square(out.s.data()[i]) + square(rounding_deviation(type, y)));
   }

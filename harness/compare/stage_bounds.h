@@ -33,8 +33,8 @@ struct Bounded {
 /// How a stage function is evaluated.
 struct BoundOptions {
   const Arithmetic& arithmetic;
-  bool parts = false;       ///< fill Bounded::parts
-  bool deviations = true;   ///< fill Bounded::s; false where nothing is propagated further
+  bool parts = false;      ///< fill Bounded::parts
+  bool deviations = true;  ///< fill Bounded::s; false where nothing is propagated further
 };
 
 /// One projection: weights as the layer uses them, decoded and clipped.
@@ -42,8 +42,9 @@ struct Projection {
   RowMatrix weight;                        ///< [out, in]
   Eigen::VectorXd bias;                    ///< [out], or empty
   std::optional<double> clip_activations;  ///< of the result
-  /// Elements of `weight` that the clip of weights set to +-c, else 0; empty when none. The backend's c
-  /// may be rounded to its type, which moves all of these by the same factor 1 + clip_error.
+  /// Elements of `weight` that the clip of weights set to +-c, else 0; empty when none. The
+  /// backend's c may be rounded to its type, which moves all of these by the same factor 1 +
+  /// clip_error.
   RowMatrix clipped;
   double clip_error = 0.0;
 };
@@ -52,17 +53,19 @@ struct Projection {
 Bounded project(const Bounded& x, const Projection& projection, ElementType result,
                 const BoundOptions& options);
 
-/// Root-mean-square norm of each head: y = x g / sqrt(mean x^2 + eps). x [rows, heads * D], gamma [D].
+/// Root-mean-square norm of each head: y = x g / sqrt(mean x^2 + eps). x [rows, heads * D], gamma
+/// [D].
 Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
                   const BoundOptions& options);
 
-/// Rotation of each head by the rows of the stored table. x [rows, heads * D], table [rows, rotary_dim]
-/// float32 (cos, sin) pairs: row r is that of x's row r's position.
+/// Rotation of each head by the rows of the stored table. x [rows, heads * D], table [rows,
+/// rotary_dim] float32 (cos, sin) pairs: row r is that of x's row r's position.
 Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& config,
                const BoundOptions& options);
 
-/// What the cache holds of k or v: rounded to the declared cache type. A tap is rounded as the backend
-/// must, so nothing is allowed, unless the backend declares that it converts unrounded values.
+/// What the cache holds of k or v: rounded to the declared cache type. A tap is rounded as the
+/// backend must, so nothing is allowed, unless the backend declares that it converts unrounded
+/// values.
 Bounded store_in_cache(const Bounded& x, const BoundOptions& options);
 
 }  // namespace attn::harness

@@ -19,8 +19,8 @@ ElementType at_least_float32(ElementType type) {
 
 /// `declared` with nothing tighter than float32.
 Arithmetic at_least_float32(Arithmetic a) {
-  for (ElementType* type : {&a.store, &a.out, &a.lse, &a.cache, &a.probabilities, &a.cos_sin,
-                            &a.norm_eps}) {
+  for (ElementType* type :
+       {&a.store, &a.out, &a.lse, &a.cache, &a.probabilities, &a.cos_sin, &a.norm_eps}) {
     *type = at_least_float32(*type);
   }
   for (Accumulator* acc : {&a.projection_acc, &a.attention_acc}) {
@@ -62,8 +62,8 @@ bool outside(const RowMatrix& y, const RowMatrix& trivial, const RowMatrix& d) {
   return ((y - trivial).array().abs() > d.array()).any();
 }
 
-/// Which trivial answers leave the bound of `arithmetic`. Rows are taken from the last on, a few, then
-/// more: late rows see most keys, and one element is enough.
+/// Which trivial answers leave the bound of `arithmetic`. Rows are taken from the last on, a few,
+/// then more: late rows see most keys, and one element is enough.
 Trivials find_differences(const EvaluateRows& evaluate, Index rows, const Arithmetic& arithmetic) {
   Trivials tests{{{"zeros"}, {"the mean of the visible values"}, {"the outputs moved by one row"}}};
   std::optional<RowMatrix> later;  // exact values of the first row of the block after this one
@@ -85,8 +85,8 @@ Trivials find_differences(const EvaluateRows& evaluate, Index rows, const Arithm
   return tests;
 }
 
-/// A test applies where the trivial answer leaves the float32 bound and passes where it stays within
-/// the declared one.
+/// A test applies where the trivial answer leaves the float32 bound and passes where it stays
+/// within the declared one.
 std::string reason_of(const EvaluateRows& evaluate, Index rows, const Arithmetic& declared) {
   const Trivials found = find_differences(evaluate, rows, at_least_float32(declared));
   if (all_differ(found)) return "";
@@ -99,7 +99,8 @@ std::string reason_of(const EvaluateRows& evaluate, Index rows, const Arithmetic
     }
   }
   if (any) return "";
-  return "zeros, the mean of the visible values and the outputs moved by one row are all right within "
+  return "zeros, the mean of the visible values and the outputs moved by one row are all right "
+         "within "
          "the float32 bound";
 }
 
@@ -132,7 +133,9 @@ Eigen::RowVectorXd visible_mean(const AttentionInputs& inputs, std::int64_t row)
 }  // namespace
 
 std::string attention_mistrust(const AttentionInputs& inputs, const Arithmetic& declared) {
-  const AttentionInputs exact{inputs.c, inputs.rows, {inputs.q.y, {}, {}, {}},
+  const AttentionInputs exact{inputs.c,
+                              inputs.rows,
+                              {inputs.q.y, {}, {}, {}},
                               inputs.keys.without_allowances(),
                               inputs.values.without_allowances()};
   const auto evaluate = [&](const Arithmetic& arithmetic, Index first, Index count) {
@@ -142,8 +145,7 @@ std::string attention_mistrust(const AttentionInputs& inputs, const Arithmetic& 
     rows.out = attend_rows(exact, which, {arithmetic, false, false}, 1).out;
     rows.mean.resize(count, rows.out.y.cols());
     for (Index r = 0; r < count; ++r) {
-      rows.mean.row(r) =
-          visible_mean(exact, exact.rows[static_cast<std::size_t>(first + r)]);
+      rows.mean.row(r) = visible_mean(exact, exact.rows[static_cast<std::size_t>(first + r)]);
     }
     return rows;
   };
@@ -183,11 +185,10 @@ std::string mistrust_reason(const Case& c, const Trace& exact, const Arithmetic&
   const auto cache = [&](Stage stage, const Tensor& pool, std::int64_t width) {
     return given ? CacheRows::paged(c, pool, {}, width) : CacheRows::tapped(c, exact[stage], width);
   };
-  return attention_mistrust(
-      {c, rows, decode_tap(given ? c.q : exact[Stage::kQRope], rows),
-       cache(Stage::kCacheK, c.cache.k, c.config.head_dim),
-       cache(Stage::kCacheV, c.cache.v, c.config.head_dim_v)},
-      declared);
+  return attention_mistrust({c, rows, decode_tap(given ? c.q : exact[Stage::kQRope], rows),
+                             cache(Stage::kCacheK, c.cache.k, c.config.head_dim),
+                             cache(Stage::kCacheV, c.cache.v, c.config.head_dim_v)},
+                            declared);
 }
 
 }  // namespace attn::harness

@@ -1,0 +1,285 @@
+#include "harness/compare/stage_bounds.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "harness/compare/attention_bound.h"
+
+// One or two elements per stage, small enough to work the formulas of docs/numerics.md by hand.
+// Float32 roundoff is written u, bfloat16's w.
+
+namespace attn::harness {
+namespace {
+
+constexpr double kU = 0x1p-24;
+constexpr double kW = 0x1p-8;
+/// The formulas' terms below 2^-100 and our own 1e-15 are left out of the working.
+constexpr double kRelative = 1e-6;
+
+testing::Matcher<double> Near(double want) {
+  return testing::DoubleNear(want, std::abs(want) * kRelative);
+}
+
+RowMatrix matrix(std::initializer_list<std::initializer_list<double>> rows) {
+  RowMatrix m(static_cast<Eigen::Index>(rows.size()),
+              static_cast<Eigen::Index>(rows.begin()->size()));
+  Eigen::Index r = 0;
+  for (const auto& row : rows) {
+    Eigen::Index c = 0;
+    for (const double v : row) m(r, c++) = v;
+    ++r;
+  }
+  return m;
+}
+
+Bounded exact(RowMatrix y) { return {std::move(y), {}, {}, {}}; }
+
+Projection weights(RowMatrix w) {
+  Projection p;
+  p.weight = std::move(w);
+  return p;
+}
+
+class StageBounds : public testing::Test {
+ protected:
+  Arithmetic arithmetic_;
+  BoundOptions options_{arithmetic_, true, true};
+};
+
+TEST_F(StageBounds, ProjectionOfATap) {
+  // x = (3, 1), W = (1, -1): g = 2, A = 4, K = 2, chain 2: min(2, 2 sqrt 2) = 2.
+  // S = u (2 * 4 + 2 * 4 / 4) = 10 u; 2 u (2 + 2) = 8 u; float32 rounding u * 2. Together 20 u.
+  const Bounded out =
+      project(exact(matrix({{3, 1}})), weights(matrix({{1, -1}})), ElementType::kFloat32, options_);
+  EXPECT_EQ(out.y(0, 0), 2.0);
+  EXPECT_THAT(out.d(0, 0), Near(20 * kU));
+  EXPECT_THAT(out.parts[0].total(), Near(20 * kU));
+  EXPECT_THAT(out.parts[0].sum, Near(10 * kU));
+}
+
+TEST_F(StageBounds, ProjectionWithBiasUsesTheSumAndNotTheResult) {
+  // The same with b = -2: y = 0, but g = 2. 10 u + 2 u (0 + 2) = 14 u, and no rounding of 0.
+  Projection p = weights(matrix({{1, -1}}));
+  p.bias = Eigen::VectorXd::Constant(1, -2.0);
+  const Bounded out = project(exact(matrix({{3, 1}})), p, ElementType::kFloat32, options_);
+  EXPECT_EQ(out.y(0, 0), 0.0);
+  EXPECT_THAT(out.d(0, 0), Near(14 * kU));
+  // Rounded before the bias too, in bfloat16: w |g| = 2 w beside the rest.
+  arithmetic_.round_twice = true;
+  const Bounded twice = project(exact(matrix({{3, 1}})), p, ElementType::kBFloat16, options_);
+  EXPECT_THAT(twice.d(0, 0), Near(2 * kW + 14 * kU + 2 * kW * 14 * kU));
+}
+
+TEST_F(StageBounds, ProjectionClipsItsAllowance) {
+  // y = 2 clipped at 1: what is beyond by more than d stays at c, which may be rounded: w * 1.
+  Projection p = weights(matrix({{1, -1}}));
+  p.clip_activations = 1.0;
+  const Bounded out = project(exact(matrix({{3, 1}})), p, ElementType::kBFloat16, options_);
+  EXPECT_EQ(out.y(0, 0), 1.0);
+  EXPECT_THAT(out.d(0, 0), Near(kW));
+  // Clipped at 2 - 1e-3 the unclipped allowance, near 2 w = 0.0078, keeps all but 1e-3.
+  p.clip_activations = 2.0 - 1e-3;
+  const double unclipped = 2 * kW + 18 * kU * (1 + kW);
+  EXPECT_THAT(project(exact(matrix({{3, 1}})), p, ElementType::kBFloat16, options_).d(0, 0),
+              Near(unclipped - 1e-3 + kW * (2.0 - 1e-3)));
+}
+
+TEST_F(StageBounds, ProjectionOfRoundedClippedWeights) {
+  // c rounded by 1 part in 1000 moves the clipped weight's term 3 * 1 by 0.003.
+  Projection p = weights(matrix({{1, -0.5}}));
+  p.clipped = matrix({{1, 0}});
+  p.clip_error = 1e-3;
+  const double without = project(exact(matrix({{3, 1}})), weights(matrix({{1, -0.5}})),
+                                 ElementType::kFloat32, options_)
+                             .d(0, 0);
+  EXPECT_THAT(
+      project(exact(matrix({{3, 1}})), p, ElementType::kFloat32, options_).d(0, 0) - without,
+      testing::DoubleNear(0.003, 1e-8));  // its own float32 rounding is 0.003 u
+}
+
+TEST_F(StageBounds, ProjectionPropagates) {
+  // d = (0.1, 0.1), s = d / 10: linear 0.2; 4 sqrt(0.02) + |0.1 - 0.1| = 0.566;
+  // 6 sqrt(2e-4) + 1.8 * 0 = 0.0849, the least.
+  Bounded x = exact(matrix({{3, 1}}));
+  x.d = matrix({{0.1, 0.1}});
+  x.s = x.d / 10;
+  const Bounded out = project(x, weights(matrix({{1, -1}})), ElementType::kFloat32, options_);
+  EXPECT_THAT(out.parts[0].propagation, Near(6 * std::sqrt(2e-4)));
+  // Equal signs move together: 6 sqrt(2e-4) + 1.8 * 0.02 is 0.1209.
+  const Bounded same = project(x, weights(matrix({{1, 1}})), ElementType::kFloat32, options_);
+  EXPECT_THAT(same.parts[0].propagation, Near(6 * std::sqrt(2e-4) + 1.8 * 0.02));
+}
+
+TEST_F(StageBounds, NormOfATap) {
+  // x = (3, 4), g = 1, eps = 0: ms = 12.5. rho = u (1 + sqrt 2 + 8); d = |y| rho / (1 - rho) + u
+  // |y|.
+  const Bounded out = normalize(exact(matrix({{3, 4}})), Eigen::VectorXd::Ones(2), 0.0, options_);
+  const double y = 3.0 / std::sqrt(12.5);
+  EXPECT_DOUBLE_EQ(out.y(0, 0), y);
+  EXPECT_THAT(out.d(0, 0), Near(y * kU * (10 + std::sqrt(2.0))));
+}
+
+TEST_F(StageBounds, NormWithARoundedEps) {
+  // eps 1e-8 is 0 in float16. x = (1e-4, 1e-4): ms = 2e-8 or 1e-8, so y may be larger by sqrt 2.
+  arithmetic_.norm_eps = ElementType::kFloat16;
+  const Bounded out =
+      normalize(exact(matrix({{1e-4, 1e-4}})), Eigen::VectorXd::Ones(2), 1e-8, options_);
+  const double y = std::sqrt(0.5);
+  EXPECT_DOUBLE_EQ(out.y(0, 0), y);
+  EXPECT_THAT(out.d(0, 0), testing::DoubleNear(1.0 - y, 40 * kU));  // (1 + sqrt 2 + 9) u and more
+}
+
+TEST_F(StageBounds, NormNeverExceedsItsCap) {
+  // d_in far above x: |y| <= sqrt(D) bounds the error by |y| + 1.001 sqrt 2.
+  Bounded x = exact(matrix({{1e-9, 0}}));
+  x.d = matrix({{1, 1}});
+  x.s = x.d;
+  const Bounded out = normalize(x, Eigen::VectorXd::Ones(2), 0.0, options_);
+  const double cap = out.y(0, 0) + 1.001 * std::sqrt(2.0);
+  EXPECT_THAT(out.d(0, 0),
+              testing::AllOf(testing::Gt(std::sqrt(2.0)), testing::Lt(cap * (1 + 10 * kU))));
+}
+
+TEST_F(StageBounds, RopeOfATap) {
+  // (a, b) = (3, 4), cos 0.6, sin 0.8: re = 1.8 - 3.2 = -1.4, im = 2.4 + 2.4 = 4.8.
+  // re: 2 u * 5 + 1.4 u; im: 2 u * 4.8 + 4.8 u.
+  AttentionConfig config;
+  config.head_dim = 2;
+  const Bounded out = rotate(exact(matrix({{3, 4}})), matrix({{0.6, 0.8}}), config, options_);
+  EXPECT_NEAR(out.y(0, 0), -1.4, 1e-15);
+  EXPECT_NEAR(out.y(0, 1), 4.8, 1e-15);
+  EXPECT_THAT(out.d(0, 0), Near(11.4 * kU));
+  EXPECT_THAT(out.d(0, 1), Near(14.4 * kU));
+  // A bfloat16 table and native products: w (5 + 1.01 * 3.2 + 1.4) to first order for re.
+  arithmetic_.store = arithmetic_.cos_sin = ElementType::kBFloat16;
+  arithmetic_.rope_native = true;
+  const Bounded native = rotate(exact(matrix({{3, 4}})), matrix({{0.6, 0.8}}), config, options_);
+  const double before = kW * (5 + 1.01 * 3.2) + 10 * kU;
+  EXPECT_THAT(native.d(0, 0), Near(before + kW * (1.4 + before)));
+}
+
+TEST_F(StageBounds, RopeLeavesOtherChannelsAlone) {
+  AttentionConfig config;
+  config.head_dim = 4;
+  const Bounded out = rotate(exact(matrix({{3, 4, 5, 6}})), matrix({{0.6, 0.8}}), config, options_);
+  EXPECT_EQ(out.y(0, 2), 5.0);
+  EXPECT_EQ(out.d(0, 2), 0.0);
+  EXPECT_EQ(out.d(0, 3), 0.0);
+  config.rope.rotary_side = RotarySide::kLast;
+  const Bounded last =
+      rotate(exact(matrix({{5, 6, 3, 4}})), matrix({{0.6, 0.8}}), config, options_);
+  EXPECT_EQ(last.d(0, 0), 0.0);
+  EXPECT_THAT(last.d(0, 2), Near(11.4 * kU));
+}
+
+TEST_F(StageBounds, CacheOfATapIsExact) {
+  arithmetic_.cache = ElementType::kBFloat16;
+  const Bounded out = store_in_cache(exact(matrix({{1.0 + 0x1p-8, 3}})), options_);
+  EXPECT_TRUE(out.exact());
+  EXPECT_EQ(out.y(0, 0), 1.0);  // a tie goes to the even code
+  // Converted from unrounded values: the tap's own rounding, u, and the cache's.
+  arithmetic_.fused_cache = true;
+  EXPECT_THAT(store_in_cache(exact(matrix({{3}})), options_).d(0, 0),
+              Near(3 * kU + kW * (3 + 3 * kU)));
+}
+
+/// One row and head over keys of head_dim 1.
+AttentionBlock one_row(Bounded q, Bounded k, Bounded v) {
+  AttentionBlock block;
+  block.q = std::move(q);
+  block.end_key = k.y.rows();
+  block.masks = {{0, block.end_key, {}}};
+  block.value_dim = v.y.cols();
+  block.keys = [k](std::int64_t, std::int64_t) { return k; };
+  block.values = [v](std::int64_t, std::int64_t) { return v; };
+  return block;
+}
+
+TEST_F(StageBounds, AttentionOfOneKey) {
+  // q k = 0: t = 0, and the logit error is exp_rel = 2 u alone. lse = 0:
+  // log(e^{2u}) + u (h + 2 sqrt h + 4), h = 1 + 3 + 4 = 8.
+  // attn_out: |v - o| = 0, so B = 0. A = 2: S = u (2 sqrt 8 * 2 + 8 * 2); (lerr + 4 u) 2 with
+  // lerr = u (8 + 2 sqrt 8 + 4); P: u * min(2, 4 * 2 + 2) = 2 u; out: 2 u.
+  options_.deviations = false;
+  const AttentionBound bound =
+      attend(one_row(exact(matrix({{0}})), exact(matrix({{1}})), exact(matrix({{2}}))), options_);
+  EXPECT_EQ(bound.lse.y(0, 0), 0.0);
+  const double root = 2 * std::sqrt(8.0);
+  EXPECT_THAT(bound.lse.d(0, 0), Near(kU * (2 + 12 + root)));
+  EXPECT_EQ(bound.out.y(0, 0), 2.0);
+  EXPECT_THAT(bound.out.d(0, 0), Near(kU * (root * 2 + 8 * 2 + (12 + root + 4) * 2 + 2 + 2)));
+}
+
+TEST_F(StageBounds, AttentionOfTwoKeysAddsTheLogitsErrors) {
+  // t = (0, 0), v = (1, -1): p = 1/2 each, o = 0, |v - o| = 1. ds = 2 u each (exp_rel):
+  // B = sum p (e^{2u} - 1) * 1 / sum p e^{-2u} = 2 u to first order.
+  options_.deviations = false;
+  const AttentionBound bound =
+      attend(one_row(exact(matrix({{0}})), exact(matrix({{1}, {1}})), exact(matrix({{1}, {-1}}))),
+             options_);
+  EXPECT_EQ(bound.out.y(0, 0), 0.0);
+  EXPECT_THAT(bound.out.parts[0].scores, testing::DoubleNear(2 * kU, 1e-3 * kU));
+}
+
+TEST_F(StageBounds, AttentionWhereAnotherKeyMayWin) {
+  // Logits +-1e9: float32 cannot hold them to better than tens, so either key may win. The cap by
+  // the hull of the values, |v - o| <= 2, is what the error comes to.
+  const AttentionBound bound =
+      attend(one_row(exact(matrix({{1e5}})), exact(matrix({{1e4}, {1e4 * (1 - 1e-8)}})),
+                     exact(matrix({{1}, {-1}}))),
+             options_);
+  EXPECT_NEAR(bound.out.y(0, 0), 1.0, 1e-4);  // the logits differ by 10
+  EXPECT_GT(bound.out.d(0, 0), 1.9);
+  EXPECT_LT(bound.out.d(0, 0), 2.0 + 1e-5);
+}
+
+TEST_F(StageBounds, RowsThatSeeNothing) {
+  AttentionBlock block = one_row(exact(matrix({{1}})), exact(matrix({{1}})), exact(matrix({{2}})));
+  block.masks = {{0, 0, {}}};
+  const AttentionBound none = attend(block, options_);
+  EXPECT_EQ(none.out.y(0, 0), 0.0);
+  EXPECT_EQ(none.out.d(0, 0), 0.0);
+  EXPECT_EQ(none.lse.y(0, 0), -std::numeric_limits<double>::infinity());
+  block.sinks = {3.0};
+  const AttentionBound sink = attend(block, options_);
+  EXPECT_EQ(sink.out.d(0, 0), 0.0);
+  EXPECT_EQ(sink.lse.y(0, 0), 3.0);
+  EXPECT_THAT(sink.lse.d(0, 0), Near(9 * kU));  // 2 u |sink| + u |sink|
+}
+
+TEST_F(StageBounds, SinkEntersTheDenominator) {
+  // t = 0 and sink 0: p = 1/2, o = v / 2. |v - o| = |o| = 1; ds = 2 u for the key, none for the
+  // sink: B = sqrt(sum pw w) sqrt(sum p v^2 - o^2 (1 + 1/2)) = (2 u / sqrt 2) * sqrt(2 - 1.5) = u.
+  options_.deviations = false;
+  AttentionBlock block = one_row(exact(matrix({{0}})), exact(matrix({{1}})), exact(matrix({{2}})));
+  block.sinks = {0.0};
+  const AttentionBound bound = attend(block, options_);
+  EXPECT_DOUBLE_EQ(bound.out.y(0, 0), 1.0);
+  EXPECT_DOUBLE_EQ(bound.lse.y(0, 0), std::log(2.0));
+  EXPECT_THAT(bound.out.parts[0].scores, testing::DoubleNear(kU, 1e-3 * kU));
+}
+
+TEST_F(StageBounds, ValueErrorsAreWeighed) {
+  // p = 1/2 each, dv = (0.1, 0.1), sv = dv / 2, v of both signs: linear 0.1;
+  // 4 sqrt(0.005) + 0 = 0.28; 6 sqrt(0.00125) = 0.21: the linear one.
+  Bounded v = exact(matrix({{1}, {-1}}));
+  v.d = matrix({{0.1}, {0.1}});
+  v.s = v.d / 2;
+  const AttentionBound bound =
+      attend(one_row(exact(matrix({{0}})), exact(matrix({{1}, {1}})), v), options_);
+  EXPECT_THAT(bound.out.parts[0].propagation, Near(0.1));
+}
+
+TEST_F(StageBounds, HiddenNaNDoesNotReachARow) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  AttentionBlock block =
+      one_row(exact(matrix({{0}})), exact(matrix({{1}, {nan}})), exact(matrix({{2}, {nan}})));
+  block.masks = {{0, 1, {}}};
+  EXPECT_EQ(attend(block, options_).out.y(0, 0), 2.0);
+  block.masks = {{0, 2, {}}};
+  EXPECT_TRUE(std::isnan(attend(block, options_).out.y(0, 0)));
+}
+
+}  // namespace
+}  // namespace attn::harness
