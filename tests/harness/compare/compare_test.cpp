@@ -27,18 +27,18 @@ const char* const kLayer =
 
 Case layer_case() { return make_case(parse_case_spec(kLayer), 11); }
 
-struct Run {
+struct Evaluated {
   Case c;
   Arithmetic arithmetic;
   Trace trace;
 };
 
-Run run(const std::string& backend, Case c) {
+Evaluated run(const std::string& backend, Case c) {
   const auto b = make_backend(backend);
-  Run run{std::move(c), {}, {}};
-  run.arithmetic = b->arithmetic(run.c.config);
-  run.trace = b->run(run.c, all_stages());
-  return run;
+  Evaluated result{std::move(c), {}, {}};
+  result.arithmetic = b->arithmetic(result.c.config);
+  result.trace = b->run(result.c, all_stages());
+  return result;
 }
 
 const StageReport& report_of(const Verdict& verdict, Stage stage) {
@@ -49,7 +49,7 @@ const StageReport& report_of(const Verdict& verdict, Stage stage) {
 }
 
 TEST(Compare, PassesEveryStageInOrder) {
-  const Run r = run("cpu", layer_case());
+  const Evaluated r = run("cpu", layer_case());
   const Verdict verdict = compare(r.c, r.trace, r.arithmetic);
   EXPECT_EQ(verdict.status, Status::kPassed) << verdict.detail;
   EXPECT_EQ(verdict.stages.size(), stages_of(r.c.config).size());
@@ -63,7 +63,7 @@ TEST(Compare, PassesEveryStageInOrder) {
 }
 
 TEST(Compare, NamesTheFirstBadStageAndWhere) {
-  Run r = run("cpu", layer_case());
+  Evaluated r = run("cpu", layer_case());
   // Row 7 is sequence 1's second: position 1. Head 2, channel 3.
   const std::int64_t at = 7 * 64 + 2 * 16 + 3;
   r.trace[Stage::kQRope].set_value(at, r.trace[Stage::kQRope].value(at) + 0.25);
@@ -87,7 +87,7 @@ TEST(Compare, NamesTheFirstBadStageAndWhere) {
 }
 
 TEST(Compare, ExplainNamesTheParts) {
-  const Run r = run("cpu", layer_case());
+  const Evaluated r = run("cpu", layer_case());
   CompareOptions options;
   options.explain = true;
   for (const bool taps : {true, false}) {
@@ -105,7 +105,7 @@ TEST(Compare, ExplainNamesTheParts) {
 TEST(Compare, JudgesOnTheBackendsOwnPreviousStage) {
   // All of q_proj is off by half: q_norm divides that out again, so judged on the inputs (no taps)
   // it passes, and judged on the wrong q_proj it passes too; q_proj alone is to blame.
-  Run r = run("cpu", layer_case());
+  Evaluated r = run("cpu", layer_case());
   Tensor& q = r.trace[Stage::kQProj];
   for (std::int64_t i = 0; i < q.size(); ++i) q.set_value(i, q.value(i) * 1.5);
   for (const bool taps : {true, false}) {
@@ -119,7 +119,7 @@ TEST(Compare, JudgesOnTheBackendsOwnPreviousStage) {
 }
 
 TEST(Compare, BridgesStagesThatAreNotOffered) {
-  const Run r = run("faithful", layer_case());
+  const Evaluated r = run("faithful", layer_case());
   for (const Stage only :
        {Stage::kOut, Stage::kAttnOut, Stage::kLse, Stage::kQRope, Stage::kCacheK}) {
     Trace trace;
@@ -136,7 +136,7 @@ TEST(Compare, BridgesStagesThatAreNotOffered) {
 }
 
 TEST(Compare, TapsAndNoTapsAgreeWhereNothingIsPropagated) {
-  const Run r = run("cpu", layer_case());
+  const Evaluated r = run("cpu", layer_case());
   CompareOptions no_taps;
   no_taps.taps = false;
   const Verdict a = compare(r.c, r.trace, r.arithmetic);
@@ -149,14 +149,14 @@ TEST(Compare, TapsAndNoTapsAgreeWhereNothingIsPropagated) {
 
 TEST(Compare, UndeclaredArithmeticIsStrict) {
   // faithful rounds to bfloat16; judged as float32 every stage that rounds is wrong.
-  const Run r = run("faithful", layer_case());
+  const Evaluated r = run("faithful", layer_case());
   const Verdict verdict = compare(r.c, r.trace, Arithmetic{});
   EXPECT_EQ(verdict.status, Status::kFailed);
   EXPECT_EQ(*verdict.first_bad, Stage::kQProj);
 }
 
 TEST(Compare, RefusesWrongShapes) {
-  Run r = run("cpu", layer_case());
+  Evaluated r = run("cpu", layer_case());
   r.trace[Stage::kLse] = Tensor(ElementType::kFloat32, {9, 3});
   const Verdict verdict = compare(r.c, r.trace, r.arithmetic);
   EXPECT_EQ(verdict.status, Status::kFailed);
@@ -170,7 +170,7 @@ TEST(Compare, NothingOfferedIsNoPass) {
 }
 
 TEST(Compare, TableWithinFloat32RoundingOfTheAngle) {
-  Run r = run("cpu", layer_case());
+  Evaluated r = run("cpu", layer_case());
   Tensor& table = r.trace[Stage::kFreqsCis];
   // Position 9, pair 0: inv = 1, so 2^-23 (1 + 9) is allowed. cos(9) = -0.91 moves less than that.
   const std::int64_t at = 9 * 16;
@@ -184,7 +184,7 @@ TEST(Compare, TableWithinFloat32RoundingOfTheAngle) {
 }
 
 TEST(CompareExpected, FindsASmallChange) {
-  const Run r = run("exact", layer_case());
+  const Evaluated r = run("exact", layer_case());
   EXPECT_EQ(compare_expected(r.c, r.trace, r.trace).status, Status::kPassed);
   for (const Stage stage : stages_of(r.c.config)) {
     Trace expected = r.trace;
@@ -198,7 +198,7 @@ TEST(CompareExpected, FindsASmallChange) {
 }
 
 TEST(CompareExpected, InfinitiesAndNaNMustMatch) {
-  const Run r = run("exact", layer_case());
+  const Evaluated r = run("exact", layer_case());
   Trace expected = r.trace, exact = r.trace;
   exact[Stage::kLse].set_value(2, -kInfinity);
   EXPECT_EQ(compare_expected(r.c, expected, exact).status, Status::kFailed);

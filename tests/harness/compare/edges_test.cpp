@@ -36,22 +36,22 @@ TEST(ErrorRatio, NotNumbers) {
   EXPECT_EQ(error_ratio(1.0, kNaN, 1.0), kInfinity);
 }
 
-struct Run {
+struct Evaluated {
   Case c;
   Arithmetic arithmetic;
   Trace trace;
 };
 
-Run run(const std::string& backend, Case c) {
+Evaluated run(const std::string& backend, Case c) {
   const auto b = make_backend(backend);
-  Run run{std::move(c), {}, {}};
-  run.arithmetic = b->arithmetic(run.c.config);
-  run.trace = b->run(run.c, all_stages());
-  return run;
+  Evaluated result{std::move(c), {}, {}};
+  result.arithmetic = b->arithmetic(result.c.config);
+  result.trace = b->run(result.c, all_stages());
+  return result;
 }
 
 /// Sequences of 5 + 3, 4 + 0 and 0 + 4 tokens in pages of 4, in the middle one of three layers.
-Run layer_run() {
+Evaluated layer_run() {
   const char* const spec =
       R"({"config": {"entry_point": "forward", "variant": "attention_with_rope", "dtype": "float32",
           "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "hidden_size": 64,
@@ -59,10 +59,10 @@ Run layer_run() {
   return run("cpu", make_case(parse_case_spec(spec), 5));
 }
 
-Verdict judge(const Run& r) { return compare(r.c, r.trace, r.arithmetic); }
+Verdict judge(const Evaluated& r) { return compare(r.c, r.trace, r.arithmetic); }
 
 TEST(NaNPolicy, NaNWhereANumberIsWanted) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   r.trace[Stage::kAttnOut].set_value(17, kNaN);
   const Verdict verdict = judge(r);
   EXPECT_EQ(*verdict.first_bad, Stage::kAttnOut);
@@ -74,7 +74,7 @@ TEST(NaNPolicy, NaNWhereANumberIsWanted) {
 }
 
 TEST(NaNPolicy, NaNThatTheInputCarriesIsRight) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   r.c.x.set_value(2 * 64, kNaN);  // the last row of sequence 0
   r = run("cpu", r.c);
   EXPECT_EQ(judge(r).status, Status::kPassed) << judge(r).detail;
@@ -84,7 +84,7 @@ TEST(NaNPolicy, NaNThatTheInputCarriesIsRight) {
 }
 
 TEST(CacheGuard, PriorTokensKeepTheirBits) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   r.trace.cache.reset();
   Tensor& k = r.trace[Stage::kCacheK];
   k.set_value(4 * 8 + 2, std::nextafter(static_cast<float>(k.value(4 * 8 + 2)), 9.0f));
@@ -94,7 +94,7 @@ TEST(CacheGuard, PriorTokensKeepTheirBits) {
 }
 
 TEST(CacheGuard, NewTokensAreTheTappedRowsRounded) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   r.trace.cache.reset();
   Tensor& v = r.trace[Stage::kCacheV];
   v.set_value(6 * 8, std::nextafter(static_cast<float>(v.value(6 * 8)), 9.0f));
@@ -104,14 +104,14 @@ TEST(CacheGuard, NewTokensAreTheTappedRowsRounded) {
 }
 
 /// Changes one byte of a slot's first element of k.
-void scribble(Run& r, std::int64_t page, std::int64_t layer, std::int64_t slot) {
+void scribble(Evaluated& r, std::int64_t page, std::int64_t layer, std::int64_t slot) {
   KvCache& cache = *r.trace.cache;
   const std::int64_t at = ((page * cache.num_layers + layer) * cache.page_size + slot) * 8;
   cache.k.set_code(at, cache.k.code(at) ^ 1u);
 }
 
 TEST(CacheGuard, OtherLayersStay) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   const std::int64_t page = r.c.cache.page_of(0, 6);  // a page that the call writes
   scribble(r, page, 2, 6 % 4);
   const Verdict verdict = judge(r);
@@ -120,13 +120,13 @@ TEST(CacheGuard, OtherLayersStay) {
 }
 
 TEST(CacheGuard, UnusedSlotsStay) {
-  Run r = layer_run();  // sequence 1 holds 4 tokens; sequence 0 ends at slot 7 of 8
+  Evaluated r = layer_run();  // sequence 1 holds 4 tokens; sequence 0 ends at slot 7 of 8
   scribble(r, r.c.cache.page_of(0, 3), 1, 3);  // a prior token
   EXPECT_EQ(*judge(r).first_bad, Stage::kCacheK);
 }
 
 TEST(CacheGuard, ForeignPagesStay) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   std::vector<bool> owned(static_cast<std::size_t>(r.c.cache.num_pages()), false);
   for (std::int64_t b = 0; b < r.c.batch(); ++b) {
     for (std::int64_t p = 0; p < r.c.key_count(b); ++p) {
@@ -142,7 +142,7 @@ TEST(CacheGuard, ForeignPagesStay) {
 }
 
 TEST(CacheGuard, NewSlotsHoldTheStage) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   scribble(r, r.c.cache.page_of(0, 6), 1, 6 % 4);
   const Verdict verdict = judge(r);
   EXPECT_EQ(*verdict.first_bad, Stage::kCacheK);
@@ -150,20 +150,20 @@ TEST(CacheGuard, NewSlotsHoldTheStage) {
 }
 
 TEST(CacheGuard, PageTableStays) {
-  Run r = layer_run();
+  Evaluated r = layer_run();
   r.trace.cache->page_table.set_code(0, r.trace.cache->page_table.code(0) + 1);
   EXPECT_THAT(judge(r).detail, HasSubstr("page table changed"));
 }
 
 TEST(CacheGuard, AttentionWritesNothing) {
-  Run r = run("cpu", golden_case("core-prefill-causal").c);
+  Evaluated r = run("cpu", golden_case("core-prefill-causal").c);
   ASSERT_EQ(judge(r).status, Status::kPassed) << judge(r).detail;
   r.trace.cache->v.set_code(0, r.trace.cache->v.code(0) ^ 1u);
   EXPECT_EQ(*judge(r).first_bad, Stage::kCacheV);
 }
 
 TEST(EmptyRows, AreExactlyZeroAndMinusInfinity) {
-  Run r = run("cpu", golden_case("core-zero-keys").c);
+  Evaluated r = run("cpu", golden_case("core-zero-keys").c);
   ASSERT_EQ(judge(r).status, Status::kPassed);
   const Tensor& lse = r.trace[Stage::kLse];
   std::int64_t empty = 0;
@@ -179,7 +179,7 @@ TEST(EmptyRows, AreExactlyZeroAndMinusInfinity) {
 }
 
 TEST(EmptyRows, WithSinksLseIsTheSink) {
-  Run r = run("cpu", golden_case("core-zero-keys-sinks").c);
+  Evaluated r = run("cpu", golden_case("core-zero-keys-sinks").c);
   ASSERT_EQ(judge(r).status, Status::kPassed);
   const std::int64_t heads = r.c.config.num_attention_heads;
   std::int64_t b = 0;

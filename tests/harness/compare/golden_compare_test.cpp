@@ -53,9 +53,11 @@ TEST(GoldenFiles, ADamagedFileIsWrong) {
       if (!right.has(stage)) continue;
       const std::vector<double> values = right[stage].values();
       std::size_t largest = 0;
+      double magnitude = -1.0;
       for (std::size_t i = 0; i < values.size(); ++i) {
-        if (std::isfinite(values[i]) && !(std::abs(values[i]) <= std::abs(values[largest])))
-          largest = i;
+        if (!std::isfinite(values[i]) || std::abs(values[i]) <= magnitude) continue;
+        largest = i;
+        magnitude = std::abs(values[i]);
       }
       Trace one = right, all = right;
       const auto at = static_cast<std::int64_t>(largest);
