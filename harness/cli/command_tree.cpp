@@ -18,12 +18,6 @@ std::vector<std::string> option_words(const CLI::Option* option) {
   return words;
 }
 
-/// "FILE": CLI11 adds the name of a check, as in "N:POSITIVE".
-std::string value_name(const CLI::Option* option) {
-  const std::string name = option->get_type_name();
-  return name.substr(0, name.find(':'));
-}
-
 /// Help that leads with examples and stays within the line width.
 class HelpFormatter : public CLI::Formatter {
  public:
@@ -44,7 +38,7 @@ class HelpFormatter : public CLI::Formatter {
     std::string text = "Usage:\n  " + (name.empty() ? program_name(app) : name);
     for (const CLI::Option* option : app->get_options()) {
       if (option->get_positional()) {
-        text += " " + value_name(option) + (option->get_items_expected_max() > 1 ? "..." : "");
+        text += " " + value_name(*option) + (option->get_items_expected_max() > 1 ? "..." : "");
       }
     }
     if (!app->get_subcommands({}).empty()) text += " VERB";
@@ -56,7 +50,7 @@ class HelpFormatter : public CLI::Formatter {
   }
 
   std::string make_option(const CLI::Option* option, bool is_positional) const override {
-    std::string name = value_name(option);
+    std::string name = value_name(*option);
     if (!is_positional) {
       const std::string value = option->get_type_size() == 0 ? "" : " " + name;
       name.clear();
@@ -97,9 +91,11 @@ void add_case_options(CLI::App& verb, CaseOptions& options) {
   verb.add_option("--config", options.config, "or: the case as JSON text, or a JSON file")
       ->type_name("JSON");
   verb.add_option("--seed", options.seed, "of the values of --config (1 unless given)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
   verb.add_option("--page-seed", options.page_seed, "of a golden file's page table (1)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
 }
 
 CLI::Option* add_backend_option(CLI::App& verb, std::string& backend) {
@@ -138,6 +134,12 @@ std::vector<std::string> verb_names(const CLI::App& app) {
 }
 
 }  // namespace
+
+std::string value_name(const CLI::Option& option) {
+  // CLI11 adds the name of a check, as in "N:POSITIVE".
+  const std::string name = option.get_type_name();
+  return name.substr(0, name.find(':'));
+}
 
 std::string verb_path(const CLI::App& app) {
   if (app.get_parent() == nullptr) return "";
@@ -201,7 +203,8 @@ void CommandTree::add_verify() {
       ->type_name("N")
       ->check(CLI::PositiveNumber);
   verb.add_option("--page-seed", verify_.page_seed, "of the shuffled page tables (1)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
   verb.add_flag("-v,--verbose", verify_.report.verbose, "every stage's error/bound");
   add_report_options(verb, verify_.report);
 }
@@ -261,7 +264,8 @@ void CommandTree::add_golden() {
       ->type_name("N")
       ->check(CLI::PositiveNumber);
   make.add_option("--seed", make_.seed, "of the values; random cases count up from it (1)")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
   make.add_option("--name", make_.name, "case id and file stem (default: that of the config file)")
       ->type_name("NAME");
   make.add_option("-o,--output", make_.folder, "folder to write to")->type_name("DIR")->required();

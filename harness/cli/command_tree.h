@@ -63,6 +63,9 @@ class CommandTree {
 /// A bash script that completes verbs, options, backends, stages and files; made from the tree.
 std::string bash_completion(const CLI::App& app);
 
+/// "FILE", "N", "BACKEND": what an option's value is called.
+std::string value_name(const CLI::Option& option);
+
 /// Names for messages: "verify", "golden make".
 std::string verb_path(const CLI::App& app);
 

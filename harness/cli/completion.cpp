@@ -50,13 +50,13 @@ std::string branch(const CLI::App& verb) {
   std::string text = "    \"" + verb_path(verb) + "\")\n      case \"$prev\" in\n";
   for (const CLI::Option* option : verb.get_options()) {
     if (option->get_positional()) {
-      positional = completer(option->get_type_name());
+      positional = completer(value_name(*option));
       continue;
     }
     option_words += names_of(*option);
     if (option->get_type_size() != 0) {
-      text += "        " + joined(names_of(*option), "|") + ") " +
-              completer(option->get_type_name()) + "; return ;;\n";
+      text += "        " + joined(names_of(*option), "|") + ") " + completer(value_name(*option)) +
+              "; return ;;\n";
     }
   }
   for (const CLI::App* sub : verb.get_subcommands({})) {

@@ -115,7 +115,7 @@ void make_one(const Order& order, const GoldenMakeOptions& options, const Sessio
 }
 
 void seal_one(const std::string& path, ReportRow& row) {
-  const golden::GoldenFile file = golden::read(path);
+  golden::GoldenFile file = golden::read(path);
   if (file.seal == golden::Seal::kSealed) {
     row.verdict.detail = "sealed already; digests are right";
     return;
@@ -136,6 +136,7 @@ void seal_one(const std::string& path, ReportRow& row) {
     row.verdict.detail = disagreement(agreement, what);
     return;
   }
+  file.seal = golden::Seal::kSealed;
   golden::write(file, path, true);
   row.verdict.detail = "sealed; expected values agree to " + harness::format_short(agreement.worst);
 }

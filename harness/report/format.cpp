@@ -124,7 +124,7 @@ std::string wrap(std::string_view text, std::size_t indent) {
       end = text.find(' ', room);
       if (end == std::string_view::npos) break;
     }
-    out += text.substr(0, end);
+    out += text.substr(0, text.find_last_not_of(' ', end) + 1);
     out += '\n';
     out.append(indent, ' ');
     text.remove_prefix(end + 1);

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace attn::test {
+
+struct Outcome {
+  int code = -1;  ///< exit code, or 128 + the signal that ended it
+  std::string out;
+  std::string err;
+};
+
+struct How {
+  std::vector<std::pair<std::string, std::string>> environment;  ///< added to ours
+  int interrupt_after_ms = 0;                                    ///< SIGINT then; 0: never
+};
+
+/// Runs attn-compare with these arguments in the source folder.
+Outcome attn_compare(const std::vector<std::string>& args, const How& how = {});
+
+/// Runs a line in the shell with attn-compare on its PATH: what a user does with a repro line.
+Outcome shell(const std::string& line);
+
+/// The last line of a text, without its newline.
+std::string last_line(const std::string& text);
+
+std::string read_file(const std::filesystem::path& path);
+void write_file(const std::filesystem::path& path, const std::string& bytes);
+
+/// A file of data/golden or tests/data/unsupported.
+std::string golden(const std::string& name);
+std::string unsupported(const std::string& name);
+
+/// A fresh folder that goes away with the object.
+class ScratchFolder {
+ public:
+  ScratchFolder();
+  ~ScratchFolder();
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// A copy of a golden file with one element of a dataset moved by `relative` of the dataset's
+/// largest magnitude, digests made anew: the file is whole but wrong.
+void write_damaged_copy(const std::string& from, const std::string& to, const std::string& dataset,
+                        double relative);
+
+}  // namespace attn::test
