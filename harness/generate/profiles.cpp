@@ -294,6 +294,7 @@ const Profile& find_profile(std::string_view name) {
                    [name](const Profile& profile) { return profile.name == name; });
   if (found != kProfiles.end()) return *found;
   std::vector<std::string> names;
+  names.reserve(kProfiles.size());
   for (const Profile& profile : kProfiles) names.emplace_back(profile.name);
   throw Error(ErrorKind::kConfig,
               "profile: \"" + std::string(name) + "\" is not a data profile" + hint(name, names),
@@ -302,6 +303,7 @@ const Profile& find_profile(std::string_view name) {
 
 std::vector<ProfileInfo> list_profiles() {
   std::vector<ProfileInfo> infos;
+  infos.reserve(kProfiles.size());
   for (const Profile& profile : kProfiles) {
     infos.push_back({std::string(profile.name), std::string(profile.summary)});
   }
