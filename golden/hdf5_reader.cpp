@@ -89,7 +89,7 @@ std::string Reader::text_attribute(hid_t object, const std::string& where, const
     H5Tset_size(memory, H5T_VARIABLE);
     H5Tset_cset(memory, H5Tget_cset(type));
     check(H5Aread(attribute, memory, &text) >= 0, field, "cannot be read");
-    const std::string result = text == nullptr ? "" : text;
+    std::string result = text == nullptr ? "" : text;
     H5free_memory(text);
     return result;
   }
@@ -144,9 +144,8 @@ void Reader::read_group(hid_t group, const std::string& prefix, int depth, RawFi
   check(H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, &start, collect_name, &links) >= 0 &&
             !links.failed,
         prefix.empty() ? "/" : prefix, "the group cannot be listed");
-  for (const std::string& name : links.names) {
-    read_link(group, name, prefix.empty() ? name : prefix + "/" + name, depth, out);
-  }
+  const std::string folder = prefix.empty() ? "" : prefix + "/";
+  for (const std::string& name : links.names) read_link(group, name, folder + name, depth, out);
 }
 
 void Reader::read_link(hid_t group, const std::string& name, const std::string& path, int depth,

@@ -44,6 +44,7 @@ TEST(Read, FromSeveralThreadsAtOnce) {
   const GoldenFile file = read(path);
   std::vector<std::thread> threads;
   std::vector<int> equal(4);
+  threads.reserve(equal.size());
   for (int& result : equal) {
     threads.emplace_back([&] {
       for (int i = 0; i < 5; ++i) result += read(path).datasets == file.datasets ? 1 : 0;

@@ -72,7 +72,7 @@ std::string refusal(const std::string& path, ErrorKind kind, Action action) {
     ADD_FAILURE() << path << " was accepted";
     return "";
   } catch (const Error& error) {
-    const std::string message = error.what();
+    std::string message = error.what();
     EXPECT_EQ(error.kind(), kind) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
     EXPECT_NE(message.find(path), std::string::npos) << message;

@@ -57,7 +57,7 @@ class Hostile : public testing::Test {
  protected:
   /// A file with the root attributes of an honest one, then whatever `fill` does.
   std::string make_file(const std::function<void(hid_t)>& fill, bool with_attributes = true) {
-    const std::string path = folder_ / "hostile.h5";
+    std::string path = folder_ / "hostile.h5";
     const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     if (with_attributes) {
       put_text(file, "format", "attention-golden");
