@@ -58,6 +58,15 @@ struct RowSums {
   bool large() const { return max_ds >= kSmall; }
 };
 
+/// What value_allowance needs of a row that does not depend on the channel.
+struct RowFactors {
+  const RowSums& sums;
+  double h;      ///< longest chain of the online softmax
+  SumBound sum;  ///< of P V
+  double lerr;   ///< relative error of l, and of the division by it, over u
+  double half_rescales = 0.0, half_floor = 0.0;  ///< float16 accumulators only
+};
+
 class BlockBound {
  public:
   BlockBound(const AttentionBlock& block, const BoundOptions& options)
@@ -65,6 +74,8 @@ class BlockBound {
         options_(options),
         arithmetic_(options.arithmetic),
         u_(elementary_roundoff(arithmetic_.attention_acc)),
+        u_p_(unit_roundoff(arithmetic_.probabilities)),
+        eta_p_(underflow_error(arithmetic_.probabilities)),
         m_(block.q.y.rows()),
         n_(block.end_key - block.first_key),
         group_(m_ / static_cast<Index>(std::max<std::size_t>(1, block.masks.size()))),
@@ -85,7 +96,9 @@ class BlockBound {
   void softmax_row(Index r, Row t, Row own, const Eigen::ArrayXd& prop);
   Allowance lse_allowance(const RowSums& sums, double log_growth) const;
   void accumulate_values();
-  Allowance value_allowance(Index r, Index c, double b, double large_a, double& s) const;
+  RowFactors row_factors(Index r) const;
+  Allowance value_allowance(const RowFactors& row, Index r, Index c, double b, double large_a,
+                            double& s) const;
   double small_logit_error(Index r, Index c) const;
   void finish_row(Index r);
   void finish_large_row(Index r);
@@ -99,7 +112,7 @@ class BlockBound {
   const AttentionBlock& block_;
   const BoundOptions& options_;
   const Arithmetic& arithmetic_;
-  const double u_;
+  const double u_, u_p_, eta_p_;
   const Index m_, n_, group_;
   const double scale_;
   const SumBound score_sum_;
@@ -314,7 +327,7 @@ Allowance BlockBound::lse_allowance(const RowSums& sums, double log_growth) cons
           2.0 * static_cast<double>(sums.count) * 0x1p-126;
   a.rounding = (u_ + kReferenceRoundoff) * (3.0 * std::abs(sums.max) + 2.0 * std::abs(sums.lse));
   if (arithmetic_.lse_from_rounded_probabilities) {
-    a.probabilities = unit_roundoff(arithmetic_.probabilities);
+    a.probabilities = u_p_;
   }
   if (unit_roundoff(arithmetic_.lse) > u_) {
     a.rounding += rounding(arithmetic_.lse, sums.lse, a.total());
@@ -325,11 +338,10 @@ Allowance BlockBound::lse_allowance(const RowSums& sums, double log_growth) cons
 /// P times the values and all other products over keys.
 void BlockBound::accumulate_values() {
   const Index dv = block_.value_dim;
-  const double u_p = unit_roundoff(arithmetic_.probabilities);
   const SumBound sum(arithmetic_.attention_acc, n_, 1.0);
   const bool needs_e =
-      options_.deviations || sum.needs_e() || arithmetic_.operand_roundoff > 0.0 || u_p > 0x1p-20;
-  const bool needs_sum_v = underflow_error(arithmetic_.probabilities) > 0x1p-126;
+      options_.deviations || sum.needs_e() || arithmetic_.operand_roundoff > 0.0 || u_p_ > 0x1p-20;
+  const bool needs_sum_v = eta_p_ > 0x1p-126;
   o_ = magnitude_ = v2_ = RowMatrix::Zero(m_, dv);
   all_v_ = Eigen::ArrayXd::Zero(dv);
   RowMatrix p2, seen;
@@ -416,31 +428,38 @@ double BlockBound::small_logit_error(Index r, Index c) const {
   return std::min(rigorous, first_order);
 }
 
-Allowance BlockBound::value_allowance(Index r, Index c, double b, double large_a, double& s) const {
+RowFactors BlockBound::row_factors(Index r) const {
   const RowSums& sums = sums_[static_cast<std::size_t>(r)];
+  const double h = online_chain_length(sums.count, arithmetic_.block, arithmetic_.splits);
+  RowFactors row{sums, h, SumBound(arithmetic_.attention_acc, sums.count, h),
+                 h + kSumDeviations * std::sqrt(h) + 8.0};
+  if (arithmetic_.attention_acc == Accumulator::kFloat16) {
+    const std::int64_t step = arithmetic_.block > 0 ? arithmetic_.block : sums.count;
+    row.half_rescales =
+        4.0 * 0x1p-11 * std::ceil(static_cast<double>(sums.count) / static_cast<double>(step));
+    row.half_floor = (h + 2.0) * 0x1p-25 * sums.p_max;
+  }
+  return row;
+}
+
+Allowance BlockBound::value_allowance(const RowFactors& row, Index r, Index c, double b,
+                                      double large_a, double& s) const {
+  const RowSums& sums = row.sums;
   const double o = o_(r, c), abs_o = std::abs(o);
   const double a = std::max(magnitude_(r, c), large_a);
   double e = e2_.size() != 0 ? std::sqrt(e2_(r, c)) : a;
   if (sums.large()) e = std::max(e, a);
-  const double h = online_chain_length(sums.count, arithmetic_.block, arithmetic_.splits);
-  const double u_p = unit_roundoff(arithmetic_.probabilities);
-  const SumBound sum(arithmetic_.attention_acc, sums.count, h);
 
   Allowance allowance;
   allowance.scores = b;
-  allowance.sum = sum(o, a, e) + u_ * (h + kSumDeviations * std::sqrt(h) + 8.0) * abs_o + 0x1p-125;
+  allowance.sum =
+      row.sum(o, a, e) + u_ * row.lerr * abs_o + row.half_rescales * a + row.half_floor + 0x1p-125;
   if (arithmetic_.operand_roundoff > 0.0) {
     allowance.operand = operand_error(arithmetic_.operand_roundoff, o, a, e);
   }
-  if (arithmetic_.attention_acc == Accumulator::kFloat16) {
-    const double step = arithmetic_.block > 0 ? static_cast<double>(arithmetic_.block)
-                                              : static_cast<double>(sums.count);
-    const double blocks = std::ceil(static_cast<double>(sums.count) / step);
-    allowance.sum += 4.0 * 0x1p-11 * blocks * a + (h + 2.0) * 0x1p-25 * sums.p_max;
-  }
   const double sum_v = sum_v_.size() != 0 ? sum_v_(r, c) : all_v_[c];
-  allowance.probabilities = u_p * std::min(a, kAllowanceDeviations * e + abs_o) +
-                            underflow_error(arithmetic_.probabilities) * sums.p_max * sum_v;
+  allowance.probabilities =
+      u_p_ * std::min(a, kAllowanceDeviations * e + abs_o) + eta_p_ * sums.p_max * sum_v;
   const double rest = allowance.total() - b;
   Propagated values;
   if (!exact_values_) {
@@ -449,10 +468,11 @@ Allowance BlockBound::value_allowance(Index r, Index c, double b, double large_a
     allowance.propagation = values.allowance;
   }
   allowance.rounding = rounding(arithmetic_.out, o, allowance.total());
+  if (!options_.deviations) return allowance;
   const double deviation = b / (sums.large() ? 1.5 : kStandardDeviations);
   s = std::sqrt(square(deviation) + square(rest / 2.0) + values.variance +
                 square(rounding_deviation(arithmetic_.out, o)) +
-                square(u_p) * (e * e + o * o) / 3.0);
+                square(u_p_) * (e * e + o * o) / 3.0);
   return allowance;
 }
 
@@ -485,9 +505,10 @@ void BlockBound::finish_large_row(Index r) {
   const Eigen::ArrayXd a =
       (grown + magnitude_.row(r).transpose().array() * std::exp(-sums.log_denominator))
           .min(largest);
+  const RowFactors row = row_factors(r);
   for (Index c = 0; c < dv; ++c) {
     double s = 0.0;
-    const Allowance allowance = value_allowance(r, c, b[c], a[c], s);
+    const Allowance allowance = value_allowance(row, r, c, b[c], a[c], s);
     put(result_.out, r, c, o[c], allowance, s);
   }
 }
@@ -504,9 +525,10 @@ void BlockBound::finish_row(Index r) {
     return;
   }
   if (sums.large()) return finish_large_row(r);
+  const RowFactors row = row_factors(r);
   for (Index c = 0; c < block_.value_dim; ++c) {
     double s = 0.0;
-    const Allowance allowance = value_allowance(r, c, small_logit_error(r, c), 0.0, s);
+    const Allowance allowance = value_allowance(row, r, c, small_logit_error(r, c), 0.0, s);
     put(result_.out, r, c, o_(r, c), allowance, s);
   }
 }

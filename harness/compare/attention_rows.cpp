@@ -14,7 +14,7 @@ namespace {
 using Eigen::Index;
 
 /// Scores that a block holds at most, unless one row has more.
-constexpr std::int64_t kBlockScores = std::int64_t{1} << 17;
+constexpr std::int64_t kBlockScores = std::int64_t{1} << 16;
 
 /// Part of the work: rows which[first .. end) of one sequence, over one key head.
 struct Task {

@@ -445,8 +445,9 @@ Verdict Comparison::run() {
     return verdict_;
   }
   if (!materializes && inputs.q.y.size() == 0) return verdict_;  // attention was not offered
-  const std::string reason =
-      materializes ? cache_mistrust(c_, arithmetic_) : attention_mistrust(inputs, arithmetic_);
+  const std::string reason = materializes
+                                 ? cache_mistrust(c_, arithmetic_)
+                                 : attention_mistrust(inputs, arithmetic_, options_.threads);
   if (!reason.empty()) {
     verdict_.status = Status::kMistrusted;
     verdict_.detail = reason;

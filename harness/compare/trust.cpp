@@ -132,7 +132,8 @@ Eigen::RowVectorXd visible_mean(const AttentionInputs& inputs, std::int64_t row)
 
 }  // namespace
 
-std::string attention_mistrust(const AttentionInputs& inputs, const Arithmetic& declared) {
+std::string attention_mistrust(const AttentionInputs& inputs, const Arithmetic& declared,
+                               int threads) {
   const AttentionInputs exact{inputs.c,
                               inputs.rows,
                               {inputs.q.y, {}, {}, {}},
@@ -142,7 +143,7 @@ std::string attention_mistrust(const AttentionInputs& inputs, const Arithmetic& 
     std::vector<std::int64_t> which = iota(count);
     for (std::int64_t& i : which) i += first;
     TrustRows rows;
-    rows.out = attend_rows(exact, which, {arithmetic, false, false}, 1).out;
+    rows.out = attend_rows(exact, which, {arithmetic, false, false}, threads).out;
     rows.mean.resize(count, rows.out.y.cols());
     for (Index r = 0; r < count; ++r) {
       rows.mean.row(r) = visible_mean(exact, exact.rows[static_cast<std::size_t>(first + r)]);
@@ -188,7 +189,7 @@ std::string mistrust_reason(const Case& c, const Trace& exact, const Arithmetic&
   return attention_mistrust({c, rows, decode_tap(given ? c.q : exact[Stage::kQRope], rows),
                              cache(Stage::kCacheK, c.cache.k, c.config.head_dim),
                              cache(Stage::kCacheV, c.cache.v, c.config.head_dim_v)},
-                            declared);
+                            declared, 1);
 }
 
 }  // namespace attn::harness
