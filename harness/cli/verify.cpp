@@ -167,7 +167,7 @@ harness::ConsoleTable::Options table_options(const Reporter& reporter,
   std::vector<std::string> specs;
   for (const NamedBackend& backend : backends) specs.push_back(backend.spec);
   harness::ConsoleTable::Options options = reporter.table_options();
-  options.name_width = longest(12, 36, stems);
+  options.name_width = longest(12, 44, stems);
   // What the other columns leave: verdict, stage and error/bound take 39 with their gaps.
   options.backend_width = longest(8, harness::kLineWidth - 39 - options.name_width, specs);
   return options;
