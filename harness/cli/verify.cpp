@@ -197,8 +197,9 @@ struct ExpectedSummary {
     if (result.expected_checked) worst_ratio = std::max(worst_ratio, result.expected_ratio);
   }
   void print(std::ostream& out) const {
+    if (checked + unsealed > 0) out << "\n";
     if (checked > 0) {
-      out << "\nexpected values of " << plural(checked, "file") << ": within "
+      out << "expected values of " << plural(checked, "file") << ": within "
           << harness::format_short(worst_ratio * kExpectedTolerance)
           << " of the exact reference (limit " << harness::format_short(kExpectedTolerance)
           << ", relative)\n";
