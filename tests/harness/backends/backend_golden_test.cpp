@@ -73,8 +73,8 @@ TEST(CpuGolden, TheRopeTableAgreesWithTheFiles) {
     const std::int64_t width = c.freqs_cis.dim(1);
     for (std::int64_t i = 0; i < c.freqs_cis.size(); i += 2) {
       const double factor = std::hypot(c.freqs_cis.value(i), c.freqs_cis.value(i + 1));
-      const double position = static_cast<double>(i / width);
-      const double bound = 0x1p-23 * (1.0 + position) * factor;
+      const std::int64_t position = i / width;
+      const double bound = 0x1p-23 * (1.0 + static_cast<double>(position)) * factor;
       for (const std::int64_t j : {i, i + 1}) {
         ASSERT_NEAR(got[Stage::kFreqsCis].value(j), c.freqs_cis.value(j), bound) << j;
       }
@@ -151,8 +151,9 @@ TEST(CpuRopeTable, AgreesWithTheReferenceForEveryScaling) {
           make_backend("cpu")->run(c, std::vector{Stage::kFreqsCis})[Stage::kFreqsCis];
       const Tensor want = make_backend("exact")->run(c, all_stages())[Stage::kFreqsCis];
       for (std::int64_t i = 0; i < got.size(); ++i) {
+        const std::int64_t position = i / rotary_dim;
         const double bound =
-            0x1p-23 * std::abs(want.value(i)) + 0x1p-50 * static_cast<double>(i / rotary_dim);
+            0x1p-23 * std::abs(want.value(i)) + 0x1p-50 * static_cast<double>(position);
         ASSERT_NEAR(got.value(i), want.value(i), bound) << to_json(config) << " element " << i;
       }
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -134,7 +135,7 @@ TEST(CpuLinalg, DotAndWeightedRowsAgreeWithFloat64) {
           magnitude += std::abs(term);
         }
         // A chain of n / 8 + 3 additions and one product: at most that many roundings of 2^-24.
-        const double bound = 0x1p-24 * static_cast<double>(n / 8 + 4) * magnitude;
+        const double bound = 0x1p-24 * (static_cast<double>(n) / 8 + 4) * magnitude;
         EXPECT_LE(std::abs(got[c] - want), bound) << n << " " << k + c;
       }
     }
