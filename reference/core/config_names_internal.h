@@ -93,6 +93,13 @@ constexpr NameTable<ActivationQuant, 5> kActivations{{
     {"block", ActivationQuant::kBlock},
     {"int8", ActivationQuant::kInt8},
 }};
+/// Types of activations and caches.
+constexpr NameTable<ElementType, 4> kElementTypes{{
+    {"float32", ElementType::kFloat32},
+    {"bfloat16", ElementType::kBFloat16},
+    {"float16", ElementType::kFloat16},
+    {"float8_e4m3fn", ElementType::kFloat8E4M3FN},
+}};
 constexpr NameTable<bool, 2> kCheckpointFormats{{{"gptq", false}, {"gptq_v2", true}}};
 
 template <typename E>

@@ -219,6 +219,14 @@ TEST(Config, NamesWhatIsMissing) {
       HasSubstr("hidden_size is missing"));
 }
 
+TEST(Config, RefusesKeysOfTheLayerInEntryPointAttention) {
+  const Error error = error_of(
+      R"({"entry_point": "attention", "num_attention_heads": 4, "num_key_value_heads": 2,
+          "head_dim": 16, "hidden_size": 64})");
+  EXPECT_EQ(error.rule(), "14b");
+  EXPECT_THAT(error.what(), HasSubstr("hidden_size = 64"));
+}
+
 // Absurd sizes end in one line, without a product that overflows.
 TEST(Config, RefusesAbsurdSizes) {
   for (const char* size :
@@ -258,6 +266,13 @@ TEST(Config, SurvivesHostileText) {
       "{\"\xff\": 1}",
       "{\"a\n\": 1}",
       "{\"a\\n\\u0000\": 1}",
+      minimal_with(R"("a\nb": 1)"),
+      minimal_with("\"" + std::string(500000, 'a') + "\": 1"),
+      minimal_with("\"" + std::string(500000, 'a') + "\": 1, \"" + std::string(500000, 'a') +
+                   "\": 1"),
+      minimal_with(R"("dtype": "bfloat16\n")"),
+      minimal_with(R"("variant": "\u00e9\u0007")"),
+      minimal_with(R"("kv_cache": {"dtype": "\n\n\n"})"),
       minimal_with(R"("scale": NaN)"),
       minimal_with(R"("scale": Infinity)"),
       minimal_with(R"("scale": 1e400)"),

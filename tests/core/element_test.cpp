@@ -26,10 +26,10 @@ struct Spec {
   int mantissa_bits;
   int bias;
   std::uint64_t max_code;  // of the largest finite value
+  std::uint64_t nan_code;  // what NaN is encoded to
   bool saturates;
   bool has_infinity;
   bool has_negative_zero;
-  std::uint64_t nan_code;  // what NaN is encoded to
 
   std::uint64_t sign_code() const { return std::uint64_t{1} << (exponent_bits + mantissa_bits); }
   double value(std::uint64_t magnitude) const {
@@ -43,12 +43,12 @@ struct Spec {
 };
 
 const Spec kSpecs[] = {
-    {ElementType::kFloat16, 5, 10, 15, 0x7bff, false, true, true, 0x7e00},
-    {ElementType::kBFloat16, 8, 7, 127, 0x7f7f, false, true, true, 0x7fc0},
-    {ElementType::kFloat8E4M3FN, 4, 3, 7, 0x7e, true, false, true, 0x7f},
-    {ElementType::kFloat8E4M3FNUZ, 4, 3, 8, 0x7f, true, false, false, 0x80},
-    {ElementType::kFloat8E5M2, 5, 2, 15, 0x7b, true, true, true, 0x7e},
-    {ElementType::kFloat4E2M1FN, 2, 1, 1, 0x7, true, false, true, 0x7},
+    {ElementType::kFloat16, 5, 10, 15, 0x7bff, 0x7e00, false, true, true},
+    {ElementType::kBFloat16, 8, 7, 127, 0x7f7f, 0x7fc0, false, true, true},
+    {ElementType::kFloat8E4M3FN, 4, 3, 7, 0x7e, 0x7f, true, false, true},
+    {ElementType::kFloat8E4M3FNUZ, 4, 3, 8, 0x7f, 0x80, true, false, false},
+    {ElementType::kFloat8E5M2, 5, 2, 15, 0x7b, 0x7e, true, true, true},
+    {ElementType::kFloat4E2M1FN, 2, 1, 1, 0x7, 0x7, true, false, true},
 };
 
 class Codec : public testing::TestWithParam<Spec> {
@@ -181,7 +181,7 @@ TEST(Element, RoundsOnceFromDouble) {
 TEST(Element, RoundsToTheNearestPowerOfTwo) {
   const ElementType type = ElementType::kFloat8E8M0FNU;
   for (int exponent = -127; exponent <= 127; ++exponent) {
-    const auto code = static_cast<std::uint64_t>(exponent + 127);
+    const std::uint64_t code = static_cast<unsigned>(exponent + 127);
     const double value = std::ldexp(1.0, exponent);
     EXPECT_EQ(decode(type, code), value);
     EXPECT_EQ(encode(type, value), code);

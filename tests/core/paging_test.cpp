@@ -63,7 +63,7 @@ TEST(Paging, OwnsEachPageOnceAndMarksUnusedColumns) {
   std::multiset<double> pages;
   for (const double page : cache.page_table.values()) pages.insert(page);
   EXPECT_EQ(pages.count(7), 4U);  // sequences 0 and 1 have one page each: two columns left over
-  for (double page = 0; page < 7; ++page) EXPECT_LE(pages.count(page), 1U);
+  for (int page = 0; page < 7; ++page) EXPECT_LE(pages.count(page), 1U);
 }
 
 TEST(Paging, ShufflesBySeed) {

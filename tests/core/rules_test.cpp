@@ -237,7 +237,7 @@ const std::multimap<std::string, Breaker<AttentionConfig>>& config_breakers() {
 }
 
 Breaker<Case> broken(const AttentionConfig& config, const std::string& says,
-                     std::function<void(Case&)> change) {
+                     const std::function<void(Case&)>& change) {
   return {[config, change] {
             Case c = make_case(config);
             change(c);
