@@ -16,6 +16,8 @@ constexpr std::int64_t kChunk = 1024;
 /// Logit errors below this are small: exponentials are taken directly, and sums over keys of
 /// |v - o| by the Cauchy-Schwarz inequality.
 constexpr double kSmall = 0.25;
+/// Products of values and output weights up to which the logits' error is followed through them.
+constexpr double kMostOutputProducts = 0x1p33;
 /// Covers the rounding of our own sums where they nearly cancel, relative to the sum's terms.
 constexpr double kCancellation = 1e-14;
 
@@ -52,6 +54,7 @@ struct RowSums {
   double own_squares = 0.0;     ///< sum p (e^own - 1)^2
   double query_squares = 0.0;   ///< sum p fq^2
   double key_squares = 0.0;     ///< sum (p fk)^2
+  double key_peak = 0.0;        ///< max p fk^2
   // otherwise
   double log_denominator = 0.0;
   bool nothing() const { return max == -kInfinity || count == 0; }
@@ -96,6 +99,9 @@ class BlockBound {
   void softmax_row(Index r, Row t, Row own, const Eigen::ArrayXd& prop);
   Allowance lse_allowance(const RowSums& sums, double log_growth) const;
   void accumulate_values();
+  void accumulate_output(const RowMatrix& v, Index at);
+  double logit_deviation(const RowSums& sums) const;
+  void project_deviations();
   RowFactors row_factors(Index r) const;
   Allowance value_allowance(const RowFactors& row, Index r, Index c, double b, double large_a,
                             double& s) const;
@@ -128,6 +134,8 @@ class BlockBound {
   RowMatrix o_, magnitude_, v2_, e2_, sum_v_;
   Eigen::ArrayXd all_v_;  ///< sum |v| over the block's keys, an upper bound of sum_v_
   RowMatrix pw_dv_, fk_v_, fk_v2_;
+  RowMatrix output_spread_;             ///< [M, hidden] sum p (w.v)^2
+  Eigen::ArrayXd large_logit_squares_;  ///< [M] sum over channels of B^2, large rows
   RowMatrix linear_, squares_, coherent_, variance_, coherent_deviation_;
   bool exact_values_ = true;
   AttentionBound result_;
@@ -307,6 +315,7 @@ void BlockBound::softmax_row(Index r, Row t, Row own, const Eigen::ArrayXd& prop
       sums.own_squares = (p * own_alone.expm1().square()).sum();
       sums.query_squares = (p * fq.square()).sum();
       sums.key_squares = (p * fk).square().sum();
+      sums.key_peak = (p * fk.square()).maxCoeff();
     }
   } else {
     const Eigen::ArrayXd up = t - sums.lse + ds, down = t - sums.lse - ds;
@@ -348,6 +357,10 @@ void BlockBound::accumulate_values() {
   if (needs_e) e2_ = o_;
   if (needs_sum_v) sum_v_ = o_;
   if (propagates()) pw_dv_ = fk_v_ = fk_v2_ = o_;
+  const double products = static_cast<double>(n_ * block_.output_weight.size());
+  if (products > 0.0 && products < kMostOutputProducts) {
+    output_spread_ = RowMatrix::Zero(m_, block_.output_weight.rows());
+  }
   for (Index at = 0; at < n_; at += kChunk) {
     const Index count = std::min<Index>(kChunk, n_ - at);
     Bounded v = block_.values(block_.first_key + at, count);
@@ -391,6 +404,7 @@ void BlockBound::accumulate_values() {
       fk_v_.noalias() += key_weights * v.y;
       fk_v2_.noalias() += key_weights * squares;
     }
+    if (output_spread_.size() != 0) accumulate_output(v.y, at);
     if (v.exact()) continue;
     if (exact_values_) {
       exact_values_ = false;
@@ -405,6 +419,63 @@ void BlockBound::accumulate_values() {
     coherent_deviation_.noalias() += p * v.s.cwiseProduct(v.y.cwiseSign());
     if (propagates()) pw_dv_.noalias() += pw_.middleCols(at, count) * v.d;
   }
+}
+
+/// Sums p (w.v)^2 for each head and row w of its output weight.
+void BlockBound::accumulate_output(const RowMatrix& v, Index at) {
+  const Index dv = block_.value_dim;
+  using Strided = Eigen::Map<RowMatrix, 0, Eigen::OuterStride<>>;
+  for (Index h = 0; h < group_; ++h) {
+    const RowMatrix wv = v * block_.output_weight.middleCols(h * dv, dv).transpose();
+    const Strided p(&p_(h, at), m_ / group_, v.rows(), Eigen::OuterStride<>(group_ * n_));
+    Strided(&output_spread_(h, 0), m_ / group_, wv.cols(), Eigen::OuterStride<>(group_ * wv.cols()))
+        .noalias() += p * wv.cwiseAbs2();
+  }
+}
+
+/// Standard deviation of a sum of p_j delta_j a_j over keys, for any a, over sqrt(sum p a^2): by
+/// the Cauchy-Schwarz inequality, with the key errors' p fk^2 at their largest.
+double BlockBound::logit_deviation(const RowSums& sums) const {
+  const double rigorous = std::sqrt(sums.weight_squares) / sums.denominator;
+  if (!propagates()) return rigorous / kStandardDeviations;
+  const double first_order =
+      (std::sqrt(sums.own_squares) + std::sqrt(sums.query_squares + sums.key_peak)) *
+      std::exp(2.0 * sums.max_ds);
+  return std::min(rigorous, first_order) / kStandardDeviations;
+}
+
+/// The variance that the group brings to each output. All channels of a head share the logits'
+/// error, and all heads of the group the errors of keys and values: deviations of heads add up
+/// linearly.
+void BlockBound::project_deviations() {
+  const RowMatrix& weight = block_.output_weight;
+  if (weight.size() == 0) return;
+  const Index dv = block_.value_dim, rows = m_ / group_;
+  result_.output_variance = RowMatrix::Zero(rows, weight.rows());
+  for (Index h = 0; h < group_; ++h) {
+    const auto w = weight.middleCols(h * dv, dv);
+    const Eigen::ArrayXd length2 = w.rowwise().squaredNorm().array();
+    for (Index i = 0; i < rows; ++i) {
+      const Index r = i * group_ + h;
+      const RowSums& sums = sums_[static_cast<std::size_t>(r)];
+      if (sums.count == 0) continue;
+      const Eigen::ArrayXd own =
+          (w.cwiseAbs2() * result_.out.s.row(r).cwiseAbs2().transpose()).array();
+      Eigen::ArrayXd shared;
+      if (sums.large()) {  // a row that flips: any direction, two points
+        shared = length2 * (large_logit_squares_[r] / square(1.5));
+      } else if (output_spread_.size() != 0) {
+        const Eigen::ArrayXd x2 = (w * o_.row(r).transpose()).array().square();
+        const auto sum = output_spread_.row(r).transpose().array();
+        shared = square(logit_deviation(sums)) *
+                 ((sum - x2 * (1.0 + sums.p_sink)).max(0.0) + kCancellation * (sum + x2));
+      } else {
+        shared = length2 * (square(logit_deviation(sums)) * v2_.row(r).sum());
+      }
+      result_.output_variance.row(i).array() += (own + shared).sqrt().transpose();
+    }
+  }
+  result_.output_variance = result_.output_variance.cwiseAbs2();
 }
 
 /// B where every logit error is small.
@@ -469,8 +540,7 @@ Allowance BlockBound::value_allowance(const RowFactors& row, Index r, Index c, d
   }
   allowance.rounding = rounding(arithmetic_.out, o, allowance.total());
   if (!options_.deviations) return allowance;
-  const double deviation = b / (sums.large() ? 1.5 : kStandardDeviations);
-  s = std::sqrt(square(deviation) + square(rest / 2.0) + values.variance +
+  s = std::sqrt(square(rest / 2.0) + values.variance +
                 square(rounding_deviation(arithmetic_.out, o)) +
                 square(u_p_) * (e * e + o * o) / 3.0);
   return allowance;
@@ -502,6 +572,7 @@ void BlockBound::finish_large_row(Index r) {
     }
   }
   b = b.min(hull);
+  large_logit_squares_[r] = b.square().sum();
   const Eigen::ArrayXd a =
       (grown + magnitude_.row(r).transpose().array() * std::exp(-sums.log_denominator))
           .min(largest);
@@ -552,7 +623,9 @@ AttentionBound BlockBound::run() {
   if (propagates()) pw_ = key_weights_ = RowMatrix::Zero(m_, n_);
   for (Index r = 0; r < m_; ++r) prepare_row(r);
   accumulate_values();
+  large_logit_squares_ = Eigen::ArrayXd::Zero(m_);
   for (Index r = 0; r < m_; ++r) finish_row(r);
+  project_deviations();
   return std::move(result_);
 }
 

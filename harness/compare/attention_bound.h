@@ -28,11 +28,18 @@ struct AttentionBlock {
   std::vector<double> sinks;   ///< [group], or empty
   double scale = 1.0;
   std::optional<double> softcap;
+  /// [hidden, group * Dv]: the columns of the output projection that read these heads; empty where
+  /// the errors go no further.
+  RowMatrix output_weight;
 };
 
 struct AttentionBound {
   Bounded lse;  ///< [rows * group, 1]
-  Bounded out;  ///< [rows * group, Dv]
+  /// [rows * group, Dv]; s is that of each channel's own error, without the logits' error, which
+  /// the channels of a head share.
+  Bounded out;
+  /// [rows, hidden]: variance of what the group's heads bring to the output projection.
+  RowMatrix output_variance;
 };
 
 AttentionBound attend(const AttentionBlock& block, const BoundOptions& options);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <mutex>
 #include <numeric>
 #include <thread>
 
@@ -191,20 +192,31 @@ Bounded CacheRows::load(std::int64_t b, std::int64_t head, std::int64_t first,
 }
 
 AttentionStages attend_rows(const AttentionInputs& inputs, std::span<const std::int64_t> which,
-                            const BoundOptions& options, int threads) {
+                            const BoundOptions& options, int threads,
+                            const RowMatrix& output_weight) {
   const AttentionConfig& config = inputs.c.config;
   const Index n = std::ssize(which), heads = config.num_attention_heads;
-  AttentionStages out{Bounded::zeros(n, heads), Bounded::zeros(n, config.attn_width())};
+  const Index group_width = config.group_size() * config.head_dim_v;
+  AttentionStages out{Bounded::zeros(n, heads), Bounded::zeros(n, config.attn_width()), {}};
+  if (output_weight.size() != 0) out.output_variance = RowMatrix::Zero(n, output_weight.rows());
   if (options.parts) {
     out.lse.parts.resize(static_cast<std::size_t>(out.lse.y.size()));
     out.out.parts.resize(static_cast<std::size_t>(out.out.y.size()));
   }
   const std::vector<Task> tasks = make_tasks(inputs, which);
+  std::mutex mutex;  // the variances of all heads of a row add up
   parallel_for(std::ssize(tasks), threads, [&](std::int64_t i) {
     const Task& task = tasks[static_cast<std::size_t>(i)];
-    AttentionBound bound = attend(make_block(inputs, which, task), options);
+    AttentionBlock block = make_block(inputs, which, task);
+    if (output_weight.size() != 0) {
+      block.output_weight = output_weight.middleCols(task.head * group_width, group_width);
+    }
+    AttentionBound bound = attend(block, options);
     scatter(std::move(bound.lse), task, config.group_size(), heads, out.lse);
     scatter(std::move(bound.out), task, config.group_size(), heads, out.out);
+    if (output_weight.size() == 0) return;
+    const std::lock_guard lock(mutex);
+    out.output_variance.middleRows(task.first, task.end - task.first) += bound.output_variance;
   });
   return out;
 }

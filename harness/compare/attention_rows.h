@@ -49,11 +49,15 @@ struct AttentionInputs {
 struct AttentionStages {
   Bounded lse;  ///< [rows, Hq]
   Bounded out;  ///< [rows, Hq * Dv]
+  /// [rows, hidden]: variance of the output projection of `out`; empty unless its weight was given.
+  RowMatrix output_variance;
 };
 
-/// Attention of inputs.rows[i] for i in `which`, on up to `threads` threads.
+/// Attention of inputs.rows[i] for i in `which`, on up to `threads` threads. `output_weight`
+/// [hidden, Hq * Dv] where errors go on through the output projection, else empty.
 AttentionStages attend_rows(const AttentionInputs& inputs, std::span<const std::int64_t> which,
-                            const BoundOptions& options, int threads);
+                            const BoundOptions& options, int threads,
+                            const RowMatrix& output_weight = {});
 
 /// Some rows of a stage.
 Bounded rows_of(const Bounded& x, std::span<const std::int64_t> which);

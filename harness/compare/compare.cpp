@@ -383,10 +383,13 @@ AttentionInputs Comparison::attention_inputs() {
 void Comparison::judge_attention(const AttentionInputs& inputs) {
   const bool tap = is_tap(Stage::kAttnOut);
   const bool projects = config_.entry_point == EntryPoint::kForward && offered(Stage::kOut);
+  Projection projection;
+  if (projects) projection = make_projection(c_, reference::Projection::kO, arithmetic_);
   AttentionStages stages;
   if (offers({Stage::kLse, Stage::kAttnOut}) || (projects && !tap)) {
     const std::vector<std::int64_t> which = iota(std::ssize(rows_));
-    stages = attend_rows(inputs, which, {arithmetic_, false, projects && !tap}, options_.threads);
+    stages = attend_rows(inputs, which, {arithmetic_, false, projects && !tap}, options_.threads,
+                         projects && !tap ? projection.weight : RowMatrix());
     const auto parts = [&](Bounded AttentionStages::*stage) {
       return [&, stage](Index row) {
         const std::int64_t one[] = {row};
@@ -400,9 +403,10 @@ void Comparison::judge_attention(const AttentionInputs& inputs) {
   }
   if (!projects) return;
   const Bounded attended = tap ? decode_tap(got_[Stage::kAttnOut], rows_) : std::move(stages.out);
-  const Projection projection = make_projection(c_, reference::Projection::kO, arithmetic_);
+  const Bounded variance{std::move(stages.output_variance), {}, {}, {}};
   step(Stage::kOut, rows_, [&](std::span<const std::int64_t> which, const BoundOptions& options) {
-    return project(rows_of(attended, which), projection, arithmetic_.out, options);
+    return project(rows_of(attended, which), projection, arithmetic_.out, options,
+                   rows_of(variance, which).y);
   });
 }
 

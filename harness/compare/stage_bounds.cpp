@@ -18,13 +18,19 @@ RowMatrix with_sign(const RowMatrix& magnitude, const RowMatrix& sign_of) {
 struct ProjectionPropagation {
   RowMatrix linear, squares, coherent, variance, coherent_deviation;
 
-  ProjectionPropagation(const Bounded& x, const RowMatrix& w) {
+  ProjectionPropagation(const Bounded& x, const RowMatrix& w, const RowMatrix& given_variance) {
     const RowMatrix w2 = w.cwiseAbs2();
     linear = x.d * w.cwiseAbs().transpose();
+    coherent_deviation = with_sign(x.s, x.y) * w.transpose();
+    if (given_variance.size() != 0) {  // dependent errors: allowances do not add in quadrature
+      squares = linear.cwiseAbs2();
+      coherent = linear;
+      variance = given_variance;
+      return;
+    }
     squares = x.d.cwiseAbs2() * w2.transpose();
     coherent = with_sign(x.d, x.y) * w.transpose();
     variance = x.s.cwiseAbs2() * w2.transpose();
-    coherent_deviation = with_sign(x.s, x.y) * w.transpose();
   }
   Propagated at(Eigen::Index r, Eigen::Index c) const {
     return propagate(
@@ -115,7 +121,7 @@ Bounded Bounded::zeros(Eigen::Index rows, Eigen::Index columns) {
 }
 
 Bounded project(const Bounded& x, const Projection& p, ElementType result,
-                const BoundOptions& options) {
+                const BoundOptions& options, const RowMatrix& variance_in) {
   const Arithmetic& arithmetic = options.arithmetic;
   const Eigen::Index rows = x.y.rows(), columns = p.weight.rows();
   const std::int64_t n = p.weight.cols();
@@ -133,7 +139,7 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
   }
   if (p.clipped.size() != 0) clipped = x.y * p.clipped.transpose();
   std::optional<ProjectionPropagation> propagation;
-  if (!x.exact()) propagation.emplace(x, p.weight);
+  if (!x.exact()) propagation.emplace(x, p.weight, variance_in);
 
   Bounded out = make_result(rows, columns, options);
   for (Eigen::Index r = 0; r < rows; ++r) {

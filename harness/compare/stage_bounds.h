@@ -49,9 +49,10 @@ struct Projection {
   double clip_error = 0.0;
 };
 
-/// y = clip(x W^T + b). x [rows, in] -> [rows, out], rounded to `result`.
+/// y = clip(x W^T + b). x [rows, in] -> [rows, out], rounded to `result`. The errors of x are taken
+/// for independent, unless their variance in y is given, [rows, out].
 Bounded project(const Bounded& x, const Projection& projection, ElementType result,
-                const BoundOptions& options);
+                const BoundOptions& options, const RowMatrix& variance = {});
 
 /// Root-mean-square norm of each head: y = x g / sqrt(mean x^2 + eps). x [rows, heads * D], gamma
 /// [D].
