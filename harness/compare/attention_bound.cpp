@@ -612,7 +612,7 @@ void BlockBound::put(Bounded& out, Index r, Index c, double y, const Allowance& 
 }
 
 AttentionBound BlockBound::run() {
-  result_ = {Bounded::zeros(m_, 1), Bounded::zeros(m_, block_.value_dim)};
+  result_ = {Bounded::zeros(m_, 1), Bounded::zeros(m_, block_.value_dim), {}};
   if (options_.parts) {
     result_.lse.parts.resize(static_cast<std::size_t>(m_));
     result_.out.parts.resize(static_cast<std::size_t>(m_ * block_.value_dim));
