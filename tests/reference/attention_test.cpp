@@ -16,7 +16,6 @@
 namespace attn::reference {
 namespace {
 
-using test::indices;
 using test::kReordered;
 using test::make_case;
 using test::make_mask;
