@@ -117,7 +117,7 @@ std::string IsolatedProcess::cause_of_death() {
   pid_ = -1;
   if (!WIFSIGNALED(status)) return status == 0 ? "" : "failed";
   const int number = WTERMSIG(status);
-  if (number == SIGXCPU || number == SIGALRM) return "ran for too long";
+  if (number == SIGXCPU || number == SIGALRM) return kRanTooLong;
   return "crashed with signal " + std::to_string(number) + " (" + strsignal(number) + ")";
 }
 

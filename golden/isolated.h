@@ -17,6 +17,8 @@ struct IsolationLimits {
   std::uint64_t memory_bytes = 0;  ///< on top of what the process has when it starts
 };
 
+inline constexpr char kRanTooLong[] = "ran for too long";
+
 /// A child process that runs `work` under limits, its output read here as it comes. For code that
 /// cannot be trusted with its input: whatever happens inside, the caller only sees the stream end.
 class IsolatedProcess {
@@ -29,8 +31,8 @@ class IsolatedProcess {
 
   /// Fills `data`; false when the stream ends before.
   bool receive(void* data, std::size_t bytes);
-  /// Why the stream ended: "crashed with signal 11 (Segmentation fault)", "ran for too long", or ""
-  /// after a normal end. Ends the process.
+  /// Why the stream ended: "crashed with signal 11 (Segmentation fault)", kRanTooLong, or "" after
+  /// a normal end. Ends the process.
   std::string cause_of_death();
 
  private:

@@ -43,7 +43,7 @@ TEST(IsolatedProcess, AnEndlessLoopIsEnded) {
   });
   char got = 0;
   EXPECT_FALSE(process.receive(&got, 1));
-  EXPECT_EQ(process.cause_of_death(), "ran for too long");
+  EXPECT_EQ(process.cause_of_death(), kRanTooLong);
 }
 
 TEST(IsolatedProcess, MemoryIsLimited) {
