@@ -93,10 +93,10 @@ class BlockBound {
   void add_score_propagation(const Bounded& k, Index at);
   void prepare_row(Index r);
   void own_score_errors(Index r, const RowSums& sums, Row t, Row own);
-  Eigen::ArrayXd propagated_score_errors(Index r, Row raw);
+  Eigen::ArrayXd propagated_score_errors(Index r) const;
   void apply_cap(Row t, Row own, Eigen::ArrayXd& prop, Index r);
   void apply_mask(Index r, Row t, Row own);
-  void softmax_row(Index r, Row t, Row own, const Eigen::ArrayXd& prop);
+  void softmax_row(Index r, const Row& t, Row own, const Eigen::ArrayXd& prop);
   Allowance lse_allowance(const RowSums& sums, double log_growth) const;
   void accumulate_values();
   void accumulate_output(const RowMatrix& v, Index at);
@@ -212,10 +212,10 @@ void BlockBound::own_score_errors(Index r, const RowSums& sums, Row t, Row own) 
 }
 
 /// prop_j, before the cap. Empty with taps.
-Eigen::ArrayXd BlockBound::propagated_score_errors(Index r, Row raw) {
+Eigen::ArrayXd BlockBound::propagated_score_errors(Index r) const {
   if (!propagates()) return {};
   const RowSums& sums = sums_[static_cast<std::size_t>(r)];
-  const Index n = raw.size();
+  const Index n = sums.count;
   const auto fq = prop_.query.row(r).segment(sums.begin, n).array().transpose();
   const auto fk = prop_.key.row(r).segment(sums.begin, n).array().transpose();
   const auto linear = prop_.linear.row(r).segment(sums.begin, n).array().transpose();
@@ -269,7 +269,7 @@ void BlockBound::prepare_row(Index r) {
   p_.row(r).setZero();
   if (sums.count == 0) return;
   const Row t(&t_(r, sums.begin), sums.count), own(&ds_(r, sums.begin), sums.count);
-  Eigen::ArrayXd prop = propagated_score_errors(r, t);
+  Eigen::ArrayXd prop = propagated_score_errors(r);
   own_score_errors(r, sums, t, own);
   apply_cap(t, own, prop, r);
   apply_mask(r, t, own);
@@ -277,7 +277,7 @@ void BlockBound::prepare_row(Index r) {
 }
 
 /// Probabilities, the last part of the logits' errors, and the sums over keys that need no values.
-void BlockBound::softmax_row(Index r, Row t, Row own, const Eigen::ArrayXd& prop) {
+void BlockBound::softmax_row(Index r, const Row& t, Row own, const Eigen::ArrayXd& prop) {
   RowSums& sums = sums_[static_cast<std::size_t>(r)];
   if (t.maxCoeff() == -kInfinity) {  // a tensor mask hid every key
     sums.count = 0;

@@ -7,7 +7,10 @@
 namespace attn::harness {
 namespace {
 
-double ceil_div(std::int64_t n, std::int64_t d) { return static_cast<double>((n + d - 1) / d); }
+double ceil_div(std::int64_t n, std::int64_t d) {
+  const std::int64_t quotient = (n + d - 1) / d;
+  return static_cast<double>(quotient);
+}
 
 }  // namespace
 
