@@ -44,6 +44,7 @@ std::size_t run_in_order(std::size_t count, int jobs,
     ready.notify_one();
   };
   std::vector<std::jthread> threads;
+  threads.reserve(static_cast<std::size_t>(jobs));
   for (int i = 0; i < jobs; ++i) threads.emplace_back(worker);
 
   std::size_t emitted = 0;

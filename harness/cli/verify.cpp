@@ -19,7 +19,6 @@ namespace {
 using harness::Backend;
 using harness::ReportRow;
 using harness::Status;
-using harness::Verdict;
 
 /// Limit of |expected - exact| as a fraction of the stage's largest magnitude.
 constexpr double kExpectedTolerance = 1e-9;
@@ -60,6 +59,7 @@ std::vector<NamedBackend> make_backends(std::vector<std::string> specs) {
     }
   }
   std::vector<NamedBackend> backends;
+  backends.reserve(specs.size());
   for (const std::string& spec : specs) backends.push_back({spec, harness::make_backend(spec)});
   return backends;
 }
@@ -162,9 +162,11 @@ harness::ConsoleTable::Options table_options(const Reporter& reporter,
                                              const std::vector<std::string>& files,
                                              const std::vector<NamedBackend>& backends) {
   std::vector<std::string> stems;
+  stems.reserve(files.size());
   for (const std::string& file : files)
     stems.push_back(std::filesystem::path(file).stem().string());
   std::vector<std::string> specs;
+  specs.reserve(backends.size());
   for (const NamedBackend& backend : backends) specs.push_back(backend.spec);
   harness::ConsoleTable::Options options = reporter.table_options();
   options.name_width = longest(12, 44, stems);
