@@ -36,11 +36,18 @@ std::string describe(const Tensor& tensor) {
   return std::string(element_name(tensor.type())) + " " + to_string(tensor.shape());
 }
 
+nlohmann::json parse_config_text(const GoldenFile& file) {
+  nlohmann::json config = nlohmann::json::parse(file.config_json, nullptr, false);
+  if (config.is_discarded()) {
+    throw Error(ErrorKind::kInput, file.path + ": config is not JSON", "config");
+  }
+  return config.flatten();
+}
+
 /// Differences of the configs, one "path: a -> b" each.
 std::vector<std::string> config_differences(const GoldenFile& a, const GoldenFile& b) {
-  using nlohmann::json;
-  const json first = json::parse(a.config_json).flatten();
-  const json second = json::parse(b.config_json).flatten();
+  const nlohmann::json first = parse_config_text(a);
+  const nlohmann::json second = parse_config_text(b);
   std::set<std::string> keys;
   for (const auto& item : first.items()) keys.insert(item.key());
   for (const auto& item : second.items()) keys.insert(item.key());
@@ -48,7 +55,9 @@ std::vector<std::string> config_differences(const GoldenFile& a, const GoldenFil
   for (const std::string& key : keys) {
     const std::string left = first.contains(key) ? first[key].dump() : "absent";
     const std::string right = second.contains(key) ? second[key].dump() : "absent";
-    if (left != right) differences.push_back(key.substr(1) + ": " + left + " -> " + right);
+    if (left == right) continue;
+    std::string line = key.substr(1);
+    differences.push_back(line.append(": ").append(left).append(" -> ").append(right));
   }
   return differences;
 }

@@ -32,7 +32,7 @@ struct Cpu {
 Cpu read_cpu() {
   Cpu cpu;
   std::ifstream file("/proc/cpuinfo");
-  std::set<std::string> cores;
+  std::set<std::pair<std::string, std::string>> cores;
   std::string package;
   for (std::string line; std::getline(file, line);) {
     const std::size_t colon = line.find(':');
@@ -40,7 +40,7 @@ Cpu read_cpu() {
     const std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
     const std::string value = colon + 2 <= line.size() ? line.substr(colon + 2) : "";
     if (key == "physical id") package = value;
-    if (key == "core id") cores.insert(package + ":" + value);
+    if (key == "core id") cores.emplace(package, value);
     if (key != "flags" || !cpu.features.empty()) continue;
     std::istringstream words(value);
     for (std::string word; words >> word;) {
