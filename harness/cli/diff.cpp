@@ -132,10 +132,9 @@ int diff(const DiffOptions& options, const Session& session) {
   for (const std::string& path : dataset_order(a, b)) {
     add(path, [&](ReportRow& row) { diff_datasets(path, a, b, row); });
   }
-  const int code = reporter.finish();
   const harness::Tally tally = reporter.report().tally();
   out << "\n" << tally.passed << " identical, " << tally.failed << " different" << std::endl;
-  return code;
+  return reporter.finish();
 }
 
 }  // namespace attn::cli

@@ -96,9 +96,8 @@ int explain(const ExplainOptions& options, const Session& session) {
                 "--stage");
   }
   reporter.report().rows.push_back(std::move(row));
-  const int code = reporter.finish();
   out << to_string(reporter.report().tally()) << std::endl;
-  return code;
+  return reporter.finish();
 }
 
 }  // namespace attn::cli

@@ -163,13 +163,12 @@ int for_each_file(Reporter& reporter, const Session& session, const std::vector<
     progress.update(static_cast<std::int64_t>(i + 1), 0);
   }
   progress.clear();
-  const int code = reporter.finish();
   if (interrupted()) {
     session.streams.err << "interrupted: " << reporter.report().rows.size() << " of "
                         << files.size() << " files finished, no file is half written\n";
   }
   out << "\n" << to_string(reporter.report().tally()) << std::endl;
-  return code;
+  return reporter.finish();
 }
 
 }  // namespace

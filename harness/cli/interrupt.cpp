@@ -1,13 +1,22 @@
 #include "harness/cli/interrupt.h"
 
+#include <unistd.h>
+
 #include <csignal>
+#include <string_view>
 
 namespace attn::cli {
 namespace {
 
 volatile std::sig_atomic_t g_interrupted = 0;
 
-void remember(int) { g_interrupted = 1; }
+void remember(int) {
+  g_interrupted = 1;
+  constexpr std::string_view kMessage =
+      "\ninterrupted: the running cases are finished first; Ctrl-C again ends at once\n";
+  // Nothing can be done where stderr is closed.
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
+}
 
 void set_handler(void (*handler)(int), int flags) {
   struct sigaction action = {};

@@ -142,10 +142,9 @@ class Run {
         print_differences(reporter_.text(), options_, first, second);
       }
     }
-    const int code = reporter_.finish();
     harness::ConsoleTable(reporter_.text(), reporter_.table_options()).finish(reporter_.report());
     if (interrupted()) session_.streams.err << "interrupted\n";
-    return code;
+    return reporter_.finish();
   }
 
  private:

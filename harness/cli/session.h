@@ -43,7 +43,8 @@ class Reporter {
   harness::Report& report() { return report_; }
   double seconds() const;
 
-  /// Settles exit code and time, writes --json and --junit. Returns the exit code.
+  /// Settles exit code and time, writes --json and --junit. Returns the exit code. Called last, so
+  /// that what was found is on the screen even when a report cannot be written.
   int finish();
 
  private:

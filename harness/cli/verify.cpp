@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <thread>
@@ -28,6 +29,12 @@ struct NamedBackend {
   std::unique_ptr<Backend> backend;
 };
 
+/// A file to check and what its rows are called.
+struct NamedFile {
+  std::string path;
+  std::string name;
+};
+
 struct FileResult {
   std::vector<ReportRow> rows;
   bool unsealed = false;
@@ -35,11 +42,13 @@ struct FileResult {
   double expected_ratio = 0.0;  ///< worst error / limit of the file's expected values
 };
 
-std::vector<std::string> expand_folders(const std::vector<std::string>& names) {
-  std::vector<std::string> files;
+/// Folders stand for their *.h5. A file is called by its stem, or by its path where two share a
+/// stem.
+std::vector<NamedFile> expand_folders(const std::vector<std::string>& names) {
+  std::vector<std::string> paths;
   for (const std::string& name : names) {
     if (!std::filesystem::is_directory(name)) {
-      files.push_back(name);
+      paths.push_back(name);
       continue;
     }
     std::vector<std::string> inside;
@@ -47,7 +56,17 @@ std::vector<std::string> expand_folders(const std::vector<std::string>& names) {
       if (entry.path().extension() == ".h5") inside.push_back(entry.path().string());
     }
     std::sort(inside.begin(), inside.end());
-    files.insert(files.end(), inside.begin(), inside.end());
+    paths.insert(paths.end(), inside.begin(), inside.end());
+  }
+  std::map<std::string, int> uses;
+  const auto stem = [](const std::string& path) {
+    return std::filesystem::path(path).stem().string();
+  };
+  for (const std::string& path : paths) ++uses[stem(path)];
+  std::vector<NamedFile> files;
+  files.reserve(paths.size());
+  for (const std::string& path : paths) {
+    files.push_back({path, uses[stem(path)] == 1 ? stem(path) : path});
   }
   return files;
 }
@@ -75,14 +94,14 @@ class Verifier {
 
   const std::vector<NamedBackend>& backends() const { return backends_; }
 
-  FileResult judge_file(const std::string& path) const {
+  FileResult judge_file(const NamedFile& file) const {
     FileResult result;
-    ReportRow whole = row_of(path, "");
+    ReportRow whole = row_of(file, "");
     LoadedCase loaded;
     Trace exact;
     std::string unsupported;
     guarded(whole, [&] {
-      loaded = load_golden_case(path, options_.page_seed);
+      loaded = load_golden_case(file.path, options_.page_seed);
       unsupported = reference::unsupported_reason(loaded.c.config);
       if (unsupported.empty()) exact = reference::evaluate(loaded.c, reference::Mode::kExact);
     });
@@ -92,20 +111,20 @@ class Verifier {
     }
     if (unsupported.empty()) unsupported = whole.verdict.detail;  // found while evaluating
     result.unsealed = loaded.seal == golden::Seal::kUnsealed;
-    if (unsupported.empty()) check_expected(loaded, exact, result);
+    if (unsupported.empty()) check_expected(file, loaded, exact, result);
     for (const NamedBackend& backend : backends_) {
-      result.rows.push_back(judge_backend(loaded, exact, unsupported, backend));
+      result.rows.push_back(judge_backend(file, loaded, exact, unsupported, backend));
     }
     return result;
   }
 
  private:
-  ReportRow row_of(const std::string& path, const std::string& backend) const {
+  ReportRow row_of(const NamedFile& file, const std::string& backend) const {
     ReportRow row;
-    row.name = std::filesystem::path(path).stem().string();
-    row.file = path;
+    row.name = file.name;
+    row.file = file.path;
     row.backend = backend;
-    row.repro = "attn-compare verify " + shell_quote(path);
+    row.repro = "attn-compare verify " + shell_quote(file.path);
     if (!backend.empty() && backend != "expected")
       row.repro += " --backend " + shell_quote(backend);
     row.repro += " --page-seed " + std::to_string(options_.page_seed);
@@ -117,8 +136,9 @@ class Verifier {
 
   /// The file's own expected values get a row only when they are wrong: they are no backend, but a
   /// file that disagrees with the exact reference cannot be trusted to judge one.
-  void check_expected(const LoadedCase& loaded, const Trace& exact, FileResult& result) const {
-    ReportRow row = row_of(loaded.file, "expected");
+  void check_expected(const NamedFile& file, const LoadedCase& loaded, const Trace& exact,
+                      FileResult& result) const {
+    ReportRow row = row_of(file, "expected");
     guarded(row, [&] {
       row.verdict =
           harness::compare_expected(loaded.c, *loaded.expected, exact, kExpectedTolerance);
@@ -130,9 +150,9 @@ class Verifier {
     }
   }
 
-  ReportRow judge_backend(const LoadedCase& loaded, const Trace& exact,
+  ReportRow judge_backend(const NamedFile& file, const LoadedCase& loaded, const Trace& exact,
                           const std::string& unsupported, const NamedBackend& backend) const {
-    ReportRow row = row_of(loaded.file, backend.spec);
+    ReportRow row = row_of(file, backend.spec);
     guarded(row, [&] {
       if (!unsupported.empty()) {
         row.verdict.status = Status::kUnsupported;
@@ -159,17 +179,16 @@ std::size_t longest(std::size_t least, std::size_t most, const std::vector<std::
 }
 
 harness::ConsoleTable::Options table_options(const Reporter& reporter,
-                                             const std::vector<std::string>& files,
+                                             const std::vector<NamedFile>& files,
                                              const std::vector<NamedBackend>& backends) {
-  std::vector<std::string> stems;
-  stems.reserve(files.size());
-  for (const std::string& file : files)
-    stems.push_back(std::filesystem::path(file).stem().string());
+  std::vector<std::string> names;
+  names.reserve(files.size());
+  for (const NamedFile& file : files) names.push_back(file.name);
   std::vector<std::string> specs;
   specs.reserve(backends.size());
   for (const NamedBackend& backend : backends) specs.push_back(backend.spec);
   harness::ConsoleTable::Options options = reporter.table_options();
-  options.name_width = longest(12, 44, stems);
+  options.name_width = longest(12, 44, names);
   // What the other columns leave: verdict, stage and error/bound take 39 with their gaps.
   options.backend_width = longest(8, harness::kLineWidth - 39 - options.name_width, specs);
   return options;
@@ -215,7 +234,7 @@ struct ExpectedSummary {
 int verify(const VerifyOptions& options, const Session& session) {
   Reporter reporter(session, options.report, "verify");
   reporter.report().allow_unsupported = options.allow_unsupported;
-  const std::vector<std::string> files = expand_folders(options.files);
+  const std::vector<NamedFile> files = expand_folders(options.files);
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int wanted_jobs = options.jobs > 0 ? options.jobs : cores;
   const int jobs = std::clamp(wanted_jobs, 1, std::max(1, static_cast<int>(files.size())));
@@ -247,7 +266,6 @@ int verify(const VerifyOptions& options, const Session& session) {
   progress.clear();
 
   expected.print(reporter.text());
-  const int code = reporter.finish();
   table.finish(reporter.report());
   if (interrupted()) {
     session.streams.err << "interrupted: " << finished << " of " << files.size()
@@ -258,7 +276,7 @@ int verify(const VerifyOptions& options, const Session& session) {
   session.streams.err << plural(finished, "file") << " in "
                       << harness::format_seconds(reporter.seconds()) << " on " << jobs
                       << (jobs == 1 ? " thread" : " threads") << std::endl;
-  return code;
+  return reporter.finish();
 }
 
 }  // namespace attn::cli

@@ -184,6 +184,15 @@ TEST(Verify, AnotherPageOrderPassesToo) {
   EXPECT_THAT(outcome.out, HasSubstr("page seed 987654321"));
 }
 
+TEST(Verify, FilesOfOneStemAreToldApartByTheirPaths) {
+  const ScratchFolder scratch;
+  std::filesystem::copy_file(golden("qk-norm"), scratch / "qk-norm.h5");
+  const Outcome outcome = attn_compare(
+      {"verify", golden("qk-norm"), scratch / "qk-norm.h5", "--backend", "cpu", "--json", "-"});
+  const auto report = nlohmann::json::parse(outcome.out);
+  EXPECT_NE(report["rows"][0]["name"], report["rows"][1]["name"]);
+}
+
 TEST(Verify, AFolderWithoutFilesRunsNothing) {
   const ScratchFolder scratch;
   const Outcome outcome = attn_compare({"verify", scratch.path()});
