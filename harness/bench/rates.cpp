@@ -9,6 +9,7 @@
 #include <string>
 
 #include "harness/backends/backend.h"
+#include "harness/cli/heap.h"
 #include "harness/compare/compare.h"
 #include "harness/generate/case_spec.h"
 #include "reference/reference.h"
@@ -60,9 +61,8 @@ CaseSpec attention_spec(std::int64_t queries, std::int64_t keys, int heads, int 
       std::to_string(queries) + ", " + std::to_string(keys) + "]]}");
 }
 
-void kv1024(benchmark::State& state) {
+void judge_cases(benchmark::State& state, const CaseSpec& spec) {
   const auto backend = one_thread_cpu();
-  const CaseSpec spec = attention_spec(64, 1024, 4, 2, 64, "float32");
   std::uint64_t seed = 1'000'000 * static_cast<std::uint64_t>(state.thread_index() + 1);
   for (auto _ : state) {
     const Case c = attn::harness::make_case(spec, ++seed);
@@ -73,7 +73,21 @@ void kv1024(benchmark::State& state) {
   state.counters["cases"] =
       benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
+
+void kv1024(benchmark::State& state) {
+  judge_cases(state, attention_spec(64, 1024, 4, 2, 64, "float32"));
+}
 BENCHMARK(kv1024)->Threads(2)->UseRealTime();
+
+// The same with the whole layer around it.
+void kv1024_layer(benchmark::State& state) {
+  judge_cases(state, attn::harness::parse_case_spec(
+                         R"({"config": {"variant": "attention_with_rope", "entry_point": "forward",
+          "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+          "dtype": "float32", "rope": {"interleaved": false}, "mask": {"variant": "causal"},
+          "kv_cache": {"page_size": 16}}, "rows": [[960, 64]]})"));
+}
+BENCHMARK(kv1024_layer)->Threads(2)->UseRealTime();
 
 // 131,072 keys, one query row, 8 query and 2 kv heads, rows chosen as `--rows auto` does.
 void decode_131072(benchmark::State& state) {
@@ -126,6 +140,7 @@ BENCHMARK(projection_eigen)->Unit(benchmark::kMillisecond);
 }  // namespace
 
 int main(int argc, char** argv) {
+  attn::cli::keep_freed_memory();
   benchmark::AddCustomContext("attn_build_type", ATTN_BUILD_TYPE);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
