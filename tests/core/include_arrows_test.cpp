@@ -25,7 +25,8 @@ struct Zone {
   Prefixes libraries;  // likewise for includes in angle brackets; the standard library always may
 };
 
-const Prefixes kSystem{"dlfcn.h", "fcntl.h", "poll.h", "signal.h", "spawn.h", "sys/", "unistd.h"};
+const Prefixes kSystem{"dlfcn.h",  "fcntl.h", "malloc.h", "poll.h",
+                       "signal.h", "spawn.h", "sys/",     "unistd.h"};
 
 Prefixes with_system(Prefixes libraries) {
   libraries.insert(libraries.end(), kSystem.begin(), kSystem.end());
