@@ -69,7 +69,16 @@ Trace forward(const Case& c, Mode mode) {
 
 Trace materialize_kv_from_hidden(const Case& c, Mode mode) {
   require_entry_point(c, EntryPoint::kMaterializeKvFromHidden);
-  return materialize(c, mode);
+  switch (c.config.variant) {
+    case Variant::kNoOpaque:
+      return no_opaque(c, mode);
+    case Variant::kTensorParallel:
+      return tensor_parallel(c, mode);
+    case Variant::kDataParallel:
+      return data_parallel(c, mode);
+    default:
+      return materialize(c, mode);
+  }
 }
 
 Trace attention(const Case& c, Mode mode) {

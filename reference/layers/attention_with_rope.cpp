@@ -55,7 +55,7 @@ Trace materialize(const Case& c, Mode mode) {
   return trace;
 }
 
-Trace attention_with_rope(const Case& c, Mode mode) {
+Trace attend_to_heads(const Case& c, Mode mode) {
   const Rounding r(mode);
   const Matrix x = decode_matrix(c.x, c.tokens(), c.config.hidden_size);
   Trace trace;
@@ -67,7 +67,13 @@ Trace attention_with_rope(const Case& c, Mode mode) {
   const AttentionResult attended = attend(c, q, keys, values, all_rows(c), r);
   record(trace, c, Stage::kLse, attended.lse);
   record(trace, c, Stage::kAttnOut, attended.out);
-  record(trace, c, Stage::kOut, project_output(c, attended.out, r));
+  return trace;
+}
+
+Trace attention_with_rope(const Case& c, Mode mode) {
+  Trace trace = attend_to_heads(c, mode);
+  const auto attn_out = as_matrix(trace[Stage::kAttnOut], c.tokens(), c.config.attn_width());
+  record(trace, c, Stage::kOut, project_output(c, attn_out, Rounding(mode)));
   return trace;
 }
 
