@@ -5,47 +5,22 @@
 #include <limits>
 #include <vector>
 
+#include "golden/second_activations.h"
+#include "golden/second_matrix.h"
 #include "golden/second_rope_table.h"
-#include "reference/core/error.h"
+#include "golden/second_weights.h"
 
 namespace attn::golden {
 namespace {
 
-using Real = long double;
 constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
 
-struct Matrix {
-  std::int64_t rows = 0;
-  std::int64_t cols = 0;
-  std::vector<Real> data;
-
-  Matrix() = default;
-  Matrix(std::int64_t r, std::int64_t n)
-      : rows(r), cols(n), data(static_cast<std::size_t>(r * n)) {}
-  Real& at(std::int64_t r, std::int64_t n) { return data[static_cast<std::size_t>(r * cols + n)]; }
-  Real at(std::int64_t r, std::int64_t n) const {
-    return data[static_cast<std::size_t>(r * cols + n)];
-  }
-};
-
-Matrix decoded(const Tensor& tensor, std::int64_t rows, std::int64_t cols) {
-  Matrix out(rows, cols);
-  for (std::int64_t i = 0; i < rows * cols; ++i) {
-    out.data[static_cast<std::size_t>(i)] = tensor.value(i);
-  }
-  return out;
-}
-
-void clip(Matrix& m, Real bound) {
-  for (Real& v : m.data) v = std::min(std::max(v, -bound), bound);
-}
-
-/// out[t, o] = sum_i x[t, i] * w[first + o, i] for o in 0 .. width-1.
-Matrix times_transposed(const Matrix& x, const Matrix& w, std::int64_t first, std::int64_t width) {
-  Matrix out(x.rows, width);
+/// x * W^T.
+Matrix times_transposed(const Matrix& x, const Matrix& w) {
+  Matrix out(x.rows, w.rows);
   for (std::int64_t t = 0; t < x.rows; ++t) {
-    for (std::int64_t o = 0; o < width; ++o) {
-      for (std::int64_t i = 0; i < x.cols; ++i) out.at(t, o) += x.at(t, i) * w.at(first + o, i);
+    for (std::int64_t o = 0; o < w.rows; ++o) {
+      for (std::int64_t i = 0; i < x.cols; ++i) out.at(t, o) += x.at(t, i) * w.at(o, i);
     }
   }
   return out;
@@ -64,10 +39,13 @@ class Evaluation {
   Trace run();
 
  private:
-  Matrix project(const char* name, std::int64_t first_stacked_row, std::int64_t width) const;
+  Matrix project(const std::string& name, Matrix input) const;
   Matrix normalized(const Matrix& in, std::int64_t heads, const char* gamma) const;
   Matrix rotated(const Matrix& in, std::int64_t heads) const;
-  Matrix whole_cache(const Tensor& pool, const Matrix* new_rows, std::int64_t dim) const;
+  Matrix whole_cache(const Tensor& pool, const Tensor& scale, const Matrix* new_rows,
+                     std::int64_t dim) const;
+  Real cached_scale(const Tensor& scale, std::int64_t slot, std::int64_t head) const;
+  Real new_scale(const Tensor& scale, std::int64_t head, const Real* row, std::int64_t dim) const;
   bool visible(std::int64_t query, std::int64_t key) const;
   Real score(const Matrix& q, const Matrix& keys, std::int64_t row, std::int64_t head,
              std::int64_t key) const;
@@ -102,21 +80,15 @@ Evaluation::Evaluation(const Case& c) : c_(c), config_(c.config) {
   }
 }
 
-/// x * W^T + bias, clipped; W is `width` rows of the stacked weight from `first_stacked_row`, or
-/// the projection's own.
-Matrix Evaluation::project(const char* name, std::int64_t first_stacked_row,
-                           std::int64_t width) const {
-  const std::string prefix = name;
-  const Tensor& stored =
-      c_.weights.at(config_.stacked_qkv ? "qkv_proj.weight" : prefix + ".weight");
-  Matrix w = decoded(stored, stored.dim(0), config_.hidden_size);
-  if (config_.clip_qkv.value_or(0) > 0) clip(w, *config_.clip_qkv);
-  const Matrix x = decoded(c_.x, static_cast<std::int64_t>(rows_.size()), config_.hidden_size);
-  Matrix out = times_transposed(x, w, config_.stacked_qkv ? first_stacked_row : 0, width);
+/// input * W^T + bias, clipped; the input first as the codes that the layer multiplies.
+Matrix Evaluation::project(const std::string& name, Matrix input) const {
+  quantise_input(c_, name, input);
+  Matrix out = times_transposed(input, second_weight(c_, name));
+  if (name == "o_proj") return out;
   if (config_.has_bias) {
-    const Tensor& bias = c_.weights.at(prefix + ".bias");
+    const Tensor& bias = c_.weights.at(name + ".bias");
     for (std::int64_t t = 0; t < out.rows; ++t) {
-      for (std::int64_t o = 0; o < width; ++o) out.at(t, o) += bias.value(o);
+      for (std::int64_t o = 0; o < out.cols; ++o) out.at(t, o) += bias.value(o);
     }
   }
   if (config_.clip_activations) clip(out, *config_.clip_activations);
@@ -167,29 +139,64 @@ Matrix Evaluation::rotated(const Matrix& in, std::int64_t heads) const {
   return out;
 }
 
-/// All keys (or values) in logical order: what the pages hold, then the call's own rows.
-Matrix Evaluation::whole_cache(const Tensor& pool, const Matrix* new_rows, std::int64_t dim) const {
-  const std::int64_t width = config_.num_key_value_heads * dim;
+/// Scale of a cached row's head: of the whole cache, of its head, or its own.
+Real Evaluation::cached_scale(const Tensor& scale, std::int64_t slot, std::int64_t head) const {
+  switch (config_.kv_cache.scale_granularity) {
+    case ScaleGranularity::kNone:
+      return 1;
+    case ScaleGranularity::kTensor:
+      return scale.value(0);
+    case ScaleGranularity::kHead:
+      return scale.value(head);
+    case ScaleGranularity::kTokenHead:
+      return scale.value(slot * config_.num_key_value_heads + head);
+  }
+  return 0;
+}
+
+/// Scale that a new row's head is stored with.
+Real Evaluation::new_scale(const Tensor& scale, std::int64_t head, const Real* row,
+                           std::int64_t dim) const {
+  if (config_.kv_cache.scale_granularity != ScaleGranularity::kTokenHead) {
+    return cached_scale(scale, 0, head);
+  }
+  Real largest = 0;
+  for (std::int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::fabs(row[d]));
+  return largest == 0 ? 1 : static_cast<float>(static_cast<double>(largest) / 448.0);
+}
+
+/// All keys (or values) in logical order: what the pages hold, then the call's own rows, which only
+/// an 8-bit cache rounds.
+Matrix Evaluation::whole_cache(const Tensor& pool, const Tensor& scale, const Matrix* new_rows,
+                               std::int64_t dim) const {
+  const std::int64_t heads = config_.num_key_value_heads;
   const std::int64_t page_size = c_.cache.page_size;
   const std::int64_t columns = c_.cache.page_table.empty() ? 0 : c_.cache.page_table.dim(1);
-  Matrix out(total_keys_, width);
+  Matrix out(total_keys_, heads * dim);
   for (std::size_t b = 0; b < lengths_.size(); ++b) {
     for (std::int64_t p = 0; p < cached_[b]; ++p) {
       const auto entry = static_cast<std::int64_t>(b) * columns + p / page_size;
       const auto page = static_cast<std::int64_t>(c_.cache.page_table.code(entry));
       const std::int64_t slot =
           (page * c_.cache.num_layers + c_.cache.layer) * page_size + p % page_size;
-      for (std::int64_t i = 0; i < width; ++i) {
-        out.at(key_begins_[b] + p, i) = pool.value(slot * width + i);
+      for (std::int64_t i = 0; i < out.cols; ++i) {
+        out.at(key_begins_[b] + p, i) =
+            pool.value(slot * out.cols + i) * cached_scale(scale, slot, i / dim);
       }
     }
   }
   if (new_rows == nullptr) return out;
+  const ElementType type = config_.kv_cache.dtype;
   for (std::size_t t = 0; t < rows_.size(); ++t) {
     const auto b = static_cast<std::size_t>(rows_[t].sequence);
     const std::int64_t to = key_begins_[b] + cached_[b] + rows_[t].index;
-    for (std::int64_t i = 0; i < width; ++i) {
-      out.at(to, i) = new_rows->at(static_cast<std::int64_t>(t), i);
+    for (std::int64_t i = 0; i < out.cols; ++i) {
+      const Real v = new_rows->at(static_cast<std::int64_t>(t), i);
+      out.at(to, i) = v;
+      if (element_size(type) > 1) continue;
+      const Real* head = &new_rows->data[t * static_cast<std::size_t>(out.cols)] + i / dim * dim;
+      const auto s = static_cast<double>(new_scale(scale, i / dim, head, dim));
+      out.at(to, i) = static_cast<Real>(round_to(type, static_cast<double>(v) / s)) * s;
     }
   }
   return out;
@@ -292,51 +299,41 @@ void Evaluation::keep(Stage stage, const Matrix& matrix) {
 
 Trace Evaluation::run() {
   const auto tokens = static_cast<std::int64_t>(rows_.size());
-  const std::int64_t q_width = config_.num_attention_heads * config_.head_dim;
-  const std::int64_t kv_width = config_.num_key_value_heads * config_.head_dim;
+  const KvCache& cache = c_.cache;
   if (config_.entry_point == EntryPoint::kAttention) {
-    attend_all(decoded(c_.q, tokens, q_width), whole_cache(c_.cache.k, nullptr, config_.head_dim),
-               whole_cache(c_.cache.v, nullptr, config_.head_dim_v));
+    attend_all(decoded(c_.q, tokens, config_.num_attention_heads * config_.head_dim),
+               whole_cache(cache.k, cache.k_scale, nullptr, config_.head_dim),
+               whole_cache(cache.v, cache.v_scale, nullptr, config_.head_dim_v));
     return std::move(trace_);
   }
   const bool forward = config_.entry_point == EntryPoint::kForward;
+  const Matrix x = decoded(c_.x, tokens, config_.hidden_size);
   trace_[Stage::kFreqsCis] = second_rope_table(c_);
-  Matrix k = project("k_proj", q_width, kv_width);
+  Matrix k = project("k_proj", x);
   keep(Stage::kKProj, k);
-  const Matrix v = project("v_proj", q_width + kv_width, kv_width);
+  const Matrix v = project("v_proj", x);
   keep(Stage::kVProj, v);
   if (config_.use_qk_norm)
     keep(Stage::kKNorm, k = normalized(k, config_.num_key_value_heads, "k_norm.weight"));
   keep(Stage::kKRope, k = rotated(k, config_.num_key_value_heads));
-  const Matrix keys = whole_cache(c_.cache.k, &k, config_.head_dim);
-  const Matrix values = whole_cache(c_.cache.v, &v, config_.head_dim);
+  const Matrix keys = whole_cache(cache.k, cache.k_scale, &k, config_.head_dim);
+  const Matrix values = whole_cache(cache.v, cache.v_scale, &v, config_.head_dim);
   keep(Stage::kCacheK, keys);
   keep(Stage::kCacheV, values);
   if (!forward) return std::move(trace_);
 
-  Matrix q = project("q_proj", 0, q_width);
+  Matrix q = project("q_proj", x);
   keep(Stage::kQProj, q);
   if (config_.use_qk_norm)
     keep(Stage::kQNorm, q = normalized(q, config_.num_attention_heads, "q_norm.weight"));
   keep(Stage::kQRope, q = rotated(q, config_.num_attention_heads));
   attend_all(q, keys, values);
-  const Matrix w = decoded(c_.weights.at("o_proj.weight"), config_.hidden_size, q_width);
-  keep(Stage::kOut, times_transposed(attn_out_, w, 0, config_.hidden_size));
+  keep(Stage::kOut, project("o_proj", attn_out_));
   return std::move(trace_);
 }
 
 }  // namespace
 
-Trace evaluate_second(const Case& c) {
-  if (c.config.quant) {
-    throw Error(ErrorKind::kUnsupported, "the second evaluation covers no quantised weights",
-                "quant");
-  }
-  if (element_size(c.config.kv_cache.dtype) < 2) {
-    throw Error(ErrorKind::kUnsupported, "the second evaluation covers no fp8 cache",
-                "kv_cache.dtype");
-  }
-  return Evaluation(c).run();
-}
+Trace evaluate_second(const Case& c) { return Evaluation(c).run(); }
 
 }  // namespace attn::golden

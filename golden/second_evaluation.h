@@ -6,8 +6,9 @@
 namespace attn::golden {
 
 /// The second opinion a golden file needs before it is sealed: naive long-double loops written from
-/// docs/golden-format.md alone, sharing no stage code with reference/ (it includes only
-/// reference/core). Returns every stage of the case as float64 tensors.
+/// docs/golden-format.md alone, sharing neither stage nor decoder with reference/ (it includes only
+/// reference/core, and of that the codecs of single elements). Covers every config. Returns every
+/// stage of the case as float64 tensors.
 Trace evaluate_second(const Case& c);
 
 /// Largest difference of any stage between the two, as a fraction of that stage's largest
