@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "harness/backends/cpu/cache_rows.h"
 #include "harness/backends/cpu/exp.h"
 #include "harness/backends/cpu/linalg.h"
 #include "harness/backends/cpu/parallel.h"
@@ -124,15 +125,10 @@ void TileAttention::run() {
 }
 
 void TileAttention::load_keys(std::int64_t begin, std::int64_t end) {
-  const AttentionConfig& config = case_.config;
-  const ElementType type = cache_.k.type();
-  const auto bytes = static_cast<std::int64_t>(element_size(type));
   const std::int64_t last = std::min(end, seen_.end);
   for (std::int64_t p = std::max(begin, seen_.begin); p < last; ++p) {
-    const std::int64_t k = cache_.k_index(tile_.sequence, p) + tile_.kv_head * config.head_dim;
-    const std::int64_t v = cache_.v_index(tile_.sequence, p) + tile_.kv_head * config.head_dim_v;
-    unpack(type, cache_.k.data() + k * bytes, config.head_dim, k_.row(p - begin));
-    unpack(type, cache_.v.data() + v * bytes, config.head_dim_v, v_.row(p - begin));
+    load_head(cache_, CachePart::kKeys, tile_.sequence, p, tile_.kv_head, k_.row(p - begin));
+    load_head(cache_, CachePart::kValues, tile_.sequence, p, tile_.kv_head, v_.row(p - begin));
   }
 }
 

@@ -1,10 +1,12 @@
 #include "harness/backends/cpu/unpack.h"
 
+#include <array>
 #include <bit>
 #include <cstring>
 #include <string>
 
 #include "harness/backends/cpu/simd.h"
+#include "harness/backends/cpu/small_floats.h"
 #include "reference/core/error.h"
 
 namespace attn::harness::cpu {
@@ -20,9 +22,15 @@ void put16(std::byte* bytes, std::int64_t i, std::uint16_t code) {
   std::memcpy(bytes + 2 * i, &code, sizeof code);
 }
 
+void look_up(const std::array<float, 256>& table, const std::byte* codes, std::int64_t count,
+             float* values) {
+  for (std::int64_t i = 0; i < count; ++i) values[i] = table[static_cast<std::uint8_t>(codes[i])];
+}
+
 [[noreturn]] void refuse(ElementType type) {
-  throw Error(ErrorKind::kUnsupported, "cpu: tensors of type " + std::string(element_name(type)) +
-                                           " are not read; use float32, bfloat16 or float16");
+  throw Error(ErrorKind::kUnsupported,
+              "cpu: tensors of type " + std::string(element_name(type)) +
+                  " are not read or written here; use float32, bfloat16 or float16");
 }
 
 }  // namespace
@@ -85,6 +93,12 @@ void unpack(ElementType type, const std::byte* bytes, std::int64_t count, float*
     case ElementType::kFloat16:
       for (std::int64_t i = 0; i < count; ++i) values[i] = float_from_half(code16(bytes, i));
       return;
+    case ElementType::kFloat8E4M3FN:
+      return look_up(kE4M3FNValues, bytes, count, values);
+    case ElementType::kFloat8E4M3FNUZ:
+      return look_up(kE4M3FNUZValues, bytes, count, values);
+    case ElementType::kFloat8E8M0FNU:
+      return look_up(kE8M0Values, bytes, count, values);
     default:
       refuse(type);
   }
@@ -113,13 +127,11 @@ Rows::Rows(std::int64_t rows, std::int64_t columns)
       stride(padded(columns)),
       data(static_cast<std::size_t>((rows + 3) * stride), 0.0f) {}
 
-Rows unpack_rows(const Tensor& matrix, std::int64_t first, std::int64_t count, std::int64_t width) {
-  Rows rows(count, width);
-  const auto row_bytes = width * static_cast<std::int64_t>(element_size(matrix.type()));
-  for (std::int64_t i = 0; i < count; ++i) {
-    unpack(matrix.type(), matrix.data() + (first + i) * row_bytes, width, rows.row(i));
+void unpack_rows(const Tensor& matrix, std::int64_t first, Rows& rows) {
+  const auto row_bytes = rows.width * static_cast<std::int64_t>(element_size(matrix.type()));
+  for (std::int64_t i = 0; i < rows.count; ++i) {
+    unpack(matrix.type(), matrix.data() + (first + i) * row_bytes, rows.width, rows.row(i));
   }
-  return rows;
 }
 
 std::vector<float> unpack_vector(const Tensor& vector) {

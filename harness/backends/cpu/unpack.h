@@ -8,13 +8,14 @@
 
 namespace attn::harness::cpu {
 
-/// The types that this backend reads and writes: float32, bfloat16, float16.
+/// float32, bfloat16, float16.
 bool is_plain_float(ElementType type);
 
-/// float32 values of `count` stored elements of a plain float type, exact.
+/// float32 values of `count` stored elements of a plain float type, float8_e4m3fn, float8_e4m3fnuz
+/// or float8_e8m0fnu, exact.
 void unpack(ElementType type, const std::byte* bytes, std::int64_t count, float* values);
 
-/// The inverse, rounded to nearest even; overflow gives infinity.
+/// The inverse for plain float types, rounded to nearest even; overflow gives infinity.
 void pack(ElementType type, const float* values, std::int64_t count, std::byte* bytes);
 
 float float_from_half(std::uint16_t code);
@@ -34,8 +35,8 @@ struct Rows {
   const float* row(std::int64_t i) const { return data.data() + i * stride; }
 };
 
-/// Rows first .. first + count - 1 of a matrix [.., width] of a plain float type.
-Rows unpack_rows(const Tensor& matrix, std::int64_t first, std::int64_t count, std::int64_t width);
+/// Rows first .. first + rows.count - 1 of a matrix [.., rows.width] of a plain float type.
+void unpack_rows(const Tensor& matrix, std::int64_t first, Rows& rows);
 
 /// All elements of a vector.
 std::vector<float> unpack_vector(const Tensor& vector);

@@ -316,18 +316,6 @@ TEST(CpuLayer, EveryStageOfTheConfigIsThereInItsShape) {
   }
 }
 
-TEST(CpuLayer, ShardedVariantsAreOneDevice) {
-  const Case plain = random_case(layer_config(4, 2, 16, 64), kRows, 12);
-  const Trace want = run_cpu(plain);
-  for (const Variant variant : {Variant::kTensorParallel, Variant::kDataParallel}) {
-    Case c = plain;
-    c.config.variant = variant;
-    c.config.num_devices = 2;
-    const Trace got = run_cpu(c);
-    for (const Stage stage : all_stages()) EXPECT_EQ(got[stage], want[stage]) << name_of(stage);
-  }
-}
-
 TEST(CpuLayer, PrefillInTwoChunksHasTheBitsOfOnePrefill) {
   AttentionConfig config = layer_config(4, 2, 16, 64);
   const Case whole = random_case(config, {{0, 40}}, 12);

@@ -82,15 +82,15 @@ TEST(Registry, EveryBackendSaysWhatItComputesIn) {
   EXPECT_TRUE(faithful.round_twice);
 }
 
-TEST(Registry, QuantisedLayersAndEightBitCachesAreUnsupportedWithAReason) {
+TEST(Registry, CpuRunsQuantisedLayersAndEightBitCaches) {
   const std::unique_ptr<Backend> backend = make_backend("cpu");
   AttentionConfig config = layer_config(4, 2, 16, 64);
-  EXPECT_EQ(backend->unsupported_reason(config), "");
   config.kv_cache.dtype = ElementType::kFloat8E4M3FN;
-  EXPECT_THAT(backend->unsupported_reason(config), HasSubstr("float8_e4m3fn"));
-  config = layer_config(4, 2, 16, 64);
+  EXPECT_EQ(backend->unsupported_reason(config), "");
+  EXPECT_EQ(backend->arithmetic(config).cache, ElementType::kFloat8E4M3FN);
   config.quant = QuantConfig{};
-  EXPECT_THAT(backend->unsupported_reason(config), HasSubstr("quant"));
+  EXPECT_EQ(backend->unsupported_reason(config), "");
+  EXPECT_EQ(backend->arithmetic(config).operand_roundoff, 0x1p-24);
 }
 
 }  // namespace

@@ -1,0 +1,82 @@
+#include "harness/backends/cpu/cache_rows.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "harness/backends/cpu/small_floats.h"
+#include "harness/backends/cpu/unpack.h"
+
+namespace attn::harness::cpu {
+namespace {
+
+const Tensor& pool_of(const KvCache& cache, CachePart part) {
+  return part == CachePart::kKeys ? cache.k : cache.v;
+}
+
+const Tensor& scales_of(const KvCache& cache, CachePart part) {
+  return part == CachePart::kKeys ? cache.k_scale : cache.v_scale;
+}
+
+/// Row of a head among all heads of all slots of the pool.
+std::int64_t pool_row(const KvCache& cache, CachePart part, std::int64_t b, std::int64_t p,
+                      std::int64_t head) {
+  const std::int64_t slot =
+      (cache.page_of(b, p) * cache.num_layers + cache.layer) * cache.page_size +
+      p % cache.page_size;
+  return slot * pool_of(cache, part).dim(3) + head;
+}
+
+bool has_token_scales(const Tensor& scales) { return scales.shape().size() == 4; }
+
+/// Which of the scales (there are some) belongs to a head at a row of the pool.
+std::int64_t scale_index(const Tensor& scales, std::int64_t row, std::int64_t head) {
+  if (has_token_scales(scales)) return row;
+  return scales.shape().empty() ? 0 : head;
+}
+
+float dynamic_scale(const float* values, std::int64_t width) {
+  float largest = 0.0f;
+  for (std::int64_t d = 0; d < width; ++d) largest = std::max(largest, std::abs(values[d]));
+  return largest == 0.0f ? 1.0f : largest / 448.0f;
+}
+
+}  // namespace
+
+void load_head(const KvCache& cache, CachePart part, std::int64_t b, std::int64_t p,
+               std::int64_t head, float* values) {
+  const Tensor& pool = pool_of(cache, part);
+  const Tensor& scales = scales_of(cache, part);
+  const std::int64_t width = pool.dim(4);
+  const std::int64_t row = pool_row(cache, part, b, p, head);
+  const auto bytes = static_cast<std::int64_t>(element_size(pool.type()));
+  unpack(pool.type(), pool.data() + row * width * bytes, width, values);
+  if (scales.empty()) return;
+  const float scale = scales.as<float>()[scale_index(scales, row, head)];
+  for (std::int64_t d = 0; d < width; ++d) values[d] *= scale;
+}
+
+void store_head(const float* values, CachePart part, std::int64_t b, std::int64_t p,
+                std::int64_t head, KvCache& cache) {
+  Tensor& pool = part == CachePart::kKeys ? cache.k : cache.v;
+  Tensor& scales = part == CachePart::kKeys ? cache.k_scale : cache.v_scale;
+  const std::int64_t width = pool.dim(4);
+  const std::int64_t row = pool_row(cache, part, b, p, head);
+  const auto bytes = static_cast<std::int64_t>(element_size(pool.type()));
+  std::byte* const target = pool.data() + row * width * bytes;
+  if (is_plain_float(pool.type())) return pack(pool.type(), values, width, target);
+
+  float scale = 1.0f;
+  if (!scales.empty()) {
+    float& stored = scales.as<float>()[scale_index(scales, row, head)];
+    if (has_token_scales(scales)) stored = dynamic_scale(values, width);
+    scale = stored;
+  }
+  for (std::int64_t d = 0; d < width; ++d) {
+    // A scale that underflowed to 0 makes every value 0.
+    const double steps =
+        scale == 0.0f ? 0.0 : static_cast<double>(values[d]) / static_cast<double>(scale);
+    target[d] = static_cast<std::byte>(encode(kE4M3FN, steps));
+  }
+}
+
+}  // namespace attn::harness::cpu
