@@ -40,23 +40,22 @@ std::int64_t KvCache::page_of(std::int64_t b, std::int64_t p) const {
   return page;
 }
 
-namespace {
-
-std::int64_t flat_index(const KvCache& cache, const Tensor& pool, std::int64_t b, std::int64_t p) {
-  const std::int64_t slot =
-      (cache.page_of(b, p) * cache.num_layers + cache.layer) * cache.page_size +
-      p % cache.page_size;
-  return slot * pool.dim(3) * pool.dim(4);
+std::int64_t KvCache::slot(std::int64_t b, std::int64_t p) const {
+  return (page_of(b, p) * num_layers + layer) * page_size + p % page_size;
 }
 
-}  // namespace
-
 std::int64_t KvCache::k_index(std::int64_t b, std::int64_t p) const {
-  return flat_index(*this, k, b, p);
+  return slot(b, p) * k.dim(3) * k.dim(4);
 }
 
 std::int64_t KvCache::v_index(std::int64_t b, std::int64_t p) const {
-  return flat_index(*this, v, b, p);
+  return slot(b, p) * v.dim(3) * v.dim(4);
+}
+
+std::int64_t KvCache::scale_index(const Tensor& scale, std::int64_t slot, std::int64_t head) const {
+  const bool per_token = scale.shape().size() == 4;
+  const bool per_head = scale.shape().size() == 1;
+  return per_token ? slot * scale.dim(3) + head : per_head ? head : 0;
 }
 
 std::int64_t Case::row_begin(std::int64_t b) const { return index_at(input_row_offsets, b); }

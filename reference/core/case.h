@@ -35,6 +35,11 @@ struct KvCache {
   /// Flat index of element (page_table[b, p / page_size], layer, p % page_size, 0, 0) in k (or v).
   std::int64_t k_index(std::int64_t b, std::int64_t p) const;
   std::int64_t v_index(std::int64_t b, std::int64_t p) const;
+  /// (page_table[b, p / page_size] * num_layers + layer) * page_size + p % page_size: which row of
+  /// [num_kv_heads, head_dim] of the pool position p is.
+  std::int64_t slot(std::int64_t b, std::int64_t p) const;
+  /// Flat index in `scale`, k_scale or v_scale, of the scale of head `head` in a slot.
+  std::int64_t scale_index(const Tensor& scale, std::int64_t slot, std::int64_t head) const;
   /// Page that holds position p of sequence b. Throws Error(kInput) when the entry is out of range.
   std::int64_t page_of(std::int64_t b, std::int64_t p) const;
 

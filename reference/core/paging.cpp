@@ -49,9 +49,7 @@ void scatter(const Tensor& dense, const KvCache& cache, std::span<const std::int
   const std::byte* source = dense.data();
   for (std::size_t b = 0; b < lengths.size(); ++b) {
     for (std::int64_t p = 0; p < lengths[b]; ++p, source += row_bytes) {
-      const std::int64_t page = cache.page_of(static_cast<std::int64_t>(b), p);
-      const std::int64_t slot =
-          (page * cache.num_layers + cache.layer) * cache.page_size + p % cache.page_size;
+      const std::int64_t slot = cache.slot(static_cast<std::int64_t>(b), p);
       std::memcpy(pool.data() + static_cast<std::size_t>(slot) * row_bytes, source, row_bytes);
     }
   }

@@ -42,18 +42,14 @@ Tensor logical(const Case& c, const KvCache& cache, const Tensor& pool, const Te
   const std::int64_t width = pool.dim(4);
   Tensor dense(ElementType::kFloat64, {c.total_keys(), heads, width});
   double* row = dense.as<double>();
-  const std::vector<double> scales = scale.values();
-  const bool per_token = scale.shape().size() == 4;
   for (std::int64_t b = 0; b < c.batch(); ++b) {
     for (std::int64_t p = 0; p < c.key_count(b); ++p, row += heads * width) {
-      const std::int64_t slot =
-          (cache.page_of(b, p) * cache.num_layers + cache.layer) * cache.page_size +
-          p % cache.page_size;
+      const std::int64_t slot = cache.slot(b, p);
       pool.values(slot * heads * width,
                   std::span<double>(row, static_cast<std::size_t>(heads * width)));
       for (std::int64_t h = 0; h < heads && !scale.empty(); ++h) {
-        const std::int64_t at = per_token ? slot * heads + h : (scale.size() == 1 ? 0 : h);
-        for (std::int64_t d = 0; d < width; ++d) row[h * width + d] *= scales[at];
+        const double s = scale.value(cache.scale_index(scale, slot, h));
+        for (std::int64_t d = 0; d < width; ++d) row[h * width + d] *= s;
       }
     }
   }

@@ -28,7 +28,7 @@ void fill_cache(const Case& c, const MatrixView& x, Rounding r, Trace& trace) {
   k = rotate(c.config, c.freqs_cis, std::move(k), row_positions(c), r);
   record(trace, c, Stage::kKRope, k);
 
-  trace.cache = store(c, k, v);
+  trace.cache = store(c, k, v, r);
   LogicalCache logical = read_back(c, *trace.cache, k, v, r);
   trace[Stage::kCacheK] = std::move(logical.k);
   trace[Stage::kCacheV] = std::move(logical.v);

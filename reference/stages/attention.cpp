@@ -57,6 +57,12 @@ Normaliser exponentiate(Eigen::Ref<Eigen::RowVectorXd> s, const RowMask& mask, d
   return {z, max + std::log(z)};
 }
 
+/// The type that V is multiplied in: the cache's; float8 values are decoded to config.dtype first.
+ElementType probability_type(const AttentionConfig& config) {
+  const ElementType cache = config.kv_cache.dtype;
+  return cache == ElementType::kFloat8E4M3FN ? config.dtype : cache;
+}
+
 /// p V, [rows, Dv], for p [rows, keys] and v [keys, Dv]. A hidden key has weight 0, but 0 * NaN is
 /// NaN: where V is not all finite, each row adds up just the keys that it sees. Row i has mask i /
 /// group.
@@ -93,7 +99,7 @@ AttentionResult attend_group(const AttentionConfig& config, const MatrixView& q,
     z[i] = normaliser.z;
     lse(i, 0) = normaliser.lse;
   }
-  const Matrix p = r.to(config.kv_cache.dtype, std::move(s));
+  const Matrix p = r.to(probability_type(config), std::move(s));
   Matrix o = z.cwiseInverse().asDiagonal() * weighted_values(p, v, masks, group);
   return {r.to(kF32, std::move(lse)), r.to(config.dtype, std::move(o))};
 }

@@ -1,12 +1,11 @@
 #include "reference/stages/output.h"
 
-#include "reference/stages/weights.h"
+#include "reference/stages/product.h"
 
 namespace attn::reference {
 
 Matrix project_output(const Case& c, const MatrixView& attn_out, Rounding r) {
-  const Matrix w = projection_weight(c, Projection::kO, r);  // [hidden, Hq*D]
-  return r.to(c.config.dtype, attn_out * w.transpose());
+  return r.to(c.config.dtype, multiply(c, Projection::kO, attn_out, r));
 }
 
 }  // namespace attn::reference

@@ -1,14 +1,13 @@
 #include "reference/stages/projection.h"
 
 #include "reference/stages/clip.h"
+#include "reference/stages/product.h"
 
 namespace attn::reference {
 
 Matrix project(const Case& c, Projection p, const MatrixView& x, Rounding r) {
   const AttentionConfig& config = c.config;
-  const Matrix w = projection_weight(c, p, r);  // [out, in]
-
-  Matrix y = r.to(config.dtype, x * w.transpose());
+  Matrix y = r.to(config.dtype, multiply(c, p, x, r));
   if (config.has_bias) {
     const Matrix b = projection_bias(c, p);  // [1, out]
     y = r.to(config.dtype, y.rowwise() + b.row(0));

@@ -402,27 +402,6 @@ TEST(Property, VariantsOfOneDeviceAgree) {
   }
 }
 
-TEST(Unsupported, NamesTheEncodingAndIsRefused) {
-  AttentionConfig config = small_config();
-  EXPECT_EQ(unsupported_reason(config), "");
-  config.kv_cache.dtype = ElementType::kFloat8E4M3FN;
-  EXPECT_EQ(unsupported_reason(config), "a float8_e4m3fn key-value cache is not evaluated yet");
-  config = small_config();
-  config.quant = QuantConfig{};
-  config.quant->o_proj = QuantEncoding::kQ4_K;
-  EXPECT_EQ(unsupported_reason(config), "q4_k weights are not evaluated yet");
-
-  Case c = make_case(small_config(), {{1, 2, 1}});
-  c.config = config;
-  try {
-    static_cast<void>(evaluate(c, Mode::kExact));
-    FAIL() << "evaluated";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kUnsupported);
-    EXPECT_STREQ(e.what(), "q4_k weights are not evaluated yet");
-  }
-}
-
 TEST(EntryPoints, RefuseACaseThatStartsElsewhere) {
   const Case c = make_case(small_config(), {{1, 2, 1}});
   EXPECT_THROW(static_cast<void>(attention(c, Mode::kExact)), Error);

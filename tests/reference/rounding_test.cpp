@@ -181,7 +181,7 @@ TEST(RoundingPoint, CacheRoundsToItsOwnType) {
   const Matrix k =
       Matrix::Constant(1, c.config.k_width(), 1.0 + 3 * 0x1p-9);            // past the tie at 2^-8
   const Matrix v = Matrix::Constant(1, c.config.v_width(), -1.0 - 0x1p-8);  // a tie, to even
-  const KvCache after = store(c, k, v);
+  const KvCache after = store(c, k, v, kFaithful);
   const LogicalCache faithful = read_back(c, after, k, v, kFaithful);
   EXPECT_EQ(faithful.k.value(0), 1.0 + 0x1p-7);
   EXPECT_EQ(faithful.v.value(0), -1.0);
