@@ -28,6 +28,12 @@ void add_gptq(const Specs& specs, const Projection& p, const QuantConfig& quant)
   specs.add("g_idx", {p.in}, ElementType::kInt32);
 }
 
+/// q, k and v run as one projection: the static scales of each count for all three, also where q
+/// itself is not read.
+Specs shared_scales(const Specs& specs, const Projection& p) {
+  return {specs.list, specs.projection, specs.optional && p.name == "o_proj"};
+}
+
 void add_fp8(const Specs& specs, const Projection& p, const QuantConfig& quant) {
   Shape scale;  // per tensor: a scalar
   if (quant.weight_granularity == WeightGranularity::kRowwise) scale = {p.out, 1};
@@ -35,10 +41,10 @@ void add_fp8(const Specs& specs, const Projection& p, const QuantConfig& quant) 
     scale = {ceil_div(p.out, quant.block_n), ceil_div(p.in, quant.block_k)};
   }
   specs.add("weight", {p.out, p.in}, ElementType::kFloat8E4M3FN);
-  specs.add("weight_scale", scale, ElementType::kFloat32);
-  if (quant.activation == ActivationQuant::kStatic) {
-    specs.add("input_scale", {}, ElementType::kFloat32);
-  }
+  const bool is_static = quant.activation == ActivationQuant::kStatic;
+  const Specs scales = is_static ? shared_scales(specs, p) : specs;
+  scales.add("weight_scale", scale, ElementType::kFloat32);
+  if (is_static) scales.add("input_scale", {}, ElementType::kFloat32);
 }
 
 void add_nvfp4(const Specs& specs, const Projection& p, const QuantConfig& quant) {
@@ -46,9 +52,9 @@ void add_nvfp4(const Specs& specs, const Projection& p, const QuantConfig& quant
   specs.add("weight_scale", {p.out, p.in / scale_block(p.encoding)}, ElementType::kFloat8E4M3FN);
   specs.add("weight_scale_2", {}, ElementType::kFloat32);
   // Checkpoints carry it always; only quantised activations read it.
-  const bool unread = quant.activation != ActivationQuant::kBlock;
-  Specs{specs.list, specs.projection, specs.optional || unread}.add("input_scale", {},
-                                                                    ElementType::kFloat32);
+  const bool read = quant.activation == ActivationQuant::kBlock;
+  const bool optional = read ? shared_scales(specs, p).optional : true;
+  Specs{specs.list, specs.projection, optional}.add("input_scale", {}, ElementType::kFloat32);
 }
 
 void add_mx(const Specs& specs, const Projection& p) {

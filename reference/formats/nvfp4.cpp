@@ -33,12 +33,13 @@ QuantisedBlock quantise_nvfp4(const RowView& x, double input_scale, Rounding r) 
   if (s == 0.0) {
     return {Eigen::RowVectorXd::Zero(x.size()), 0.0};
   }
+  const double scale = s * input_scale;
+  if (r.exact()) {
+    return {x.unaryExpr([&](double v) { return round_to(kE2M1, v / scale); }), scale};
+  }
   const double back = r.to(kF32, 1.0 / r.to(kF32, 1.0 / input_scale));
   const double inverse = r.to(kF32, 1.0 / r.to(kF32, s * back));
-  return {x.unaryExpr([&](double v) {
-            return round_to(kE2M1, r.exact() ? v / (s * input_scale) : r.to(kF32, v * inverse));
-          }),
-          s * input_scale};
+  return {x.unaryExpr([&](double v) { return round_to(kE2M1, r.to(kF32, v * inverse)); }), scale};
 }
 
 }  // namespace attn::reference

@@ -12,22 +12,16 @@
 namespace attn::reference {
 namespace {
 
-/// The scale that calibration stored for the input of p: q, k and v read one input.
-double static_scale(const Case& c, Projection p) {
-  return p == Projection::kO ? scalar_weight(c, p, "input_scale")
-                             : largest_of_qkv(c, "input_scale");
-}
-
 QuantisedBlock quantise(const Case& c, Projection p, const RowView& x, Rounding r) {
   switch (encoding_of(c.config, p)) {
     case QuantEncoding::kFloat8E4M3FN:
       return quantise_fp8(x,
                           c.config.quant->activation == ActivationQuant::kStatic
-                              ? static_scale(c, p)
+                              ? shared_scalar(c, p, "input_scale")
                               : fp8_scale(x),
                           r);
     case QuantEncoding::kNvfp4:
-      return quantise_nvfp4(x, static_scale(c, p), r);
+      return quantise_nvfp4(x, shared_scalar(c, p, "input_scale"), r);
     case QuantEncoding::kMxfp4:
       return quantise_mx(x, ElementType::kFloat4E2M1FN);
     case QuantEncoding::kMxfp8:

@@ -39,11 +39,6 @@ WeightRows weight_rows(const AttentionConfig& config, Projection p) {
   return {"qkv_proj.weight", first, rows};
 }
 
-/// Tensor "NAME.suffix" of projection p.
-const Tensor& stored(const Case& c, Projection p, const std::string& suffix) {
-  return c.weights.at(name_of(p) + "." + suffix);
-}
-
 /// w, clipped when it is of q, k or v and the config says so. `type` is what it is stored in.
 Matrix clip_weight(const Case& c, Projection p, ElementType type, Matrix w, Rounding r) {
   const auto bound = c.config.weight_clip();
@@ -63,29 +58,30 @@ ScaleBlock fp8_scale_block(const QuantConfig& quant, const Matrix& codes) {
 }
 
 ScaledWeight fp8_weight(const Case& c, Projection p, Rounding r) {
-  const Tensor& weight = stored(c, p, "weight");
+  const Tensor& weight = projection_tensor(c, p, "weight");
   Matrix codes =
       clip_weight(c, p, weight.type(), decode_matrix(weight, weight.dim(0), weight.dim(1)), r);
   if (c.config.quant->activation == ActivationQuant::kStatic && p != Projection::kO) {
-    const double merged = largest_of_qkv(c, "weight_scale");
+    const double merged = shared_scalar(c, p, "weight_scale");
     codes = requantise_fp8(codes, scalar_weight(c, p, "weight_scale"), merged, r);
     return {codes, Matrix::Constant(codes.rows(), codes.cols(), merged)};
   }
-  Matrix scales = spread_scales(stored(c, p, "weight_scale"), codes.rows(), codes.cols(),
+  Matrix scales = spread_scales(projection_tensor(c, p, "weight_scale"), codes.rows(), codes.cols(),
                                 fp8_scale_block(*c.config.quant, codes));
   return {std::move(codes), std::move(scales)};
 }
 
 ScaledWeight nvfp4_weight(const Case& c, Projection p) {
-  Matrix codes = decode_nvfp4(stored(c, p, "weight"), stored(c, p, "weight_scale"));
+  Matrix codes =
+      decode_nvfp4(projection_tensor(c, p, "weight"), projection_tensor(c, p, "weight_scale"));
   Matrix scales =
       Matrix::Constant(codes.rows(), codes.cols(), scalar_weight(c, p, "weight_scale_2"));
   return {std::move(codes), std::move(scales)};
 }
 
 Matrix gptq_weight(const Case& c, Projection p, Rounding r) {
-  const GptqWeight weight{stored(c, p, "qweight"), stored(c, p, "scales"), stored(c, p, "g_idx"),
-                          c.config.quant->bits};
+  const GptqWeight weight{projection_tensor(c, p, "qweight"), projection_tensor(c, p, "scales"),
+                          projection_tensor(c, p, "g_idx"), c.config.quant->bits};
   return decode_gptq(weight, c.config.dtype, r);
 }
 
@@ -131,26 +127,35 @@ Matrix projection_weight(const Case& c, Projection p, Rounding r) {
       return r.to(ElementType::kFloat32, w.code.cwiseProduct(w.scale));
     }
     case QuantEncoding::kMxfp4:
-      return decode_mxfp4(stored(c, p, "weight"), stored(c, p, "weight_scale"));
+      return decode_mxfp4(projection_tensor(c, p, "weight"),
+                          projection_tensor(c, p, "weight_scale"));
     case QuantEncoding::kMxfp8:
-      return decode_mxfp8(stored(c, p, "weight"), stored(c, p, "weight_scale"));
+      return decode_mxfp8(projection_tensor(c, p, "weight"),
+                          projection_tensor(c, p, "weight_scale"));
     case QuantEncoding::kGptq:
       return gptq_weight(c, p, r);
     default:
-      return decode_gguf(encoding, stored(c, p, "weight"));
+      return decode_gguf(encoding, projection_tensor(c, p, "weight"));
   }
 }
 
 Matrix projection_bias(const Case& c, Projection p) {
-  const Tensor& bias = stored(c, p, "bias");
+  const Tensor& bias = projection_tensor(c, p, "bias");
   return decode_matrix(bias, 1, bias.size());
 }
 
-double scalar_weight(const Case& c, Projection p, const std::string& suffix) {
-  return stored(c, p, suffix).value(0);
+const Tensor& projection_tensor(const Case& c, Projection p, const std::string& suffix) {
+  return c.weights.at(name_of(p) + "." + suffix);
 }
 
-double largest_of_qkv(const Case& c, const std::string& suffix) {
+double scalar_weight(const Case& c, Projection p, const std::string& suffix) {
+  return projection_tensor(c, p, suffix).value(0);
+}
+
+double shared_scalar(const Case& c, Projection p, const std::string& suffix) {
+  if (p == Projection::kO) {
+    return scalar_weight(c, p, suffix);
+  }
   return std::max({scalar_weight(c, Projection::kQ, suffix),
                    scalar_weight(c, Projection::kK, suffix),
                    scalar_weight(c, Projection::kV, suffix)});

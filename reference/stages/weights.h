@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "reference/core/case.h"
 #include "reference/stages/rounding.h"
 
@@ -34,10 +36,14 @@ ScaledWeight scaled_weight(const Case& c, Projection p, Rounding r);
 /// The bias of q, k or v, [1, out].
 Matrix projection_bias(const Case& c, Projection p);
 
-/// A scalar weight of a projection: "weight_scale", "weight_scale_2" or "input_scale".
+/// Tensor "NAME.suffix" of a projection, as stored.
+const Tensor& projection_tensor(const Case& c, Projection p, const std::string& suffix);
+
+/// A scalar of a projection: "weight_scale", "weight_scale_2" or "input_scale".
 double scalar_weight(const Case& c, Projection p, const std::string& suffix);
 
-/// The largest such scalar of q, k and v: what the three, run as one projection, share.
-double largest_of_qkv(const Case& c, const std::string& suffix);
+/// The same where q, k and v, which run as one projection, share the largest of theirs; o_proj's
+/// own.
+double shared_scalar(const Case& c, Projection p, const std::string& suffix);
 
 }  // namespace attn::reference
