@@ -13,6 +13,8 @@ namespace {
 // Weight rows decoded at a time: few enough to stay in the second-level cache while every row of x
 // passes by; 16 words of a GPTQ weight are a cache line.
 constexpr std::int64_t kPanel = 16;
+// Panels that share a buffer: clearing one for each would cost as much as decoding bfloat16.
+constexpr std::int64_t kPanelsPerTask = 4;
 
 /// y[i, first ..] for the rows of w, which are rows first .. of the projection.
 void multiply_panel(const Rows& x, const Projection& projection, const Rows& w, std::int64_t first,
@@ -32,6 +34,14 @@ void multiply_panel(const Rows& x, const Projection& projection, const Rows& w, 
   }
 }
 
+void copy_columns(const Rows& from, std::int64_t first_column, Rows& to) {
+  to.count = from.count;
+  for (std::int64_t i = 0; i < to.count; ++i) {
+    const float* const source = from.row(i) + first_column;
+    std::copy(source, source + to.width, to.row(i));
+  }
+}
+
 }  // namespace
 
 void project(const Rows& x, const Projection& projection, int threads, float* y) {
@@ -39,21 +49,21 @@ void project(const Rows& x, const Projection& projection, int threads, float* y)
   const std::vector<float> bias =
       projection.bias != nullptr ? unpack_vector(*projection.bias) : std::vector<float>{};
   const bool whole_rows = x.width == projection.weight_width;
-  const auto compute_panel = [&](std::int64_t panel) {
-    const std::int64_t first = panel * kPanel;
-    const std::int64_t columns = std::min(kPanel, count - first);
-    Rows w(columns, projection.weight_width);
-    projection.weight->decode(projection.rows.first + first, w);
-    if (whole_rows) return multiply_panel(x, projection, w, first, bias, y);
-    Rows slice(columns, x.width);
-    for (std::int64_t i = 0; i < columns; ++i) {
-      const float* const source = w.row(i) + projection.first_column;
-      std::copy(source, source + x.width, slice.row(i));
+  const auto compute_panels = [&](std::int64_t task) {
+    const std::int64_t begin = task * kPanel * kPanelsPerTask;
+    const std::int64_t end = std::min(count, begin + kPanel * kPanelsPerTask);
+    Rows w(std::min(kPanel, end - begin), projection.weight_width);
+    Rows slice(whole_rows ? 0 : w.count, x.width);
+    for (std::int64_t first = begin; first < end; first += kPanel) {
+      w.count = std::min(kPanel, end - first);
+      projection.weight->decode(projection.rows.first + first, w);
+      if (!whole_rows) copy_columns(w, projection.first_column, slice);
+      multiply_panel(x, projection, whole_rows ? w : slice, first, bias, y);
     }
-    multiply_panel(x, projection, slice, first, bias, y);
   };
   const double work = 2.0 * static_cast<double>(x.count) * static_cast<double>(count * x.stride);
-  parallel_for((count + kPanel - 1) / kPanel, threads, work, compute_panel);
+  const std::int64_t per_task = kPanel * kPanelsPerTask;
+  parallel_for((count + per_task - 1) / per_task, threads, work, compute_panels);
 }
 
 }  // namespace attn::harness::cpu

@@ -43,13 +43,13 @@ bool is_plain_float(ElementType type) {
 float float_from_half(std::uint16_t code) {
   const std::uint32_t sign = static_cast<std::uint32_t>(code & 0x8000u) << 16;
   const std::uint32_t magnitude = code & 0x7fffu;
-  if (magnitude >= 0x7c00u) {  // infinity and NaN: exponent all ones in both formats
-    return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-  }
   // The bits moved to binary32's fields read as value * 2^-112: the biases differ by 127 - 15. The
   // product is exact and turns half's subnormals into float's normal numbers.
   const float scaled = std::bit_cast<float>(magnitude << 13) * 0x1p112f;
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | sign);
+  // Infinity and NaN have exponents of all ones in both formats. No branch, so that loops
+  // vectorise.
+  const std::uint32_t special = magnitude >= 0x7c00u ? 0x7f800000u : 0u;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
 }
 
 std::uint16_t half_from_float(float value) {
