@@ -4,14 +4,11 @@
 #include <string>
 
 #include "reference/layers/shard_axis.h"
+#include "reference/layers/shard_blocks.h"
+#include "reference/layers/shard_gptq.h"
 
 namespace attn::reference {
 namespace {
-
-bool has_fp8_blocks(const AttentionConfig& config) {
-  return config.quant && config.quant->q_proj == QuantEncoding::kFloat8E4M3FN &&
-         config.quant->weight_granularity == WeightGranularity::kBlock;
-}
 
 /// Rows of q_proj, k_proj or v_proj that a device holds.
 Range rows_of(const std::string& projection, const AttentionConfig& config,
@@ -36,54 +33,49 @@ Tensor take_stacked_rows(const AttentionConfig& config, const Tensor& stored,
   return part;
 }
 
-/// Rows `rows` of one scale for every block_n rows, as one for every `finer` rows. `finer` divides
-/// block_n and the range.
-Tensor take_block_rows(const Tensor& scale, Range rows, std::int64_t block_n, std::int64_t finer) {
-  const std::int64_t columns = scale.dim(1);
-  Tensor part(scale.type(), {rows.count / finer, columns});
-  for (std::int64_t i = 0; i < part.dim(0); ++i) {
-    put(part, 0, i, take(scale, 0, {(rows.first + i * finer) / block_n, 1}));
-  }
-  return part;
-}
-
-/// Zero points of output rows `rows`, packed along the rows like `stored` [groups, words].
-Tensor take_packed_columns(const Tensor& stored, Range rows, std::int64_t bits) {
-  const std::int64_t per_word = 32 / bits;
-  const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
-  Tensor part(stored.type(), {stored.dim(0), (rows.count + per_word - 1) / per_word});
-  for (std::int64_t g = 0; g < stored.dim(0); ++g) {
-    for (std::int64_t n = 0; n < rows.count; ++n) {
-      const std::int64_t from = rows.first + n;
-      const std::uint64_t word = stored.code(g * stored.dim(1) + from / per_word);
-      const std::uint64_t zero = (word >> (from % per_word * bits)) & mask;
-      const std::int64_t to = g * part.dim(1) + n / per_word;
-      part.set_code(to, part.code(to) | (zero << (n % per_word * bits)));
-    }
-  }
-  return part;
-}
-
 /// Tensor "projection.suffix" of q, k or v cut to the device's rows.
-Tensor take_projection(const AttentionConfig& config, const std::string& projection,
-                       const std::string& suffix, const Tensor& stored, const DeviceHeads& heads) {
+Tensor take_rows(const AttentionConfig& config, const std::string& projection,
+                 const std::string& suffix, const Tensor& stored, const DeviceHeads& heads,
+                 const AttentionConfig& device) {
   const Range rows = rows_of(projection, config, heads);
   if (suffix == "weight" || suffix == "bias") return take(stored, 0, rows);
   if (suffix == "qweight" || suffix == "scales") return take(stored, 1, rows);
-  if (suffix == "qzeros") return take_packed_columns(stored, rows, config.quant->bits);
-  if (suffix == "weight_scale" && !stored.shape().empty()) {
-    if (!has_fp8_blocks(config)) return take(stored, 0, rows);
-    const std::int64_t finer = device_config(config, heads).quant->block_n;
-    return take_block_rows(stored, rows, config.quant->block_n, finer);
+  if (suffix == "qzeros") return take_packed(stored, 1, rows, config.quant->bits);
+  if (suffix == "weight_scale" && has_fp8_blocks(config)) {
+    return take_block_scales(stored, rows, {0, config.hidden_size}, *config.quant, *device.quant);
   }
+  if (suffix == "weight_scale" && !stored.shape().empty()) return take(stored, 0, rows);
   return stored;  // g_idx, and the scales of a whole tensor
+}
+
+/// Tensor "o_proj.suffix" cut to input columns `columns`.
+Tensor take_columns(const AttentionConfig& config, const std::string& suffix, const Tensor& stored,
+                    Range columns, const AttentionConfig& device) {
+  // As many stored items as the whole width has; those of the cut are in the same proportion.
+  const auto in_proportion = [&](std::int64_t items) -> Range {
+    const std::int64_t width = config.attn_width();
+    return {columns.first * items / width, columns.count * items / width};
+  };
+  if (suffix == "qweight") return take_packed(stored, 0, columns, config.quant->bits);
+  if (suffix == "g_idx") return take(stored, 0, columns);
+  if (suffix == "weight_scale" && has_fp8_blocks(config)) {
+    return take_block_scales(stored, {0, config.hidden_size}, columns, *config.quant,
+                             *device.quant);
+  }
+  // Elements, packed blocks and the scales of blocks; a scale for each row has one column.
+  const bool by_column = suffix == "weight" || (suffix == "weight_scale" &&
+                                                stored.shape().size() == 2 && stored.dim(1) > 1);
+  if (by_column) return take(stored, 1, in_proportion(stored.dim(1)));
+  return stored;  // scales and zero points of gptq's groups, and the scales of a whole tensor
 }
 
 }  // namespace
 
 AttentionConfig device_config(const AttentionConfig& config, const DeviceHeads& heads) {
   AttentionConfig device = config;
-  if (device.variant == Variant::kTensorParallel) device.variant = Variant::kAttentionWithRope;
+  if (device.variant == Variant::kTensorParallel || device.variant == Variant::kDataParallel) {
+    device.variant = Variant::kAttentionWithRope;
+  }
   device.num_devices = 1;
   device.kv_head_replication = false;
   device.num_attention_heads = heads.q_heads.count;
@@ -99,7 +91,7 @@ AttentionConfig device_config(const AttentionConfig& config, const DeviceHeads& 
 }
 
 LayerWeights take_head_weights(const AttentionConfig& config, const LayerWeights& weights,
-                               const DeviceHeads& heads) {
+                               const DeviceHeads& heads, const AttentionConfig& device) {
   LayerWeights part;
   for (const auto& [name, stored] : weights) {
     const std::size_t dot = name.find('.');
@@ -110,10 +102,23 @@ LayerWeights take_head_weights(const AttentionConfig& config, const LayerWeights
     } else if (owner == "qkv_proj") {
       part[name] = take_stacked_rows(config, stored, heads);
     } else if (owner.ends_with("_proj")) {
-      part[name] = take_projection(config, owner, name.substr(dot + 1), stored, heads);
+      part[name] = take_rows(config, owner, name.substr(dot + 1), stored, heads, device);
     } else {
       part[name] = stored;  // norms
     }
+  }
+  return part;
+}
+
+LayerWeights take_output_weights(const AttentionConfig& config, const LayerWeights& weights,
+                                 const DeviceHeads& heads, const AttentionConfig& device) {
+  const std::string prefix = "o_proj.";
+  const Range columns{heads.q_heads.first * config.head_dim_v,
+                      heads.q_heads.count * config.head_dim_v};
+  LayerWeights part;
+  for (const auto& [name, stored] : weights) {
+    if (!name.starts_with(prefix)) continue;
+    part[name] = take_columns(config, name.substr(prefix.size()), stored, columns, device);
   }
   return part;
 }

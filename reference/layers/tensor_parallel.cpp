@@ -5,7 +5,7 @@
 #include "reference/layers/record.h"
 #include "reference/layers/shard_axis.h"
 #include "reference/layers/shard_heads.h"
-#include "reference/stages/projection_input.h"
+#include "reference/stages/output.h"
 
 namespace attn::reference {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 Case device_case(const Case& c, const DeviceHeads& heads) {
   Case device;
   device.config = device_config(c.config, heads);
-  device.weights = take_head_weights(c.config, c.weights, heads);
+  device.weights = take_head_weights(c.config, c.weights, heads, device.config);
   device.x = c.x;
   device.input_row_offsets = c.input_row_offsets;
   device.cache_lengths = c.cache_lengths;
@@ -62,19 +62,18 @@ void join(const Case& c, const DeviceHeads& heads, Trace device, Trace& whole) {
   if (first_holder) put_kv_heads(*whole.cache, heads.kv_heads, *device.cache);
 }
 
-/// Stage out: each device multiplies its columns of attn_out [rows, Hq*D] by its columns of o_proj,
-/// and the partial outputs are summed. The layer as it runs rounds each partial output to
-/// config.dtype, and the sum once.
+/// Stage out of attn_out [rows, Hq*D]: the sum of what each device makes of its own columns, which
+/// is what the output projection makes of attn_out when the other columns are zero. The layer as it
+/// runs rounds each partial output to config.dtype, and the sum once.
 Matrix all_reduce_output(const Case& c, const MatrixView& attn_out, Rounding r) {
-  const std::int64_t dim = c.config.head_dim_v;
-  const Matrix input = projection_input(c, Projection::kO, attn_out, r).value();
-  const Matrix w = projection_weight(c, Projection::kO, r);  // [hidden, Hq*D]
   Matrix sum = Matrix::Zero(attn_out.rows(), c.config.hidden_size);
   for (const DeviceHeads& heads : device_heads(c.config)) {
-    const std::int64_t first = heads.q_heads.first * dim;
-    const std::int64_t columns = heads.q_heads.count * dim;
-    sum += r.to(c.config.dtype,
-                input.middleCols(first, columns) * w.middleCols(first, columns).transpose());
+    if (heads.q_heads.count == 0) continue;
+    const std::int64_t first = heads.q_heads.first * c.config.head_dim_v;
+    const std::int64_t columns = heads.q_heads.count * c.config.head_dim_v;
+    Matrix own = Matrix::Zero(attn_out.rows(), attn_out.cols());
+    own.middleCols(first, columns) = attn_out.middleCols(first, columns);
+    sum += project_output(c, own, r);
   }
   return r.to(c.config.dtype, std::move(sum));
 }
