@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 include(PublicHeaders)
 
 set(install_targets "")
-foreach(name core reference golden cpu harness)
+foreach(name core reference golden cpu gpu harness)
   if(TARGET attn_${name})
     list(APPEND install_targets attn_${name})
   endif()

@@ -7,6 +7,7 @@
 
 #include "harness/backends/backend.h"
 #include "harness/backends/cpu/cpu_backend.h"
+#include "harness/backends/cuda_backend.h"
 #include "harness/backends/damaged.h"
 #include "harness/backends/reference_backend.h"
 #include "reference/core/error.h"
@@ -66,6 +67,26 @@ std::unique_ptr<Backend> make_cpu(const std::string& spec, const std::vector<Opt
   return cpu::make_cpu_backend(result);
 }
 
+std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Option>& options) {
+  CudaOptions result;
+  const std::vector<std::pair<Option, bool*>> words{
+      {{"fused", "0"}, &result.fused},
+      {{"attention", "plain"}, &result.plain_attention},
+      {{"gemm", "own"}, &result.cublas},
+  };
+  for (const Option& option : options) {
+    const auto word = std::ranges::find_if(words, [&](const auto& w) {
+      return w.first.name == option.name && w.first.value == option.value;
+    });
+    if (word == words.end()) {
+      refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
+             "\"; known: fused=0, attention=plain, gemm=own");
+    }
+    *word->second = option.name != "fused" && option.name != "gemm";
+  }
+  return make_cuda_backend(result);
+}
+
 }  // namespace
 
 std::vector<BackendInfo> list_backends() {
@@ -76,6 +97,8 @@ std::vector<BackendInfo> list_backends() {
        "", ""},
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
+      {"cuda", "the layers as CUDA kernels, on the first device",
+       "fused=0 attention=plain gemm=own", cuda_unavailable_reason()},
   };
 }
 
@@ -88,8 +111,8 @@ std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
     return make_damaged_backend(
         colon == std::string::npos ? "" : std::string_view(spec).substr(colon + 1));
   }
-  std::vector<std::string> names;
-  for (const BackendInfo& info : list_backends()) names.push_back(info.name);
+  // Not from list_backends(), which asks the device: that takes a while and may be of no use here.
+  const std::vector<std::string> names{"exact", "faithful", "cpu", "cuda"};
   if (std::ranges::find(names, name) == names.end()) {
     refuse("there is no backend \"" + name + "\"" + hint(name, names));
   }
@@ -98,6 +121,7 @@ std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
     options = parse_options(spec, std::string_view(spec).substr(colon + 1));
   }
   if (name == "cpu") return make_cpu(spec, options);
+  if (name == "cuda") return make_cuda(spec, options);
   if (!options.empty()) {
     refuse("backend \"" + spec + "\": " + name + " takes no options; write \"" + name + "\"");
   }

@@ -53,7 +53,7 @@ const std::vector<Zone>& zones() {
        {"harness/", "golden/", "reference/", "gpu/", "git_revision.h"},
        with_system({"CLI/", "nlohmann/"})},
       {"harness/bench/", {"harness/", "golden/", "reference/", "gpu/"}, {"benchmark/", "Eigen/"}},
-      {"gpu/", {"gpu/", "reference/core/"}, {"cub/", "cuda", "nccl.h", "nvtx3/"}},
+      {"gpu/", {"gpu/", "reference/core/"}, {"cub/", "cublas", "cuda", "dlfcn.h", "nccl.h", "nvtx3/"}},
   };
   return kZones;
 }

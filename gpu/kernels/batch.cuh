@@ -1,0 +1,51 @@
+#pragma once
+
+#include "gpu/kernels/batch.h"
+
+namespace attn::gpu {
+
+/// The sequence that owns a row: the last b with row_offsets[b] <= row. Empty sequences own none.
+__device__ __forceinline__ std::int64_t sequence_of(const BatchView& batch, std::int64_t row) {
+  std::int64_t low = 0;
+  std::int64_t high = batch.batch - 1;
+  while (low < high) {
+    const std::int64_t middle = (low + high + 1) / 2;
+    if (static_cast<std::int64_t>(batch.row_offsets[middle]) <= row) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+struct Sequence {
+  std::int64_t index = 0;
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+  std::int64_t keys = 0;  ///< after the call
+};
+
+__device__ __forceinline__ Sequence load_sequence(const BatchView& batch, std::int64_t b) {
+  Sequence s;
+  s.index = b;
+  s.first_row = batch.row_offsets[b];
+  s.rows = static_cast<std::int64_t>(batch.row_offsets[b + 1]) - s.first_row;
+  s.keys = batch.cache_lengths[b] + (batch.rows_are_new_keys ? s.rows : 0);
+  return s;
+}
+
+/// Index of element (page of position p, slot of p, 0, 0), in 64 bits: a cache may hold more than
+/// 2^31 elements.
+__device__ __forceinline__ std::int64_t k_offset(const CacheView& cache, std::int64_t b,
+                                                 std::int64_t p) {
+  const std::int64_t page = cache.page_table[b * cache.table_stride + p / cache.page_size];
+  return page * cache.k_page_stride + p % cache.page_size * cache.k_token_stride;
+}
+__device__ __forceinline__ std::int64_t v_offset(const CacheView& cache, std::int64_t b,
+                                                 std::int64_t p) {
+  const std::int64_t page = cache.page_table[b * cache.table_stride + p / cache.page_size];
+  return page * cache.v_page_stride + p % cache.page_size * cache.v_token_stride;
+}
+
+}  // namespace attn::gpu

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/device/device.h"
+#include "gpu/kernels/types.h"
+
+namespace attn::gpu {
+
+/// y = clip(x w^T + bias), rounded once to `type`: x [m, k], w [n, k], y [m, n], all dense and of
+/// `type`. Sums in float32; products of float32 are true float32, never tf32.
+struct GemmArguments {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  const float* bias = nullptr;  ///< [n] or none
+  void* y = nullptr;
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  float clip = 0.0f;  ///< bound of |y|, 0 for none
+  Type type = Type::kFloat32;
+};
+
+/// Our own kernels: any shape and alignment. float32 on the CUDA cores, one sum in order of k;
+/// bfloat16 and float16 on the tensor cores (mma.sync), 16 products a step in order of k. Rows of y
+/// do not depend on m.
+void gemm(const GemmArguments& arguments, StreamHandle stream);
+
+}  // namespace attn::gpu

@@ -1,0 +1,320 @@
+#include "gpu/layers/layer.h"
+
+#include <cstring>
+#include <numeric>
+
+#include "gpu/kernels/attention.h"
+#include "gpu/kernels/elementwise.h"
+#include "gpu/kernels/gemm.h"
+#include "gpu/kernels/head_pass.h"
+#include "gpu/layers/types.h"
+#include "reference/core/error.h"
+
+namespace attn::gpu {
+namespace {
+
+constexpr std::int64_t kMostHeadDim = 1024;  // head_pass.cu and the plain kernel's shared memory
+
+bool is_plain_float(ElementType type) {
+  return type == ElementType::kFloat32 || type == ElementType::kBFloat16 ||
+         type == ElementType::kFloat16;
+}
+
+/// A vector of any float type as float32: exact for the types that a file may hold.
+std::vector<float> as_floats(const Tensor& tensor) {
+  const std::vector<double> values = tensor.values();
+  return {values.begin(), values.end()};
+}
+
+Buffer upload(const void* data, std::size_t bytes, const Stream& stream) {
+  Buffer buffer(bytes);
+  copy_to_device(buffer.data(), data, bytes, stream.get());
+  stream.synchronize();  // the host's copy may go
+  return buffer;
+}
+
+Buffer upload_floats(const Tensor& tensor, const Stream& stream) {
+  const std::vector<float> values = as_floats(tensor);
+  return upload(values.data(), values.size() * sizeof(float), stream);
+}
+
+const float* floats(const Buffer& buffer) { return reinterpret_cast<const float*>(buffer.data()); }
+
+MaskKind mask_kind(MaskVariant variant) {
+  switch (variant) {
+    case MaskVariant::kCausal:
+      return MaskKind::kCausal;
+    case MaskVariant::kChunkedCausal:
+      return MaskKind::kChunked;
+    case MaskVariant::kSlidingWindowCausal:
+      return MaskKind::kWindow;
+    case MaskVariant::kSlidingWindowNoncausal:
+      return MaskKind::kLookback;
+    case MaskVariant::kNull:
+    case MaskVariant::kTensor:
+      break;
+  }
+  return MaskKind::kNone;
+}
+
+}  // namespace
+
+std::string unsupported_reason(const AttentionConfig& config) {
+  if (config.quant) return "quantised weights (config.quant) are not implemented";
+  if (!is_plain_float(config.dtype)) {
+    return "activations in " + std::string(element_name(config.dtype)) + " are not implemented";
+  }
+  if (!is_plain_float(config.kv_cache.dtype)) {
+    return "a cache in " + std::string(element_name(config.kv_cache.dtype)) + " is not implemented";
+  }
+  if (config.head_dim > kMostHeadDim || config.head_dim_v > kMostHeadDim) {
+    return "head_dim above " + std::to_string(kMostHeadDim) + " is not implemented";
+  }
+  return "";
+}
+
+std::int64_t BatchShape::tokens() const {
+  return std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+}
+
+/// Weights as the kernels want them: q, k and v one after another, clipped; vectors in float32.
+struct AttentionLayer::Weights {
+  Buffer qkv;  ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
+  Buffer qkv_bias;
+  Buffer o;  ///< [hidden, Hq Dv]
+  Buffer q_gamma, k_gamma, sinks;
+
+  void load_projections(const AttentionConfig& config, const LayerWeights& weights,
+                        const Stream& stream);
+};
+
+void AttentionLayer::Weights::load_projections(const AttentionConfig& config,
+                                               const LayerWeights& weights, const Stream& stream) {
+  const bool cache_only = config.entry_point == EntryPoint::kMaterializeKvFromHidden;
+  const auto row_bytes = static_cast<std::size_t>(config.hidden_size) * element_size(config.dtype);
+  const auto q_rows = static_cast<std::size_t>(config.q_width());
+  std::vector<std::byte> rows;
+  std::vector<float> bias;
+  const auto append = [&](const Tensor& tensor, std::size_t first_row) {
+    const std::span<const std::byte> bytes = tensor.bytes().subspan(first_row * row_bytes);
+    rows.insert(rows.end(), bytes.begin(), bytes.end());
+  };
+  if (config.stacked_qkv) append(weights.at("qkv_proj.weight"), cache_only ? q_rows : 0);
+  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+    if (cache_only && name[0] == 'q') continue;
+    if (!config.stacked_qkv) append(weights.at(std::string(name) + ".weight"), 0);
+    if (config.has_bias) {
+      const std::vector<float> part = as_floats(weights.at(std::string(name) + ".bias"));
+      bias.insert(bias.end(), part.begin(), part.end());
+    }
+  }
+  qkv = upload(rows.data(), rows.size(), stream);
+  if (const auto bound = config.weight_clip()) {
+    clip(qkv.data(), type_of(config.dtype),
+         static_cast<std::int64_t>(rows.size() / element_size(config.dtype)),
+         static_cast<float>(*bound), stream.get());
+    stream.synchronize();
+  }
+  if (config.has_bias) qkv_bias = upload(bias.data(), bias.size() * sizeof(float), stream);
+  if (cache_only) return;
+  const Tensor& o_proj = weights.at("o_proj.weight");
+  o = upload(o_proj.data(), o_proj.bytes().size(), stream);
+}
+
+AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights& weights,
+                               const LayerOptions& options)
+    : config_(config), options_(options), weights_(std::make_unique<Weights>()) {
+  if (const std::string reason = unsupported_reason(config); !reason.empty()) {
+    throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
+  }
+  const Stream stream;
+  if (!config.starts_at_attention()) weights_->load_projections(config, weights, stream);
+  if (config.use_qk_norm) {
+    weights_->k_gamma = upload_floats(weights.at("k_norm.weight"), stream);
+    if (config.entry_point == EntryPoint::kForward) {
+      weights_->q_gamma = upload_floats(weights.at("q_norm.weight"), stream);
+    }
+  }
+  if (const auto sinks = weights.find("sinks"); sinks != weights.end()) {
+    weights_->sinks = upload_floats(sinks->second, stream);
+  }
+}
+
+AttentionLayer::~AttentionLayer() = default;
+
+std::int64_t AttentionLayer::qkv_width() const {
+  const bool cache_only = config_.entry_point == EntryPoint::kMaterializeKvFromHidden;
+  return (cache_only ? 0 : config_.q_width()) + config_.k_width() + config_.v_width();
+}
+
+/// Where the intermediates of a run lie: the caller's taps, or the workspace.
+struct AttentionLayer::Buffers {
+  BatchView batch;
+  void* qkv = nullptr;
+  void* q_norm = nullptr;
+  void* k_norm = nullptr;
+  void* q_rope = nullptr;
+  void* k_rope = nullptr;
+  float* lse = nullptr;
+  void* attn_out = nullptr;
+};
+
+BatchView AttentionLayer::batch_of(const LayerPlan& plan, const LayerTensors& t) const {
+  return {t.row_offsets, t.cache_lengths, plan.batch, plan.tokens, !config_.starts_at_attention()};
+}
+
+AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const LayerTensors& t,
+                                                Arena& arena) const {
+  const auto bytes = static_cast<std::int64_t>(element_size(config_.dtype));
+  const auto take = [&](void* tap, std::int64_t width, bool needed) -> void* {
+    if (tap != nullptr || !needed) return tap;
+    return arena.take(static_cast<std::size_t>(plan.tokens * width * bytes));
+  };
+  const bool layer = !config_.starts_at_attention();
+  const bool forward = config_.entry_point == EntryPoint::kForward;
+  const bool unfused = layer && !options_.fused_head_pass;
+  Buffers b;
+  b.batch = batch_of(plan, t);
+  b.qkv = take(t.qkv, qkv_width(), layer);
+  b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
+  b.k_norm = take(t.k_norm, config_.k_width(), unfused && config_.use_qk_norm);
+  b.q_rope = take(t.q_rope, config_.q_width(), forward);
+  b.k_rope = take(t.k_rope, config_.k_width(), unfused);
+  if (config_.entry_point == EntryPoint::kMaterializeKvFromHidden) return b;
+  b.attn_out = take(t.attn_out, config_.attn_width(), true);
+  b.lse =
+      t.lse != nullptr ? t.lse : arena.take_array<float>(plan.tokens * config_.num_attention_heads);
+  return b;
+}
+
+LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
+  if (shape.rows.size() != shape.cached.size()) {
+    throw Error(ErrorKind::kUsage, "cuda: " + std::to_string(shape.rows.size()) +
+                                       " row counts and " + std::to_string(shape.cached.size()) +
+                                       " cache lengths; give one of each per sequence");
+  }
+  LayerPlan plan;
+  plan.tokens = shape.tokens();
+  plan.batch = static_cast<std::int64_t>(shape.rows.size());
+  Arena counter;
+  buffers(plan, LayerTensors{}, counter);
+  plan.workspace_bytes = counter.used();
+  return plan;
+}
+
+void AttentionLayer::project_and_store(const LayerTensors& t, const Buffers& b,
+                                       StreamHandle stream) const {
+  const Type type = type_of(config_.dtype);
+  const bool forward = config_.entry_point == EntryPoint::kForward;
+  GemmArguments projection;
+  projection.x = t.x;
+  projection.w = weights_->qkv.data();
+  projection.bias = config_.has_bias ? floats(weights_->qkv_bias) : nullptr;
+  projection.y = b.qkv;
+  projection.m = b.batch.tokens;
+  projection.n = qkv_width();
+  projection.k = config_.hidden_size;
+  projection.type = type;
+  if (config_.clip_activations) {
+    projection.clip = round_to_type(*config_.clip_activations, config_.dtype);
+  }
+  gemm(projection, stream);
+
+  HeadPassArguments a;
+  a.type = type;
+  a.num_heads = forward ? config_.num_attention_heads : 0;
+  a.num_kv_heads = config_.num_key_value_heads;
+  a.head_dim = config_.head_dim;
+  const auto bytes = static_cast<std::int64_t>(element_size(config_.dtype));
+  const auto* const qkv = static_cast<const std::byte*>(b.qkv);
+  const std::int64_t q_width = forward ? config_.q_width() : 0;
+  a.q = forward ? qkv : nullptr;
+  a.k = qkv + q_width * bytes;
+  a.v = qkv + (q_width + config_.k_width()) * bytes;
+  a.q_row_stride = a.k_row_stride = a.v_row_stride = qkv_width();
+  a.q_gamma = floats(weights_->q_gamma);
+  a.k_gamma = floats(weights_->k_gamma);
+  a.eps = static_cast<float>(config_.rms_norm_eps);
+  a.q_normed = b.q_norm;
+  a.k_normed = b.k_norm;
+  a.freqs_cis = t.freqs_cis;
+  a.rotary_dim = config_.rotary_dim();
+  a.interleaved = config_.rope.interleaved;
+  a.rotate_last = config_.rope.rotary_side == RotarySide::kLast;
+  a.q_roped = b.q_rope;
+  a.k_roped = b.k_rope;
+  a.cache = t.cache;
+  a.batch = b.batch;
+  if (options_.fused_head_pass) {
+    a.norm = config_.use_qk_norm;
+    a.rope = a.store = true;
+    return head_pass(a, stream);
+  }
+  HeadPassArguments step = a;
+  step.v = nullptr;
+  if (config_.use_qk_norm) {
+    step.norm = true;
+    head_pass(step, stream);
+    step.norm = false;
+    step.q = b.q_norm;
+    step.k = b.k_norm;
+    step.q_row_stride = config_.q_width();
+    step.k_row_stride = config_.k_width();
+  }
+  step.rope = true;
+  head_pass(step, stream);
+  step.rope = false;
+  step.store = true;
+  step.q = nullptr;
+  step.k = b.k_rope;
+  step.k_row_stride = config_.k_width();
+  step.v = a.v;
+  head_pass(step, stream);
+}
+
+void AttentionLayer::attend(const LayerTensors& t, const Buffers& b, StreamHandle stream) const {
+  AttentionArguments a;
+  a.type = type_of(config_.dtype);
+  a.q = config_.starts_at_attention() ? t.q : b.q_rope;
+  a.out = b.attn_out;
+  a.lse = b.lse;
+  a.cache = t.cache;
+  a.batch = b.batch;
+  a.num_heads = config_.num_attention_heads;
+  a.num_kv_heads = config_.num_key_value_heads;
+  a.head_dim = config_.head_dim;
+  a.head_dim_v = config_.head_dim_v;
+  a.scale = static_cast<float>(config_.softmax_scale());
+  a.softcap = static_cast<float>(config_.logit_softcap.value_or(0.0));
+  a.mask = mask_kind(config_.mask.variant);
+  a.span = config_.mask.variant == MaskVariant::kChunkedCausal
+               ? config_.mask.chunk_size.value_or(0)
+               : config_.mask.window_size.value_or(0);
+  a.top_left = config_.mask.align == MaskAlign::kTopLeft;
+  a.mask_tensor = t.mask;
+  a.mask_stride = t.mask_stride;
+  a.sinks = floats(weights_->sinks);
+  attention_plain(a, stream);
+}
+
+void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* workspace,
+                         StreamHandle stream) const {
+  if (plan.tokens == 0) return;
+  Arena arena(workspace, plan.workspace_bytes);
+  const Buffers b = buffers(plan, t, arena);
+  if (!config_.starts_at_attention()) project_and_store(t, b, stream);
+  if (config_.entry_point == EntryPoint::kMaterializeKvFromHidden) return;
+  attend(t, b, stream);
+  if (config_.starts_at_attention()) return;
+  GemmArguments output;
+  output.x = b.attn_out;
+  output.w = weights_->o.data();
+  output.y = t.out;
+  output.m = plan.tokens;
+  output.n = config_.hidden_size;
+  output.k = config_.attn_width();
+  output.type = type_of(config_.dtype);
+  gemm(output, stream);
+}
+
+}  // namespace attn::gpu

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gpu/device/device.h"
+#include "gpu/kernels/batch.h"
+#include "reference/core/case.h"
+#include "reference/core/config.h"
+
+namespace attn::gpu {
+
+/// Which of several equivalent ways a layer takes. The defaults are the fast ones; the others are
+/// for tests and for comparing.
+struct LayerOptions {
+  bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
+  bool plain_attention = false;  ///< only the plain attention kernel
+  bool cublas = true;            ///< cuBLASLt where it can be loaded
+};
+
+/// "" when AttentionLayer runs the config, else one line why not.
+std::string unsupported_reason(const AttentionConfig& config);
+
+/// Lengths of one call, known on the host when it is planned. A run must come with the same
+/// lengths in its device arrays.
+struct BatchShape {
+  std::vector<std::int64_t> rows;    ///< query rows of each sequence
+  std::vector<std::int64_t> cached;  ///< cache_lengths of each sequence
+  std::int64_t tokens() const;
+};
+
+/// Device pointers of one call. Dense unless said. What a config does not have is null.
+struct LayerTensors {
+  const void* x = nullptr;           ///< [tokens, hidden_size], or
+  const void* q = nullptr;           ///< [tokens, Hq, D] for entry point attention
+  const float* freqs_cis = nullptr;  ///< [positions, rotary_dim]
+  const float* mask = nullptr;       ///< [tokens, mask_stride]
+  std::int64_t mask_stride = 0;
+  const std::uint32_t* row_offsets = nullptr;    ///< [batch + 1]
+  const std::uint32_t* cache_lengths = nullptr;  ///< [batch]
+  CacheView cache;
+  void* out = nullptr;  ///< [tokens, hidden_size]; entry point attention: null
+
+  /// Taps: kept in the workspace where null.
+  void* qkv = nullptr;       ///< [tokens, (Hq + 2 Hkv) D]; materialize: [tokens, 2 Hkv D]
+  void* q_norm = nullptr;    ///< [tokens, Hq D]
+  void* k_norm = nullptr;    ///< [tokens, Hkv D]
+  void* q_rope = nullptr;    ///< [tokens, Hq D]
+  void* k_rope = nullptr;    ///< [tokens, Hkv D]
+  float* lse = nullptr;      ///< [tokens, Hq]
+  void* attn_out = nullptr;  ///< [tokens, Hq Dv]
+};
+
+/// What was decided for one batch shape. A value: no device memory.
+struct LayerPlan {
+  std::int64_t tokens = 0;
+  std::int64_t batch = 0;
+  std::size_t workspace_bytes = 0;
+};
+
+/// One layer with its weights on the current device. plan() is host work; run() only launches: it
+/// neither allocates nor waits, and may be captured in a graph. Safe to run from several threads
+/// with separate workspaces.
+class AttentionLayer {
+ public:
+  /// Uploads the weights, clipped and concatenated once. Throws Error(kUnsupported), or on the
+  /// device's failures.
+  AttentionLayer(const AttentionConfig& config, const LayerWeights& weights,
+                 const LayerOptions& options = {});
+  ~AttentionLayer();
+  AttentionLayer(const AttentionLayer&) = delete;
+  AttentionLayer& operator=(const AttentionLayer&) = delete;
+
+  LayerPlan plan(const BatchShape& shape) const;
+  /// `workspace`: plan.workspace_bytes on the device, 256-byte aligned; its contents do not matter.
+  void run(const LayerPlan& plan, const LayerTensors& tensors, void* workspace,
+           StreamHandle stream) const;
+
+  /// Columns of the tap `qkv`.
+  std::int64_t qkv_width() const;
+
+ private:
+  struct Weights;
+  struct Buffers;
+  Buffers buffers(const LayerPlan& plan, const LayerTensors& tensors, Arena& arena) const;
+  void project_and_store(const LayerTensors& t, const Buffers& b, StreamHandle stream) const;
+  void attend(const LayerTensors& t, const Buffers& b, StreamHandle stream) const;
+  BatchView batch_of(const LayerPlan& plan, const LayerTensors& t) const;
+
+  AttentionConfig config_;
+  LayerOptions options_;
+  std::unique_ptr<Weights> weights_;
+};
+
+}  // namespace attn::gpu

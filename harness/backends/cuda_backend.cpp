@@ -1,0 +1,339 @@
+#include "harness/backends/cuda_backend.h"
+
+#include "reference/core/error.h"
+
+#if ATTN_WITH_CUDA
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include "gpu/device/device.h"
+#include "gpu/layers/layer.h"
+#include "gpu/layers/types.h"
+#endif
+
+namespace attn::harness {
+
+#if ATTN_WITH_CUDA
+namespace {
+
+/// Device memory of one run, in one allocation: buffers with guards between them. Everything is
+/// filled with kPoison first, which is NaN in every float type, so that reads of what was never
+/// written show; after the run the guards must still hold it and the inputs must be unchanged.
+class DeviceImage {
+ public:
+  /// Space for `bytes`; returns its offset. `data` null: an output, poisoned.
+  std::size_t add(const char* name, std::size_t bytes, const void* data, bool may_change) {
+    const std::size_t offset = host_.empty() ? kGuard : host_.size();  // a guard ends each part
+    const std::size_t end = (offset + bytes + kGuard - 1) / kGuard * kGuard + kGuard;
+    host_.resize(end, kPoison);
+    if (bytes > 0 && data != nullptr) std::memcpy(host_.data() + offset, data, bytes);
+    parts_.push_back({name, offset, bytes, may_change});
+    return offset;
+  }
+  std::size_t add(const char* name, const Tensor& tensor, bool may_change = false) {
+    return add(name, tensor.bytes().size(), tensor.data(), may_change);
+  }
+  std::size_t size() const { return host_.size(); }
+
+  void upload(std::byte* device, gpu::StreamHandle stream) {
+    device_ = device;
+    gpu::copy_to_device(device, host_.data(), host_.size(), stream);
+  }
+  void download(const gpu::Stream& stream) {
+    after_.resize(host_.size());
+    gpu::copy_to_host(after_.data(), device_, after_.size(), stream.get());
+    stream.synchronize();
+  }
+  /// Throws Error naming the buffer whose guard or whose input bytes the run wrote over.
+  void check() const;
+
+  template <typename T>
+  T* at(std::size_t offset) const {
+    return reinterpret_cast<T*>(device_ + offset);
+  }
+  const std::byte* result(std::size_t offset) const { return after_.data() + offset; }
+
+ private:
+  static constexpr std::size_t kGuard = 256;
+  static constexpr std::byte kPoison{0xff};
+  struct Part {
+    const char* name;
+    std::size_t offset;
+    std::size_t bytes;
+    bool may_change;
+  };
+  std::vector<std::byte> host_;
+  std::vector<std::byte> after_;
+  std::vector<Part> parts_;
+  std::byte* device_ = nullptr;
+};
+
+void DeviceImage::check() const {
+  std::size_t guard = 0;
+  const auto untouched = [&](std::size_t begin, std::size_t end) {
+    return std::memcmp(host_.data() + begin, after_.data() + begin, end - begin) == 0;
+  };
+  for (const Part& part : parts_) {
+    if (!untouched(guard, part.offset)) {
+      throw Error(ErrorKind::kInternal,
+                  std::string("cuda: the guard before ") + part.name + " was written over");
+    }
+    guard = part.offset + part.bytes;
+    if (!part.may_change && !untouched(part.offset, guard)) {
+      throw Error(ErrorKind::kInternal, std::string("cuda: the input ") + part.name + " changed");
+    }
+  }
+  if (!untouched(guard, host_.size())) {
+    throw Error(ErrorKind::kInternal,
+                std::string("cuda: the guard behind ") + parts_.back().name + " was written over");
+  }
+}
+
+/// A stream and memory that grows; kept from run to run, because allocating costs more than a small
+/// case.
+struct Context {
+  gpu::Stream stream;
+  gpu::Buffer memory;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+
+  std::string name() const override;
+  std::string unsupported_reason(const AttentionConfig& config) const override {
+    return gpu::unsupported_reason(config);
+  }
+  Arithmetic arithmetic(const AttentionConfig& config) const override;
+  Trace run(const Case& c, std::span<const Stage> wanted) const override;
+
+ private:
+  std::unique_ptr<Context> take_context() const;
+  void give_back(std::unique_ptr<Context> context) const;
+
+  CudaOptions options_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<Context>> idle_;
+};
+
+std::string CudaBackend::name() const {
+  std::string words;
+  if (!options_.fused) words += ",fused=0";
+  if (options_.plain_attention) words += ",attention=plain";
+  if (!options_.cublas) words += ",gemm=own";
+  if (!words.empty()) words[0] = ':';
+  return "cuda" + words;
+}
+
+Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
+  Arithmetic a;
+  a.store = a.out = config.dtype;
+  a.cache = config.kv_cache.dtype;
+  if (config.dtype != ElementType::kFloat32) a.projection_acc = Accumulator::kFloat32TensorCore;
+  a.exp_rel = 0x1p-22;
+  a.block = 128;
+  return a;
+}
+
+std::unique_ptr<Context> CudaBackend::take_context() const {
+  const std::lock_guard lock(mutex_);
+  if (idle_.empty()) return std::make_unique<Context>();
+  auto context = std::move(idle_.back());
+  idle_.pop_back();
+  return context;
+}
+
+void CudaBackend::give_back(std::unique_ptr<Context> context) const {
+  const std::lock_guard lock(mutex_);
+  idle_.push_back(std::move(context));
+}
+
+/// Offsets of the tensors of one case in its image.
+struct CaseImage {
+  DeviceImage image;
+  std::size_t x = 0, q = 0, freqs_cis = 0, mask = 0, row_offsets = 0, cache_lengths = 0;
+  std::size_t k = 0, v = 0, page_table = 0, workspace = 0, out = 0;
+  std::size_t qkv = 0, q_norm = 0, k_norm = 0, q_rope = 0, k_rope = 0, lse = 0, attn_out = 0;
+};
+
+CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::LayerPlan& plan) {
+  const AttentionConfig& config = c.config;
+  const bool layer_case = !config.starts_at_attention();
+  const bool forward = config.entry_point == EntryPoint::kForward;
+  const bool attends = config.entry_point != EntryPoint::kMaterializeKvFromHidden;
+  CaseImage m;
+  m.x = m.image.add("x", c.x);
+  m.q = m.image.add("q", c.q);
+  m.freqs_cis = m.image.add("freqs_cis", c.freqs_cis);
+  m.mask = m.image.add("mask", c.mask);
+  m.row_offsets = m.image.add("input_row_offsets", c.input_row_offsets);
+  m.cache_lengths = m.image.add("cache_lengths", c.cache_lengths);
+  m.k = m.image.add("the cache of keys", c.cache.k, true);
+  m.v = m.image.add("the cache of values", c.cache.v, true);
+  m.page_table = m.image.add("page_table", c.cache.page_table);
+  const auto output = [&](const char* name, std::int64_t width, bool present, std::size_t bytes) {
+    const auto size = present ? static_cast<std::size_t>(plan.tokens * width) * bytes : 0;
+    return m.image.add(name, size, nullptr, true);
+  };
+  const std::size_t bytes = element_size(config.dtype);
+  m.qkv = output("qkv", layer.qkv_width(), layer_case, bytes);
+  m.q_norm = output("q_norm", config.q_width(), forward && config.use_qk_norm, bytes);
+  m.k_norm = output("k_norm", config.k_width(), layer_case && config.use_qk_norm, bytes);
+  m.q_rope = output("q_rope", config.q_width(), forward, bytes);
+  m.k_rope = output("k_rope", config.k_width(), layer_case, bytes);
+  m.lse = output("lse", config.num_attention_heads, attends, sizeof(float));
+  m.attn_out = output("attn_out", config.attn_width(), attends, bytes);
+  m.out = output("out", config.hidden_size, forward, bytes);
+  m.workspace = m.image.add("workspace", plan.workspace_bytes, nullptr, true);
+  return m;
+}
+
+gpu::CacheView cache_view(const Case& c, const CaseImage& m) {
+  const KvCache& cache = c.cache;
+  const std::int64_t heads = c.config.num_key_value_heads;
+  gpu::CacheView view;
+  view.type = gpu::type_of(cache.k.type());
+  view.k_head_stride = c.config.head_dim;
+  view.v_head_stride = c.config.head_dim_v;
+  view.k_token_stride = heads * view.k_head_stride;
+  view.v_token_stride = heads * view.v_head_stride;
+  view.k_page_stride = cache.num_layers * cache.page_size * view.k_token_stride;
+  view.v_page_stride = cache.num_layers * cache.page_size * view.v_token_stride;
+  const auto bytes = static_cast<std::int64_t>(element_size(cache.k.type()));
+  const std::int64_t k_layer = cache.layer * cache.page_size * view.k_token_stride * bytes;
+  const std::int64_t v_layer = cache.layer * cache.page_size * view.v_token_stride * bytes;
+  view.k = m.image.at<std::byte>(m.k) + k_layer;
+  view.v = m.image.at<std::byte>(m.v) + v_layer;
+  view.page_table = m.image.at<std::uint32_t>(m.page_table);
+  view.table_stride = cache.page_table.dim(1);
+  view.page_size = cache.page_size;
+  return view;
+}
+
+gpu::LayerTensors tensors_of(const Case& c, const CaseImage& m) {
+  const bool norm = c.config.use_qk_norm;
+  gpu::LayerTensors t;
+  t.x = m.image.at<void>(m.x);
+  t.q = m.image.at<void>(m.q);
+  t.freqs_cis = m.image.at<float>(m.freqs_cis);
+  t.mask = c.mask.empty() ? nullptr : m.image.at<float>(m.mask);
+  t.mask_stride = c.mask.empty() ? 0 : c.mask.dim(1);
+  t.row_offsets = m.image.at<std::uint32_t>(m.row_offsets);
+  t.cache_lengths = m.image.at<std::uint32_t>(m.cache_lengths);
+  t.cache = cache_view(c, m);
+  t.out = m.image.at<void>(m.out);
+  t.qkv = m.image.at<void>(m.qkv);
+  t.q_norm = norm ? m.image.at<void>(m.q_norm) : nullptr;
+  t.k_norm = norm ? m.image.at<void>(m.k_norm) : nullptr;
+  t.q_rope = m.image.at<void>(m.q_rope);
+  t.k_rope = m.image.at<void>(m.k_rope);
+  t.lse = m.image.at<float>(m.lse);
+  t.attn_out = m.image.at<void>(m.attn_out);
+  return t;
+}
+
+/// Columns first .. of the rows of `width` columns at `source` become a stage.
+void read_columns(const Case& c, Stage stage, ElementType type, const std::byte* source,
+                  std::int64_t first, std::int64_t width, Trace& trace) {
+  Tensor tensor(type, stage_shape(c, stage));
+  const std::size_t bytes = element_size(type);
+  const std::int64_t rows = c.tokens();
+  if (rows == 0) {
+    trace[stage] = std::move(tensor);
+    return;
+  }
+  const auto row_bytes = tensor.bytes().size() / static_cast<std::size_t>(rows);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::memcpy(tensor.data() + static_cast<std::size_t>(r) * row_bytes,
+                source + static_cast<std::size_t>(r * width + first) * bytes, row_bytes);
+  }
+  trace[stage] = std::move(tensor);
+}
+
+Trace read_trace(const Case& c, const CaseImage& m, std::int64_t qkv_width) {
+  const AttentionConfig& config = c.config;
+  const bool forward = config.entry_point == EntryPoint::kForward;
+  Trace trace;
+  const auto dense = [&](Stage stage, ElementType type, std::size_t offset, std::int64_t width) {
+    read_columns(c, stage, type, m.image.result(offset), 0, width, trace);
+  };
+  trace.cache = c.cache;
+  if (!config.starts_at_attention()) {
+    const std::byte* const qkv = m.image.result(m.qkv);
+    const std::int64_t k = forward ? config.q_width() : 0;
+    if (forward) read_columns(c, Stage::kQProj, config.dtype, qkv, 0, qkv_width, trace);
+    read_columns(c, Stage::kKProj, config.dtype, qkv, k, qkv_width, trace);
+    read_columns(c, Stage::kVProj, config.dtype, qkv, k + config.k_width(), qkv_width, trace);
+    if (config.use_qk_norm) {
+      if (forward) dense(Stage::kQNorm, config.dtype, m.q_norm, config.q_width());
+      dense(Stage::kKNorm, config.dtype, m.k_norm, config.k_width());
+    }
+    if (forward) dense(Stage::kQRope, config.dtype, m.q_rope, config.q_width());
+    dense(Stage::kKRope, config.dtype, m.k_rope, config.k_width());
+    std::ranges::copy_n(m.image.result(m.k), std::ssize(trace.cache->k.bytes()),
+                        trace.cache->k.data());
+    std::ranges::copy_n(m.image.result(m.v), std::ssize(trace.cache->v.bytes()),
+                        trace.cache->v.data());
+  }
+  trace[Stage::kCacheK] = logical_keys(c, *trace.cache);
+  trace[Stage::kCacheV] = logical_values(c, *trace.cache);
+  if (config.entry_point == EntryPoint::kMaterializeKvFromHidden) return trace;
+  dense(Stage::kLse, ElementType::kFloat32, m.lse, config.num_attention_heads);
+  dense(Stage::kAttnOut, config.dtype, m.attn_out, config.attn_width());
+  if (forward) dense(Stage::kOut, config.dtype, m.out, config.hidden_size);
+  return trace;
+}
+
+Trace CudaBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
+  gpu::BatchShape shape;
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    shape.rows.push_back(c.row_count(b));
+    shape.cached.push_back(c.cached(b));
+  }
+  const gpu::LayerOptions layer_options{options_.fused, options_.plain_attention, options_.cublas};
+  const gpu::AttentionLayer layer(c.config, c.weights, layer_options);
+  const gpu::LayerPlan plan = layer.plan(shape);
+  CaseImage m = lay_out(c, layer, plan);
+  auto context = take_context();
+  if (context->memory.size() < m.image.size()) {
+    context->memory = gpu::Buffer();  // before the larger one is asked for
+    context->memory = gpu::Buffer(m.image.size());
+  }
+  m.image.upload(context->memory.data(), context->stream.get());
+  layer.run(plan, tensors_of(c, m), m.image.at<void>(m.workspace), context->stream.get());
+  m.image.download(context->stream);
+  give_back(std::move(context));
+  m.image.check();
+  return read_trace(c, m, layer.qkv_width());
+}
+
+}  // namespace
+
+const std::string& cuda_unavailable_reason() {
+  static const std::string kReason = gpu::device_unavailable_reason();
+  return kReason;
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  if (const std::string& reason = cuda_unavailable_reason(); !reason.empty()) {
+    throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
+  }
+  return std::make_unique<CudaBackend>(options);
+}
+
+#else
+
+const std::string& cuda_unavailable_reason() {
+  static const std::string kReason = "not built in (configure with a CUDA compiler, preset cuda)";
+  return kReason;
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& /*options*/) {
+  throw Error(ErrorKind::kUnsupported, "cuda: " + cuda_unavailable_reason(), "backend");
+}
+
+#endif
+
+}  // namespace attn::harness

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "harness/backends/backend.h"
+
+namespace attn::harness {
+
+struct CudaOptions {
+  bool fused = true;             ///< norm, rotation and store in one kernel
+  bool plain_attention = false;  ///< only the plain attention kernel
+  bool cublas = true;            ///< cuBLASLt where it can be loaded
+};
+
+/// "" when the CUDA layers run on this machine, else one line why not: not built in, no driver, no
+/// device, no code for its architecture. Asked once.
+const std::string& cuda_unavailable_reason();
+
+/// The layers of gpu/ as a backend. Throws Error(kUnsupported) where cuda_unavailable_reason()
+/// gives one.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
+
+}  // namespace attn::harness
