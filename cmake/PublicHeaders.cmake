@@ -7,6 +7,7 @@ list(APPEND ATTN_PUBLIC_HEADERS
      reference/reference.h
      golden/golden_file.h
      golden/second_evaluation.h
+     harness/backends/attn_plugin.h
      harness/backends/backend.h
      harness/compare/arithmetic.h
      harness/compare/compare.h

@@ -9,6 +9,8 @@
 #include "harness/backends/cpu/cpu_backend.h"
 #include "harness/backends/cuda_backend.h"
 #include "harness/backends/damaged.h"
+#include "harness/backends/plugin.h"
+#include "harness/backends/plugin_library.h"
 #include "harness/backends/reference_backend.h"
 #include "reference/core/error.h"
 
@@ -104,6 +106,7 @@ std::vector<BackendInfo> list_backends() {
 
 std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
   const std::string spec(spec_view);
+  if (is_plugin_spec(spec)) return make_plugin_backend(spec);
   const std::size_t colon = spec.find(':');
   const std::string name = spec.substr(0, colon);
   // Not in the list: it is no implementation, but a planted mistake for tests and examples.

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <exception>
 
+#include "harness/backends/backend_failure.h"
 #include "reference/core/error.h"
 
 namespace attn::cli {
@@ -12,17 +13,20 @@ using harness::Verdict;
 
 Verdict run_backend(const Case& c, const harness::Backend& backend, Trace& trace) {
   Verdict verdict;
-  verdict.detail = backend.unsupported_reason(c.config);
-  if (!verdict.detail.empty()) {
-    verdict.status = Status::kUnsupported;
-    return verdict;
-  }
   try {
+    verdict.detail = backend.unsupported_reason(c.config);
+    if (!verdict.detail.empty()) {
+      verdict.status = Status::kUnsupported;
+      return verdict;
+    }
     trace = backend.run(c, stages_of(c.config));
   } catch (const Error& error) {
     verdict.status =
         error.kind() == ErrorKind::kUnsupported ? Status::kUnsupported : Status::kCrashed;
     verdict.detail = error.what();
+  } catch (const harness::BackendFailure& failure) {
+    verdict.status = failure.status();
+    verdict.detail = failure.what();
   } catch (const std::exception& error) {
     verdict.status = Status::kCrashed;
     verdict.detail = error.what();

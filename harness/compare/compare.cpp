@@ -64,7 +64,9 @@ class Comparison {
 
   bool accept_shapes();
   bool offers(std::initializer_list<Stage> stages) const;
-  bool is_tap(Stage stage) const { return options_.taps && offered(stage); }
+  bool is_tap(Stage stage) const {
+    return (options_.taps || got_.is_given(stage)) && offered(stage);
+  }
   bool offered(Stage s) const { return got_.has(s); }
 
   Bounded step(Stage stage, const Rows& rows, const Evaluate& evaluate);
@@ -411,6 +413,8 @@ void Comparison::judge_attention(const AttentionInputs& inputs) {
 }
 
 void Comparison::finish() {
+  std::erase_if(verdict_.stages,
+                [&](const StageReport& report) { return got_.is_given(report.stage); });
   std::stable_sort(verdict_.stages.begin(), verdict_.stages.end(),
                    [](const StageReport& a, const StageReport& b) { return a.stage < b.stage; });
   for (const StageReport& report : verdict_.stages) {

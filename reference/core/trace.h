@@ -45,7 +45,12 @@ struct Trace {
   /// The whole pool after the call, where the implementation has one; lets a guard check that other
   /// layers, unused slots and foreign pages kept every bit.
   std::optional<KvCache> cache;
+  /// Stages that the implementation was fed with rather than asked to compute: never judged, and
+  /// the next stage is judged on them.
+  std::array<bool, kNumStages> given{};
 
+  void give(Stage s) { given[static_cast<std::size_t>(s)] = true; }
+  bool is_given(Stage s) const { return given[static_cast<std::size_t>(s)]; }
   bool has(Stage s) const { return !stages[static_cast<std::size_t>(s)].empty(); }
   const Tensor& operator[](Stage s) const { return stages[static_cast<std::size_t>(s)]; }
   Tensor& operator[](Stage s) { return stages[static_cast<std::size_t>(s)]; }

@@ -1,0 +1,128 @@
+#include "harness/backends/guarded_memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "reference/core/error.h"
+
+namespace attn::harness {
+namespace {
+
+/// A wild index of this many bytes still names its tensor. Costs no memory, only addresses.
+constexpr std::size_t kGuardSize = std::size_t{1} << 20;
+
+/// What a signal handler can find out about guarded memory. A slot is free while `begin` is 0.
+struct Entry {
+  std::atomic<std::uintptr_t> begin{0};
+  std::uintptr_t end = 0;
+  std::uintptr_t data = 0;
+  std::size_t size = 0;
+  std::array<char, 48> name{};
+};
+// More tensors than any call has; those beyond it would be guarded but not named.
+std::array<Entry, 512> g_entries;
+
+std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
+
+void remember(const std::byte* zone, std::size_t zone_size, const std::byte* data, std::size_t size,
+              const std::string& name) {
+  for (Entry& entry : g_entries) {
+    std::uintptr_t free = 0;
+    constexpr std::uintptr_t kTaken = 1;  // below every address
+    if (!entry.begin.compare_exchange_strong(free, kTaken)) continue;
+    entry.end = reinterpret_cast<std::uintptr_t>(zone) + zone_size;
+    entry.data = reinterpret_cast<std::uintptr_t>(data);
+    entry.size = size;
+    const std::size_t length = std::min(name.size(), entry.name.size() - 1);
+    std::memcpy(entry.name.data(), name.data(), length);
+    entry.name[length] = '\0';
+    entry.begin = reinterpret_cast<std::uintptr_t>(zone);
+    return;
+  }
+}
+
+void forget(const std::byte* zone) {
+  for (Entry& entry : g_entries) {
+    if (entry.begin == reinterpret_cast<std::uintptr_t>(zone)) entry.begin = 0;
+  }
+}
+
+}  // namespace
+
+GuardedMemory::GuardedMemory(std::string name, std::size_t bytes, std::size_t alignment,
+                             GuardedEnd end)
+    : name_(std::move(name)), size_(bytes) {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  pages_size_ = round_up(std::max<std::size_t>(bytes, 1), std::max(page, alignment));
+  zone_size_ = pages_size_ + 2 * kGuardSize;
+  void* const zone =
+      mmap(nullptr, zone_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (zone == MAP_FAILED) {
+    throw Error(ErrorKind::kInternal, "no memory for " + name_ + ", " + std::to_string(bytes) +
+                                          " bytes; try a smaller case");
+  }
+  zone_ = static_cast<std::byte*>(zone);
+  pages_ = zone_ + kGuardSize;
+  if (mprotect(pages_, pages_size_, PROT_READ | PROT_WRITE) != 0) {
+    munmap(zone_, zone_size_);
+    throw Error(ErrorKind::kInternal, "no memory for " + name_ + ", " + std::to_string(bytes) +
+                                          " bytes; try a smaller case");
+  }
+  std::memset(pages_, std::to_integer<int>(kPoison), pages_size_);
+  const std::size_t room = pages_size_ - size_;
+  data_ = pages_ + (end == GuardedEnd::kFirst ? 0 : room / alignment * alignment);
+  remember(zone_, zone_size_, data_, size_, name_);
+}
+
+GuardedMemory::~GuardedMemory() {
+  forget(zone_);
+  munmap(zone_, zone_size_);
+}
+
+void GuardedMemory::make_read_only() { mprotect(pages_, pages_size_, PROT_READ); }
+
+std::string GuardedMemory::overrun() const {
+  const auto is_damaged = [](std::byte b) { return b != kPoison; };
+  const std::byte* const last = data_ + size_;
+  const std::byte* const after =
+      std::find_if<const std::byte*>(last, pages_ + pages_size_, is_damaged);
+  if (after != pages_ + pages_size_) {
+    return describe_fault(name_, after - data_, size_, true);
+  }
+  // The byte nearest to the tensor says most.
+  for (const std::byte* before = data_; before != pages_;) {
+    if (is_damaged(*--before)) return describe_fault(name_, before - data_, size_, true);
+  }
+  return "";
+}
+
+FaultPlace locate_fault(const void* address) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  for (const Entry& entry : g_entries) {
+    const std::uintptr_t begin = entry.begin;
+    if (begin <= 1 || at < begin || at >= entry.end) continue;
+    return {entry.name.data(), static_cast<std::int64_t>(at - entry.data), entry.size};
+  }
+  return {};
+}
+
+std::string describe_fault(const std::string& name, std::int64_t offset, std::size_t size,
+                           bool is_write) {
+  const std::string verb = is_write ? "wrote" : "read";
+  const std::string whole = " of " + name + " (" + std::to_string(size) + " bytes)";
+  const auto end = static_cast<std::int64_t>(size);
+  if (offset < 0) return verb + " " + std::to_string(-offset) + " bytes before the start" + whole;
+  if (offset >= end) {
+    return verb + " at byte " + std::to_string(offset - end) + " after the end" + whole;
+  }
+  return verb + " into " + (is_write ? "the input " : "") + name + ", byte " +
+         std::to_string(offset) + " of " + std::to_string(size);
+}
+
+}  // namespace attn::harness

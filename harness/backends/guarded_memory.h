@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attn::harness {
+
+/// Which end of a tensor touches pages that cannot be accessed. What lies between the other end and
+/// its pages is filled and checked after the call.
+enum class GuardedEnd { kLast, kFirst };
+
+/// What a run must leave behind in memory that nobody wrote: NaN in every floating-point type.
+inline constexpr std::byte kPoison{0xff};
+
+/// Memory of one tensor between two zones that cannot be accessed, whatever its size. It begins
+/// filled with poison. Reading or writing beyond the guarded end faults at the element; see
+/// locate_fault.
+class GuardedMemory {
+ public:
+  /// `alignment` is a power of two; bytes that it leaves behind a guarded last element are checked,
+  /// but not protected. Throws Error(kInternal) when there is no memory.
+  GuardedMemory(std::string name, std::size_t bytes, std::size_t alignment, GuardedEnd end);
+  ~GuardedMemory();
+  GuardedMemory(const GuardedMemory&) = delete;
+  GuardedMemory& operator=(const GuardedMemory&) = delete;
+
+  const std::string& name() const { return name_; }
+  std::byte* data() { return data_; }
+  std::span<std::byte> bytes() { return {data_, size_}; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+  /// From now on a write faults.
+  void make_read_only();
+  /// "wrote 4 bytes before the start of lse", or "" when the filling around it is whole.
+  std::string overrun() const;
+
+ private:
+  std::string name_;
+  std::byte* zone_ = nullptr;  ///< everything, guards included
+  std::size_t zone_size_ = 0;
+  std::byte* pages_ = nullptr;  ///< what can be accessed
+  std::size_t pages_size_ = 0;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Where an address lies with respect to the guarded memory of this process.
+struct FaultPlace {
+  const char* name = nullptr;  ///< of the tensor, null when it is near none
+  /// Bytes from its start; negative before it, at least `size` after it.
+  std::int64_t offset = 0;
+  std::size_t size = 0;
+};
+
+/// Safe to call from a signal handler.
+FaultPlace locate_fault(const void* address);
+
+/// "wrote 4 bytes past the end of attn_out (8,192 bytes)", for an access of unknown width.
+std::string describe_fault(const std::string& name, std::int64_t offset, std::size_t size,
+                           bool is_write);
+
+}  // namespace attn::harness
