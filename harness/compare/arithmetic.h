@@ -41,6 +41,13 @@ struct Arithmetic {
   bool round_twice = false;                      ///< rounded before the bias and again after it
   ElementType norm_eps = ElementType::kFloat32;  ///< type that rms_norm_eps is rounded to
   bool fused_cache = false;                      ///< cache converted from unrounded k
+  /// Quantised numbers: type in which codes are decoded, scales multiplied and quotients formed.
+  ElementType scaling = ElementType::kFloat32;
+  /// Quantised weights as the layer that runs in config.dtype prepares them (docs/numerics.md, "Two
+  /// references"): gptq with its scales cut and its weights rounded to the type.
+  bool native_weights = false;
+  /// Type of each device's part of `out`, before the parts are summed (tensor_parallel).
+  ElementType partial = ElementType::kFloat32;
 };
 
 }  // namespace attn::harness

@@ -204,7 +204,7 @@ void BlockBound::own_score_errors(Index r, const RowSums& sums, Row t, Row own) 
     const double y = t[j], a = own[j];
     double e = 0.0;
     if (score_squares_.size() != 0) e = std::sqrt(score_squares_(r, sums.begin + j));
-    double error = score_sum_(y, a, e);
+    double error = score_sum_(y, a, e) + block_.cache_error * a;
     if (u_operand > 0.0) error += operand_error(u_operand, y, a, e);
     t[j] = block_.scale * y;
     own[j] = scale_ * error + relative * std::abs(t[j]);
@@ -525,8 +525,9 @@ Allowance BlockBound::value_allowance(const RowFactors& row, Index r, Index c, d
   allowance.scores = b;
   allowance.sum =
       row.sum(o, a, e) + u_ * row.lerr * abs_o + row.half_rescales * a + row.half_floor + 0x1p-125;
+  allowance.operand = block_.cache_error * a;
   if (arithmetic_.operand_roundoff > 0.0) {
-    allowance.operand = operand_error(arithmetic_.operand_roundoff, o, a, e);
+    allowance.operand += operand_error(arithmetic_.operand_roundoff, o, a, e);
   }
   const double sum_v = sum_v_.size() != 0 ? sum_v_(r, c) : all_v_[c];
   allowance.probabilities =

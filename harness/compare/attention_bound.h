@@ -28,6 +28,8 @@ struct AttentionBlock {
   std::vector<double> sinks;   ///< [group], or empty
   double scale = 1.0;
   std::optional<double> softcap;
+  /// Relative error of each key and value as the backend reads it: those of a scaled cache.
+  double cache_error = 0.0;
   /// [hidden, group * Dv]: the columns of the output projection that read these heads; empty where
   /// the errors go no further.
   RowMatrix output_weight;

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <thread>
 
+#include "harness/compare/cached_row.h"
+#include "harness/compare/codes.h"
 #include "harness/compare/rows.h"
 
 namespace attn::harness {
@@ -59,7 +61,7 @@ RowMatrix heads_of(const RowMatrix& x, std::span<const std::int64_t> which, Inde
 }
 
 AttentionBlock make_block(const AttentionInputs& inputs, std::span<const std::int64_t> which,
-                          const Task& task) {
+                          const Task& task, const Arithmetic& arithmetic) {
   const Case& c = inputs.c;
   const Index group = c.config.group_size(), first_head = task.head * group;
   const auto rows = which.subspan(static_cast<std::size_t>(task.first),
@@ -92,6 +94,7 @@ AttentionBlock make_block(const AttentionInputs& inputs, std::span<const std::in
   }
   block.scale = c.config.softmax_scale();
   block.softcap = c.config.logit_softcap;
+  block.cache_error = cache_scale_error(c.config, arithmetic);
   return block;
 }
 
@@ -136,19 +139,20 @@ void parallel_for(std::int64_t count, int threads, const Work& work) {
 
 }  // namespace
 
-CacheRows::CacheRows(const Case& c, const Tensor& source, bool logical, Bounded fresh,
+CacheRows::CacheRows(const Case& c, const Tensor* logical, bool keys, Bounded fresh,
                      std::int64_t width)
-    : c_(&c), source_(&source), logical_(logical), fresh_(std::move(fresh)), width_(width) {
+    : c_(&c), logical_(logical), keys_(keys), fresh_(std::move(fresh)), width_(width) {
   std::int64_t first = 0;
   for (std::int64_t b = 0; b < c.batch(); first += c.key_count(b), ++b) first_key_.push_back(first);
 }
 
 CacheRows CacheRows::tapped(const Case& c, const Tensor& logical, std::int64_t width) {
-  return {c, logical, true, {}, width};
+  return {c, &logical, false, {}, width};
 }
 
-CacheRows CacheRows::paged(const Case& c, const Tensor& pool, Bounded fresh, std::int64_t width) {
-  return {c, pool, false, std::move(fresh), width};
+CacheRows CacheRows::paged(const Case& c, Stage stage, Bounded fresh) {
+  const bool keys = stage == Stage::kCacheK;
+  return {c, nullptr, keys, std::move(fresh), keys ? c.config.head_dim : c.config.head_dim_v};
 }
 
 CacheRows CacheRows::without_allowances() const {
@@ -163,21 +167,19 @@ Bounded CacheRows::load(std::int64_t b, std::int64_t head, std::int64_t first,
   const std::int64_t heads = c_->config.num_key_value_heads;
   Bounded out;
   out.y.resize(count, width_);
-  const auto decode_row = [&](std::int64_t row, std::int64_t at) {
-    source_->values(at, {&out.y(row, 0), static_cast<std::size_t>(width_)});
+  const auto row_of = [&](std::int64_t row) {
+    return std::span<double>(&out.y(row, 0), static_cast<std::size_t>(width_));
   };
-  if (logical_) {
+  if (logical_ != nullptr) {
     const std::int64_t key = first_key_[static_cast<std::size_t>(b)] + first;
     for (std::int64_t i = 0; i < count; ++i) {
-      decode_row(i, ((key + i) * heads + head) * width_);
+      logical_->values(((key + i) * heads + head) * width_, row_of(i));
     }
     return out;
   }
   const std::int64_t prior = c_->config.starts_at_attention() ? c_->key_count(b) : c_->cached(b);
-  const bool is_key = source_ == &c_->cache.k;
   for (std::int64_t i = 0; i < count && first + i < prior; ++i) {
-    decode_row(i, (is_key ? c_->cache.k_index(b, first + i) : c_->cache.v_index(b, first + i)) +
-                      head * width_);
+    read_cached(c_->cache, keys_, b, first + i, head, row_of(i));
   }
   const std::int64_t from = std::max<std::int64_t>(0, prior - first);
   if (from >= count) return out;
@@ -207,7 +209,7 @@ AttentionStages attend_rows(const AttentionInputs& inputs, std::span<const std::
   std::mutex mutex;  // the variances of all heads of a row add up
   parallel_for(std::ssize(tasks), threads, [&](std::int64_t i) {
     const Task& task = tasks[static_cast<std::size_t>(i)];
-    AttentionBlock block = make_block(inputs, which, task);
+    AttentionBlock block = make_block(inputs, which, task, options.arithmetic);
     if (output_weight.size() != 0) {
       block.output_weight = output_weight.middleCols(task.head * group_width, group_width);
     }

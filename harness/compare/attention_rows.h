@@ -17,9 +17,10 @@ class CacheRows {
  public:
   /// All of them from `logical` [total keys, Hkv, width], exact.
   static CacheRows tapped(const Case& c, const Tensor& logical, std::int64_t width);
-  /// Tokens cached before the call from the case's pages, exact; later ones from `fresh`
-  /// [tokens, Hkv * width], which may be empty when there are none (entry point attention).
-  static CacheRows paged(const Case& c, const Tensor& pool, Bounded fresh, std::int64_t width);
+  /// Tokens cached before the call from the case's pages (stage kCacheK: keys, else values), exact;
+  /// later ones from `fresh` [tokens, Hkv * width], which may be empty when there are none (entry
+  /// point attention).
+  static CacheRows paged(const Case& c, Stage stage, Bounded fresh);
 
   /// Positions first .. first + count - 1 of sequence b, key head `head`: [count, width].
   Bounded load(std::int64_t b, std::int64_t head, std::int64_t first, std::int64_t count) const;
@@ -28,11 +29,11 @@ class CacheRows {
   std::int64_t width() const { return width_; }
 
  private:
-  CacheRows(const Case& c, const Tensor& source, bool logical, Bounded fresh, std::int64_t width);
+  CacheRows(const Case& c, const Tensor* logical, bool keys, Bounded fresh, std::int64_t width);
 
   const Case* c_;
-  const Tensor* source_;
-  bool logical_;
+  const Tensor* logical_;  ///< null: the case's pages
+  bool keys_;
   Bounded fresh_;
   std::int64_t width_;
   std::vector<std::int64_t> first_key_;  ///< of each sequence, in logical order

@@ -90,7 +90,10 @@ struct Allowance {
   double scores = 0.0;         ///< errors of the logits, exponentials included
   double probabilities = 0.0;  ///< P rounded to its type
   double propagation = 0.0;    ///< errors of the inputs
-  double total() const { return rounding + sum + operand + scores + probabilities + propagation; }
+  double codes = 0.0;          ///< either neighbour of a tie between codes
+  double total() const {
+    return rounding + sum + operand + scores + probabilities + propagation + codes;
+  }
 };
 
 }  // namespace attn::harness

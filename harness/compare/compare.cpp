@@ -7,6 +7,7 @@
 
 #include "harness/compare/attention_rows.h"
 #include "harness/compare/cache_guard.h"
+#include "harness/compare/cached_row.h"
 #include "harness/compare/layer_stages.h"
 #include "harness/compare/rope_table_bound.h"
 #include "harness/compare/rows.h"
@@ -28,7 +29,8 @@ std::vector<BoundPart> named_parts(const Allowance& a) {
                                     {"operand", a.operand},
                                     {"scores", a.scores},
                                     {"P", a.probabilities},
-                                    {"propagation", a.propagation}}) {
+                                    {"propagation", a.propagation},
+                                    {"codes", a.codes}}) {
     if (value > 0.0) parts.emplace_back(name, value);
   }
   return parts;
@@ -76,7 +78,7 @@ class Comparison {
              const std::function<std::vector<Allowance>(Index row)>& parts);
   void judge_table();
   void judge_prior(Stage stage, const Tensor& got, StageScore& score);
-  void judge_cache(Stage stage, const Rows& rows, const Bounded& exact);
+  void judge_cache(Stage stage, const Rows& rows, const CodedRows& coded);
   void guard_cache();
   AttentionInputs attention_inputs();
   void judge_attention(const AttentionInputs& inputs);
@@ -206,7 +208,7 @@ Bounded Comparison::follow(const Path& path, const Rows& rows) {
         });
   };
   next(path.projected, [&](const Bounded& x, auto, const BoundOptions& options) {
-    return project(x, projection, arithmetic_.store, options);
+    return project_rows(c_, path.projection, projection, x, options);
   });
   if (!path.has_heads) return value;
   if (config_.use_qk_norm) {
@@ -257,29 +259,38 @@ void Comparison::judge_table() {
 
 /// Tokens cached before the call: every value must come back as it was.
 void Comparison::judge_prior(Stage stage, const Tensor& got, StageScore& score) {
-  const bool is_key = stage == Stage::kCacheK;
-  const Tensor& pool = is_key ? c_.cache.k : c_.cache.v;
-  const std::int64_t width = is_key ? config_.k_width() : config_.v_width();
+  const std::int64_t heads = config_.num_key_value_heads, channels = head_width(stage);
+  const std::int64_t width = heads * channels;
   std::vector<double> before(static_cast<std::size_t>(width)), after(before);
+  // code * scale may have been rounded to the stage's type.
+  const bool scaled = config_.kv_cache.scale_granularity != ScaleGranularity::kNone;
+  const double product =
+      scaled && got.type() != ElementType::kFloat64 ? unit_roundoff(got.type()) : 0.0;
   std::int64_t key = 0;
   for (std::int64_t b = 0; b < c_.batch(); key += c_.key_count(b), ++b) {
     for (std::int64_t p = 0; p < c_.cached(b); ++p) {
-      pool.values(is_key ? c_.cache.k_index(b, p) : c_.cache.v_index(b, p), before);
+      for (std::int64_t h = 0; h < heads; ++h) {
+        read_cached(c_.cache, stage == Stage::kCacheK, b, p, h,
+                    std::span(before).subspan(static_cast<std::size_t>(h * channels),
+                                              static_cast<std::size_t>(channels)));
+      }
       got.values((key + p) * width, after);
       if (before == after) {
         score.add_equal(width);
         continue;
       }
       for (std::int64_t i = 0; i < width; ++i) {
-        score.add_exact((key + p) * width + i, after[static_cast<std::size_t>(i)],
-                        before[static_cast<std::size_t>(i)]);
+        const double want = before[static_cast<std::size_t>(i)];
+        score.add((key + p) * width + i, after[static_cast<std::size_t>(i)], want,
+                  product * std::abs(want));
       }
     }
   }
 }
 
 /// `exact` holds what the cache must hold of the new rows `rows`.
-void Comparison::judge_cache(Stage stage, const Rows& rows, const Bounded& exact) {
+void Comparison::judge_cache(Stage stage, const Rows& rows, const CodedRows& coded) {
+  const Bounded& exact = coded.x;
   const Tensor& got = got_[stage];
   const std::int64_t width = exact.y.cols();
   StageScore score(stage);
@@ -294,8 +305,9 @@ void Comparison::judge_cache(Stage stage, const Rows& rows, const Bounded& exact
         first_key[static_cast<std::size_t>(b)] + c_.cached(b) + row - c_.row_begin(b);
     got.values(key * width, values);
     for (Index j = 0; j < width; ++j) {
-      score.add(key * width + j, values[static_cast<std::size_t>(j)], exact.y(i, j),
-                exact.exact() ? 0.0 : exact.d(i, j));
+      const double value = values[static_cast<std::size_t>(j)];
+      score.add(key * width + j, value, exact.y(i, j), exact.exact() ? 0.0 : exact.d(i, j));
+      if (coded.flips.size() != 0) score.add_code(value, exact.y(i, j), coded.flips(i, j));
     }
   }
   StageReport& report = score.report();
@@ -319,19 +331,17 @@ void Comparison::judge_cache(Stage stage, const Rows& rows, const Bounded& exact
 /// the new rows `rows`.
 CacheRows Comparison::fill_cache(Stage stage, const Path& path, const Rows& rows,
                                  const Bounded& value) {
-  const Tensor& pool = stage == Stage::kCacheK ? c_.cache.k : c_.cache.v;
-  const std::int64_t width = head_width(stage);
   const bool tap = is_tap(stage);
   Rows stored = rows;
-  Bounded exact = value;
+  std::optional<Bounded> all;
   if (is_tap(path.rotated) && tap) {  // copying is cheap to judge on every row
     stored = iota(c_.tokens());
-    exact = decode_tap(got_[path.rotated], stored);
+    all = decode_tap(got_[path.rotated], stored);
   }
-  exact = store_in_cache(exact, {arithmetic_, false, true});
+  CodedRows exact = cache_rows(c_, stage, all ? *all : value, {arithmetic_, false, true});
   if (offered(stage)) judge_cache(stage, stored, exact);
-  if (tap) return CacheRows::tapped(c_, got_[stage], width);
-  return CacheRows::paged(c_, pool, std::move(exact), width);
+  if (tap) return CacheRows::tapped(c_, got_[stage], head_width(stage));
+  return CacheRows::paged(c_, stage, std::move(exact.x));
 }
 
 /// The pool, where the backend returned it. A violation is the cache stage's, whatever it offered
@@ -359,11 +369,10 @@ AttentionInputs Comparison::attention_inputs() {
   if (config_.starts_at_attention()) {  // no new rows: all of the cache must come back as it was
     for (const auto& [stage, width] : {std::pair{Stage::kCacheK, config_.k_width()},
                                        std::pair{Stage::kCacheV, config_.v_width()}}) {
-      if (offered(stage)) judge_cache(stage, {}, {RowMatrix(0, width), {}, {}, {}});
+      if (offered(stage)) judge_cache(stage, {}, {{RowMatrix(0, width), {}, {}, {}}, {}});
     }
-    return {c_, rows_, decode_tap(c_.q, rows_),
-            CacheRows::paged(c_, c_.cache.k, {}, config_.head_dim),
-            CacheRows::paged(c_, c_.cache.v, {}, config_.head_dim_v)};
+    return {c_, rows_, decode_tap(c_.q, rows_), CacheRows::paged(c_, Stage::kCacheK, {}),
+            CacheRows::paged(c_, Stage::kCacheV, {})};
   }
   const bool attends = config_.entry_point == EntryPoint::kForward &&
                        offers({Stage::kLse, Stage::kAttnOut, Stage::kOut});
@@ -407,8 +416,8 @@ void Comparison::judge_attention(const AttentionInputs& inputs) {
   const Bounded attended = tap ? decode_tap(got_[Stage::kAttnOut], rows_) : std::move(stages.out);
   const Bounded variance{std::move(stages.output_variance), {}, {}, {}};
   step(Stage::kOut, rows_, [&](std::span<const std::int64_t> which, const BoundOptions& options) {
-    return project(rows_of(attended, which), projection, arithmetic_.out, options,
-                   rows_of(variance, which).y);
+    return project_rows(c_, reference::Projection::kO, projection, rows_of(attended, which),
+                        options, rows_of(variance, which).y);
   });
 }
 

@@ -17,17 +17,54 @@ Projection make_projection(const Case& c, reference::Projection which,
   const AttentionConfig& config = c.config;
   Projection p;
   p.weight = reference::projection_weight(c, which, reference::Rounding(kExact));
-  if (which == reference::Projection::kO) return p;
+  if (config.quant) {
+    p.scale_error = kScaleRoundings * scaling_roundoff(arithmetic);
+    p.ties = merged_weight_ties(c, which, arithmetic);
+    if (arithmetic.native_weights) {
+      p.native_difference =
+          reference::projection_weight(c, which, reference::Rounding(reference::Mode::kFaithful)) -
+          p.weight;
+    }
+  }
+  if (which == reference::Projection::kO) {
+    if (config.variant == Variant::kTensorParallel && config.num_devices > 1) {
+      for (const DeviceHeads& device : device_heads(config)) {
+        p.parts.push_back(
+            {device.q_heads.first * config.head_dim_v, device.q_heads.count * config.head_dim_v});
+      }
+    }
+    return p;
+  }
   if (config.has_bias) p.bias = reference::projection_bias(c, which).row(0).transpose();
   p.clip_activations = config.clip_activations;
   if (const auto bound = config.weight_clip()) {
     const double clip = *bound;
-    p.clip_error = std::abs(round_to(arithmetic.store, clip) / clip - 1.0);
+    // A clip of codes is part of what native weights differ by.
+    p.clip_error = config.quant ? 0.0 : std::abs(round_to(arithmetic.store, clip) / clip - 1.0);
     if (p.clip_error > 0.0) {
       p.clipped = p.weight.unaryExpr([clip](double w) { return std::abs(w) >= clip ? w : 0.0; });
     }
   }
   return p;
+}
+
+Bounded project_rows(const Case& c, reference::Projection which, const Projection& projection,
+                     const Bounded& x, const BoundOptions& options, const RowMatrix& variance) {
+  const Arithmetic& arithmetic = options.arithmetic;
+  const ElementType result = which == reference::Projection::kO ? arithmetic.out : arithmetic.store;
+  const QuantisedRows input = quantise_rows(c, which, x, arithmetic);
+  if (variance.size() == 0 || input.flips.size() == 0) {
+    return project(input.x, projection, result, options, variance, x.exact());
+  }
+  // The codes' own errors are independent of each other, not of those of x: deviations add up.
+  const RowMatrix own = input.flips.cwiseAbs2() * projection.weight.cwiseAbs2().transpose();
+  const RowMatrix both = (variance.cwiseSqrt() + own.cwiseSqrt()).cwiseAbs2();
+  return project(input.x, projection, result, options, both, false);
+}
+
+CodedRows cache_rows(const Case& c, Stage stage, const Bounded& x, const BoundOptions& options) {
+  if (has_coded_cache(c.config)) return code_rows(c, stage, x, options.arithmetic);
+  return {store_in_cache(x, options), {}};
 }
 
 Bounded normalize_rows(const Case& c, Stage stage, const Bounded& x, const BoundOptions& options) {

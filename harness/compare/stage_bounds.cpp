@@ -50,9 +50,22 @@ void clip_element(double c, ElementType type, double& y, Allowance& a, double& s
        share * a.operand,
        share * a.scores,
        share * a.probabilities,
-       share * a.propagation};
+       share * a.propagation,
+       share * a.codes};
   y = std::copysign(c, y);
   s = std::min(s, a.total());
+}
+
+/// Sum over the parts of |x W^T| of each part's columns; empty when there are no parts.
+RowMatrix magnitude_of_parts(const RowMatrix& x, const Projection& p) {
+  if (p.parts.empty()) return {};
+  RowMatrix sum = RowMatrix::Zero(x.rows(), p.weight.rows());
+  for (const Range& part : p.parts) {
+    sum += (x.middleCols(part.first, part.count) *
+            p.weight.middleCols(part.first, part.count).transpose())
+               .cwiseAbs();
+  }
+  return sum;
 }
 
 void put(Bounded& out, const BoundOptions& options, Eigen::Index r, Eigen::Index c,
@@ -121,7 +134,7 @@ Bounded Bounded::zeros(Eigen::Index rows, Eigen::Index columns) {
 }
 
 Bounded project(const Bounded& x, const Projection& p, ElementType result,
-                const BoundOptions& options, const RowMatrix& variance_in) {
+                const BoundOptions& options, const RowMatrix& variance_in, bool codes) {
   const Arithmetic& arithmetic = options.arithmetic;
   const Eigen::Index rows = x.y.rows(), columns = p.weight.rows();
   const std::int64_t n = p.weight.cols();
@@ -138,6 +151,10 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
     squares = x.y.cwiseAbs2() * p.weight.cwiseAbs2().transpose();
   }
   if (p.clipped.size() != 0) clipped = x.y * p.clipped.transpose();
+  RowMatrix ties, native;
+  if (p.ties.size() != 0) ties = x.y.cwiseAbs() * p.ties.transpose();
+  if (p.native_difference.size() != 0) native = x.y * p.native_difference.transpose();
+  const RowMatrix partial = magnitude_of_parts(x.y, p);
   std::optional<ProjectionPropagation> propagation;
   if (!x.exact()) propagation.emplace(x, p.weight, variance_in);
 
@@ -151,14 +168,25 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       allowance.sum = sum(gv, a, e);
       if (u_operand > 0.0) allowance.operand = operand_error(u_operand, gv, a, e);
       if (clipped.size() != 0) allowance.operand += p.clip_error * std::abs(clipped(r, c));
+      allowance.operand += p.scale_error * a;
+      if (native.size() != 0) allowance.operand += std::abs(native(r, c));
+      if (ties.size() != 0) allowance.codes = ties(r, c);
       allowance.rounding =
           2.0 * u * (std::abs(y) + std::abs(gv)) + static_cast<double>(n) * 0x1p-126;
       const double own = allowance.total();
       const Propagated in = propagation ? propagation->at(r, c) : Propagated{};
-      allowance.propagation = in.allowance;
+      (codes ? allowance.codes : allowance.propagation) += in.allowance;
+      if (partial.size() != 0) {
+        allowance.rounding +=
+            static_cast<double>(p.parts.size()) * rounding(arithmetic.partial, 0.0, own) +
+            unit_roundoff(arithmetic.partial) * partial(r, c);
+      }
       const double before = allowance.total();
       allowance.rounding += rounding(result, y, before);
       double variance = square(own) / 3.0 + square(rounding_deviation(result, y)) + in.variance;
+      if (partial.size() != 0) {
+        variance += square(rounding_deviation(arithmetic.partial, partial(r, c)));
+      }
       if (arithmetic.round_twice && has_bias) {
         allowance.rounding += u_result * (std::abs(gv) + before);
         variance += square(rounding_deviation(result, gv));
@@ -276,7 +304,6 @@ Bounded store_in_cache(const Bounded& x, const BoundOptions& options) {
   const Arithmetic& arithmetic = options.arithmetic;
   const ElementType type = arithmetic.cache;
   Bounded out = x;
-  // An fp8 cache would judge by codes here (the tie rule): compare() reports it as unsupported.
   if (x.exact() && !arithmetic.fused_cache) {
     out.y = x.y.unaryExpr([type](double v) { return round_to(type, v); });
     return out;

@@ -12,6 +12,7 @@
 #include "harness/compare/arithmetic.h"
 #include "harness/compare/bound.h"
 #include "reference/core/config.h"
+#include "reference/core/devices.h"
 #include "reference/stages/matrix.h"
 
 namespace attn::harness {
@@ -47,12 +48,22 @@ struct Projection {
   /// clip_error.
   RowMatrix clipped;
   double clip_error = 0.0;
+  /// Quantised weights only: relative error of a product through its scales; how far each weight
+  /// may lie from `weight` at a tie of merged codes [out, in], or empty; and by how much the
+  /// weights that the backend declares differ from `weight` [out, in], or empty.
+  double scale_error = 0.0;
+  RowMatrix ties;
+  RowMatrix native_difference;
+  /// Columns of each device's part, where the result is a sum of parts rounded to
+  /// Arithmetic::partial.
+  std::vector<Range> parts;
 };
 
 /// y = clip(x W^T + b). x [rows, in] -> [rows, out], rounded to `result`. The errors of x are taken
-/// for independent, unless their variance in y is given, [rows, out].
+/// for independent, unless their variance in y is given, [rows, out]. `codes`: they are ties
+/// between codes and nothing else.
 Bounded project(const Bounded& x, const Projection& projection, ElementType result,
-                const BoundOptions& options, const RowMatrix& variance = {});
+                const BoundOptions& options, const RowMatrix& variance = {}, bool codes = false);
 
 /// Root-mean-square norm of each head: y = x g / sqrt(mean x^2 + eps). x [rows, heads * D], gamma
 /// [D].
@@ -64,9 +75,9 @@ Bounded normalize(const Bounded& x, const Eigen::VectorXd& gamma, double eps,
 Bounded rotate(const Bounded& x, const RowMatrix& table, const AttentionConfig& config,
                const BoundOptions& options);
 
-/// What the cache holds of k or v: rounded to the declared cache type. A tap is rounded as the
-/// backend must, so nothing is allowed, unless the backend declares that it converts unrounded
-/// values.
+/// What a cache of 16 or more bits holds of k or v: rounded to the declared cache type. A tap is
+/// rounded as the backend must, so nothing is allowed, unless the backend declares that it converts
+/// unrounded values. Caches of codes: code_rows.
 Bounded store_in_cache(const Bounded& x, const BoundOptions& options);
 
 }  // namespace attn::harness

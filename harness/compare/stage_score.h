@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <set>
 
 #include "harness/compare/compare.h"
 
@@ -24,15 +25,26 @@ class StageScore {
   /// `count` elements that kept theirs.
   void add_equal(std::int64_t count) { report_.elements += count; }
 
+  /// An element that was stored as a code: whether `got` is another code than `want`, which a
+  /// correct backend stores with probability `flip`.
+  void add_code(double got, double want, double flip);
+
   std::int64_t worst() const { return worst_; }  ///< -1 when there was no element
   StageReport& report() { return report_; }
-  /// The report with its note on elements that are not finite.
+  /// The report with its notes on elements that are not finite and on codes that differ; more of
+  /// these than the declared arithmetic makes likely are bad.
   StageReport finish();
 
  private:
+  void judge_codes();
+  void note(const std::string& text);
+
   StageReport report_;
   std::int64_t worst_ = -1;
   std::int64_t not_finite_ = 0;
+  std::int64_t codes_ = 0, differing_ = 0;
+  double likely_ = 0.0, variance_ = 0.0;
+  std::set<double> values_;
 };
 
 }  // namespace attn::harness

@@ -19,8 +19,8 @@ ElementType at_least_float32(ElementType type) {
 
 /// `declared` with nothing tighter than float32.
 Arithmetic at_least_float32(Arithmetic a) {
-  for (ElementType* type :
-       {&a.store, &a.out, &a.lse, &a.cache, &a.probabilities, &a.cos_sin, &a.norm_eps}) {
+  for (ElementType* type : {&a.store, &a.out, &a.lse, &a.cache, &a.probabilities, &a.cos_sin,
+                            &a.norm_eps, &a.scaling, &a.partial}) {
     *type = at_least_float32(*type);
   }
   for (Accumulator* acc : {&a.projection_acc, &a.attention_acc}) {
@@ -160,7 +160,7 @@ std::string cache_mistrust(const Case& c, const Arithmetic& declared) {
     const BoundOptions options{arithmetic, false, false};
     const Bounded x = input_rows(c, which);
     const auto run = [&](reference::Projection p) {
-      return project(x, make_projection(c, p, arithmetic), arithmetic.store, options);
+      return project_rows(c, p, make_projection(c, p, arithmetic), x, options);
     };
     const auto exact = [](Bounded b) { return Bounded{std::move(b.y), {}, {}, {}}; };
     Bounded k = exact(run(reference::Projection::kK));
@@ -183,13 +183,13 @@ std::string mistrust_reason(const Case& c, const Trace& exact, const Arithmetic&
   }
   const std::vector<std::int64_t> rows = iota(c.tokens());
   const bool given = c.config.starts_at_attention();
-  const auto cache = [&](Stage stage, const Tensor& pool, std::int64_t width) {
-    return given ? CacheRows::paged(c, pool, {}, width) : CacheRows::tapped(c, exact[stage], width);
+  const auto cache = [&](Stage stage, std::int64_t width) {
+    return given ? CacheRows::paged(c, stage, {}) : CacheRows::tapped(c, exact[stage], width);
   };
-  return attention_mistrust({c, rows, decode_tap(given ? c.q : exact[Stage::kQRope], rows),
-                             cache(Stage::kCacheK, c.cache.k, c.config.head_dim),
-                             cache(Stage::kCacheV, c.cache.v, c.config.head_dim_v)},
-                            declared, 1);
+  return attention_mistrust(
+      {c, rows, decode_tap(given ? c.q : exact[Stage::kQRope], rows),
+       cache(Stage::kCacheK, c.config.head_dim), cache(Stage::kCacheV, c.config.head_dim_v)},
+      declared, 1);
 }
 
 }  // namespace attn::harness
