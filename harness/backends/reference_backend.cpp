@@ -27,17 +27,25 @@ Arithmetic ReferenceBackend::arithmetic(const AttentionConfig& config) const {
   a.exp_rel = 0x1p-52;
   if (mode_ == reference::Mode::kExact) {
     a.store = a.out = a.lse = a.cache = ElementType::kFloat64;
-    a.probabilities = a.norm_eps = ElementType::kFloat64;
+    a.probabilities = a.norm_eps = a.scaling = a.partial = ElementType::kFloat64;
     return a;
   }
   const ElementType t = config.dtype;
   a.store = a.out = t;
   a.cache = config.kv_cache.dtype;
-  a.probabilities = config.kv_cache.dtype;  // of V, as read from the cache
+  // That of V as read from the cache; float8 codes are read into the layer's type.
+  a.probabilities = element_size(config.kv_cache.dtype) == 1 ? t : config.kv_cache.dtype;
   a.cos_sin = a.norm_eps = t;
   a.rope_native = true;
   a.float32_frequencies = true;
   a.round_twice = true;
+  a.partial = t;
+  a.native_weights = true;
+  if (config.quant && config.quant->activation == ActivationQuant::kInt8) {
+    // Blocks of 32 columns (256 for K-quants) are summed in whole numbers, and added up in float32.
+    a.projection_acc = Accumulator::kFloat32;
+    a.lanes = 32;
+  }
   return a;
 }
 

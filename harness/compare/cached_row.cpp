@@ -5,11 +5,7 @@ namespace attn::harness {
 double cached_scale(const KvCache& cache, bool keys, std::int64_t b, std::int64_t p,
                     std::int64_t head) {
   const Tensor& scale = keys ? cache.k_scale : cache.v_scale;
-  if (scale.empty()) return 1.0;
-  if (scale.shape().size() < 2) return scale.value(scale.size() == 1 ? 0 : head);
-  // [num_pages, num_layers, page_size, num_kv_heads]: a row of k without its channels
-  const std::int64_t row = cache.k.dim(3) * cache.k.dim(4);
-  return scale.value(cache.k_index(b, p) / row * cache.k.dim(3) + head);
+  return scale.empty() ? 1.0 : scale.value(cache.scale_index(scale, cache.slot(b, p), head));
 }
 
 void read_cached(const KvCache& cache, bool keys, std::int64_t b, std::int64_t p, std::int64_t head,

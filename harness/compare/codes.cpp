@@ -24,20 +24,6 @@ bool is_power_of_two(double x) {
   return std::frexp(x, &exponent) == 0.5;
 }
 
-QuantEncoding encoding_of(const QuantConfig& quant, reference::Projection p) {
-  switch (p) {
-    case reference::Projection::kQ:
-      return quant.q_proj;
-    case reference::Projection::kK:
-      return quant.k_proj;
-    case reference::Projection::kV:
-      return quant.v_proj;
-    case reference::Projection::kO:
-      return quant.o_proj;
-  }
-  return QuantEncoding::kNone;
-}
-
 CodeGrid activation_grid(QuantEncoding encoding) {
   switch (encoding) {
     case QuantEncoding::kFloat8E4M3FN:
@@ -61,7 +47,7 @@ struct InputCodes {
 };
 
 InputCodes input_codes(const AttentionConfig& config, reference::Projection p) {
-  const QuantEncoding encoding = encoding_of(*config.quant, p);
+  const QuantEncoding encoding = reference::encoding_of(config, p);
   const bool fp8 = encoding == QuantEncoding::kFloat8E4M3FN;
   const bool given = config.quant->activation == ActivationQuant::kStatic;
   const bool coded_scale = encoding == QuantEncoding::kNvfp4 || encoding == QuantEncoding::kMxfp4 ||
@@ -177,7 +163,7 @@ double CodeGrid::flip_probability(double x, double sigma, double scale) const {
 
 QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounded& x,
                             const Arithmetic& arithmetic) {
-  if (!c.config.quant || c.config.quant->activation == ActivationQuant::kNone) return {x, {}};
+  if (!reference::quantises_input(c.config)) return {x, {}};
   const InputCodes codes = input_codes(c.config, p);
   const reference::ProjectionInput input =
       reference::projection_input(c, p, x.y, reference::Rounding(reference::Mode::kExact));
@@ -257,17 +243,10 @@ RowMatrix merged_weight_ties(const Case& c, reference::Projection p, const Arith
   if (!quant || quant->activation != ActivationQuant::kStatic || p == reference::Projection::kO) {
     return {};
   }
-  double merged = 0.0;
-  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
-    const auto at = c.weights.find(std::string(name) + ".weight_scale");
-    if (at != c.weights.end()) merged = std::max(merged, at->second.value(0));
-  }
-  const std::string name = p == reference::Projection::kQ   ? "q_proj"
-                           : p == reference::Projection::kK ? "k_proj"
-                                                            : "v_proj";
-  const double own = c.weights.at(name + ".weight_scale").value(0);
+  const double merged = reference::shared_scalar(c, p, "weight_scale");
+  const double own = reference::scalar_weight(c, p, "weight_scale");
   if (own == merged) return {};
-  const Tensor& stored = c.weights.at(name + ".weight");
+  const Tensor& stored = c.weights.at(reference::name_of(p) + ".weight");
   const double clip = c.config.weight_clip().value_or(kInfinity);
   const CodeGrid grid(ElementType::kFloat8E4M3FN);
   RowMatrix ties = reference::decode_matrix(stored, stored.dim(0), stored.dim(1));
