@@ -262,10 +262,8 @@ void Comparison::judge_prior(Stage stage, const Tensor& got, StageScore& score) 
   const std::int64_t heads = config_.num_key_value_heads, channels = head_width(stage);
   const std::int64_t width = heads * channels;
   std::vector<double> before(static_cast<std::size_t>(width)), after(before);
-  // code * scale may have been rounded to the stage's type.
   const bool scaled = config_.kv_cache.scale_granularity != ScaleGranularity::kNone;
-  const double product =
-      scaled && got.type() != ElementType::kFloat64 ? unit_roundoff(got.type()) : 0.0;
+  const double product = scaled ? scaling_roundoff(arithmetic_) : 0.0;
   std::int64_t key = 0;
   for (std::int64_t b = 0; b < c_.batch(); key += c_.key_count(b), ++b) {
     for (std::int64_t p = 0; p < c_.cached(b); ++p) {
