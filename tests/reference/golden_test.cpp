@@ -10,8 +10,11 @@
 #include <vector>
 
 #include "golden/golden_file.h"
+#include "reference/core/quant_internal.h"
 #include "reference/reference.h"
 #include "reference/stages/rope_scaling.h"
+#include "reference/stages/weights.h"
+#include "tests/reference/gguf_by_bits.h"
 
 namespace attn::reference {
 namespace {
@@ -146,6 +149,30 @@ TEST_P(GoldenFileTest, FaithfulStagesAreValuesOfTheType) {
     const std::int64_t new_elements = is_cache ? case_.tokens() : faithful[stage].size();
     if (new_elements > 0 && largest_finite(exact[stage]) > 0.0) {
       EXPECT_GT(differ, 0) << name_of(stage) << " is the exact one under another name";
+    }
+  }
+}
+
+TEST_P(GoldenFileTest, GgufWeightsAreDecodedBitForBit) {
+  for (const Projection p : {Projection::kQ, Projection::kK, Projection::kV, Projection::kO}) {
+    const QuantEncoding encoding = encoding_of(case_.config, p);
+    if (!is_gguf(encoding)) {
+      return;
+    }
+    const attn::GgufBlock size = gguf_block(encoding);
+    const Tensor& stored = projection_tensor(case_, p, "weight");
+    const Matrix w = projection_weight(case_, p, Rounding(Mode::kExact));
+    const std::int64_t blocks = w.cols() / size.elements;
+    constexpr std::int64_t kRows = 24;  // enough of them: the slow way takes its time
+    for (std::int64_t i = 0; i < kRows * w.cols(); ++i) {
+      const std::int64_t n = i / w.cols();
+      const std::int64_t block = i % w.cols() / size.elements;
+      const auto bytes =
+          stored.bytes().subspan(static_cast<std::size_t>((n * blocks + block) * size.bytes),
+                                 static_cast<std::size_t>(size.bytes));
+      const float want =
+          test::gguf_weight_by_bits(encoding, bytes, static_cast<std::size_t>(i % size.elements));
+      ASSERT_EQ(w(n, i % w.cols()), static_cast<double>(want)) << name_of(p) << "[" << i << "]";
     }
   }
 }
