@@ -9,6 +9,7 @@
 #include "reference/core/philox.h"
 #include "reference/core/rules.h"
 #include "reference/stages/rope_table.h"
+#include "tests/reference/quantised_weights.h"
 
 namespace attn::reference::test {
 namespace {
@@ -38,6 +39,11 @@ LayerWeights make_weights(const AttentionConfig& config) {
   LayerWeights weights;
   for (const TensorSpec& spec : expected_weights(config)) {
     if (spec.optional) {
+      continue;
+    }
+    if (config.quant && spec.name.find("_proj.") != std::string::npos &&
+        !spec.name.ends_with(".bias")) {
+      weights[spec.name] = quantised_weight(config, spec);
       continue;
     }
     const bool is_matrix = spec.shape.size() == 2;
