@@ -1,7 +1,7 @@
 # Every external package in one place; a missing one names the Debian package that brings it.
 set(ATTN_APT_PACKAGES
     g++ cmake ninja-build libeigen3-dev libhdf5-dev libcli11-dev nlohmann-json3-dev
-    libtomlplusplus-dev libssl-dev libgtest-dev libgmock-dev libbenchmark-dev)
+    libtomlplusplus-dev libssl-dev libzip-dev libgtest-dev libgmock-dev libbenchmark-dev)
 
 set(ATTN_MISSING_PACKAGES "")
 macro(attn_require_package name apt)
@@ -23,6 +23,13 @@ find_path(ATTN_TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h)
 if(NOT ATTN_TOMLPLUSPLUS_INCLUDE_DIR)
   message(SEND_ERROR "toml++ was not found. On Debian: apt-get install libtomlplusplus-dev")
   list(APPEND ATTN_MISSING_PACKAGES libtomlplusplus-dev)
+endif()
+# Debian's CMake package of libzip wants its tools too; the header and the library are enough.
+find_path(ATTN_LIBZIP_INCLUDE_DIR zip.h)
+find_library(ATTN_LIBZIP_LIBRARY zip)
+if(NOT ATTN_LIBZIP_INCLUDE_DIR OR NOT ATTN_LIBZIP_LIBRARY)
+  message(SEND_ERROR "libzip was not found. On Debian: apt-get install libzip-dev")
+  list(APPEND ATTN_MISSING_PACKAGES libzip-dev)
 endif()
 if(ATTN_BUILD_TESTS)
   attn_require_package(GTest "libgtest-dev libgmock-dev" 1.12)

@@ -54,6 +54,8 @@ struct WriteOptions {
   std::string generator = "attn-compare";
   std::string precision = "float64";
   std::uint64_t seed = 0;
+  /// More of the provenance, by key: where imported tensors came from and what was left out.
+  std::map<std::string, std::string> more;
 };
 
 /// Builds the file of a case: dense caches read back from its pages, expected/<stage> float64 for

@@ -59,6 +59,7 @@ std::string make_provenance(const WriteOptions& options, const std::string& repr
                          {"command_line", options.command_line},
                          {"semantics_version", kSemanticsVersion}};
   if (!repro.empty()) json["repro"] = repro;
+  for (const auto& [key, value] : options.more) json[key] = value;
   // Arguments need not be UTF-8; the text must be.
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }

@@ -245,7 +245,7 @@ void CommandTree::add_diff() {
 
 void CommandTree::add_golden() {
   CLI::App& golden =
-      add_verb(app_, "golden", "write golden files (make, seal)",
+      add_verb(app_, "golden", "write golden files (make, seal, import)",
                "  attn-compare golden make --config layer.json --seed 7 -o data/golden\n", nullptr);
   golden.require_subcommand(1);
   CLI::App& make =
@@ -278,6 +278,63 @@ void CommandTree::add_golden() {
                [this](const Session& session) { return golden_seal(seal_, session); });
   seal.add_option("FILE", seal_.files, "golden files")->type_name("FILE")->required();
   add_report_options(seal, seal_.report);
+  add_golden_import(golden);
+}
+
+void CommandTree::add_golden_import(CLI::App& golden) {
+  CLI::App& verb = add_verb(
+      golden, "import", "write a golden file from a model's own files or from dumped tensors",
+      "  attn-compare golden import --model Llama-3.2-1B --layer 3 -o layer3.h5\n"
+      "  attn-compare golden import --model model.gguf --layer 0 --tokens '[[0, 64]]' -o l0.h5\n"
+      "  attn-compare golden import --tensors dump.npz --layout bshd --map q=q,k=k,v=v,out=o -o "
+      "d.h5\n",
+      [this](const Session& session) { return golden_import(import_, session); });
+  verb.add_option("--model", import_.model, "a Hugging Face folder, or a GGUF file")
+      ->type_name("DIR|FILE");
+  verb.add_option("--layer", import_.layer, "which of its layers (0)")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--hidden", import_.hidden,
+                  "the layer's input, tensor NAME of a safetensors or npz file (default: drawn)")
+      ->type_name("FILE:NAME");
+  verb.add_option("--profile", import_.profile, "how hidden states and cache are drawn (normal)")
+      ->type_name("PROFILE");
+  verb.add_option("--seed", import_.seed, "of what is drawn (1)")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--page-size", import_.page_size, "of the paged cache (128)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--tensors", import_.tensors,
+                  "or: a safetensors or npz file of a kernel's tensors")
+      ->type_name("FILE");
+  verb.add_option("--map", import_.map,
+                  "what they are called: q=NAME,k=NAME,v=NAME and any of out, lse, mask, sinks, "
+                  "k_scale, v_scale, q_lengths, kv_lengths, cu_seqlens_q, cu_seqlens_k")
+      ->type_name("ROLE=NAME")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  verb.add_option("--layout", import_.layout,
+                  "their axes: thd [tokens, heads, dim] (default), bhsd [batch, heads, seq, dim] "
+                  "or bshd [batch, seq, heads, dim]")
+      ->type_name("LAYOUT");
+  verb.add_option("--config", import_.config,
+                  "what tensors do not say, as JSON: mask (default causal), scale, logit_softcap, "
+                  "kv_cache")
+      ->type_name("JSON");
+  verb.add_option("--rows", import_.rows,
+                  "query rows of the tensors to keep: all, auto (the boundary rows and 64 random "
+                  "ones; default for large dumps) or a number of random rows")
+      ->type_name("ROWS");
+  verb.add_option("--tokens", import_.tokens,
+                  "lengths of the sequences: [[cached, new], ...]; of dumped tensors "
+                  "[[queries, keys], ...]")
+      ->type_name("JSON");
+  verb.add_option("-o,--output", import_.output, "the golden file to write")
+      ->type_name("FILE")
+      ->required();
+  verb.add_flag("--force", import_.force, "replace the file");
+  add_report_options(verb, import_.report);
 }
 
 void CommandTree::add_inspect() {

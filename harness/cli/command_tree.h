@@ -33,6 +33,7 @@ class CommandTree {
   void add_run();
   void add_diff();
   void add_golden();
+  void add_golden_import(CLI::App& golden);
   void add_inspect();
   void add_list();
   void add_explain();
@@ -53,6 +54,7 @@ class CommandTree {
   DiffOptions diff_;
   GoldenMakeOptions make_;
   GoldenSealOptions seal_;
+  GoldenImportOptions import_;
   InspectOptions inspect_;
   ListOptions list_;
   ExplainOptions explain_;

@@ -6,6 +6,7 @@
 #include "golden/second_evaluation.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/judge.h"
+#include "harness/cli/sealing.h"
 #include "harness/cli/verbs.h"
 #include "harness/generate/case_spec.h"
 #include "harness/report/format.h"
@@ -17,10 +18,6 @@ namespace {
 
 using harness::ReportRow;
 using harness::Status;
-
-/// Two evaluations that share no stage code must agree to this fraction of each stage's largest
-/// value before a file is sealed.
-constexpr double kAgreement = 1e-11;
 
 struct Order {
   std::string name;  ///< the file's stem and case_id
@@ -87,31 +84,15 @@ void check_targets(const GoldenMakeOptions& options, const std::vector<Order>& o
   }
 }
 
-std::string disagreement(const golden::Agreement& agreement, const std::string& what) {
-  return what + " disagree at " + std::string(name_of(agreement.stage)) + " by " +
-         harness::format_short(agreement.worst) + " of its largest value (limit " +
-         harness::format_short(kAgreement) + "); not written";
-}
-
 void make_one(const Order& order, const GoldenMakeOptions& options, const Session& session,
               ReportRow& row) {
   Case c = harness::make_case(order.spec, order.seed);
   c.id = order.name;
-  const Trace exact = reference::evaluate(c, reference::Mode::kExact);
-  const golden::Agreement agreement = golden::agree(exact, golden::evaluate_second(c));
-  row.properties.emplace_back("agreement", agreement.worst);
-  if (!agreement.agreed(kAgreement)) {
-    row.verdict.status = Status::kFailed;
-    row.verdict.detail = disagreement(agreement, "the two evaluations");
-    return;
-  }
   golden::WriteOptions write;
   write.force = options.force;
   write.command_line = session.command_line;
   write.seed = order.seed;
-  golden::write(golden::make(c, exact, write), row.file, options.force);
-  row.verdict.detail =
-      "written; two evaluations agree to " + harness::format_short(agreement.worst);
+  write_when_agreed(c, write, WithoutSecond::kRefuse, row);
 }
 
 void seal_one(const std::string& path, ReportRow& row) {

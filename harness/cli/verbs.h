@@ -62,6 +62,25 @@ struct GoldenSealOptions {
 };
 int golden_seal(const GoldenSealOptions& options, const Session& session);
 
+struct GoldenImportOptions {
+  std::string model;  ///< a Hugging Face folder or a GGUF file
+  std::int64_t layer = 0;
+  std::string hidden;  ///< FILE:NAME of the hidden states; "": drawn
+  std::string profile = "normal";
+  std::int64_t page_size = 128;
+  std::string tensors;           ///< or: a file of dumped tensors
+  std::vector<std::string> map;  ///< ROLE=NAME
+  std::string layout = "thd";    ///< of dumped tensors
+  std::string config;            ///< of dumped tensors: mask, scale, logit_softcap, kv_cache
+  std::string tokens;            ///< JSON list of pairs, as the "rows" of a case
+  std::string rows;              ///< of dumped tensors: which to keep; "": auto when large
+  std::uint64_t seed = 1;
+  std::string output;
+  bool force = false;
+  ReportOptions report;
+};
+int golden_import(const GoldenImportOptions& options, const Session& session);
+
 struct InspectOptions {
   std::string file;
   std::string json;

@@ -20,11 +20,11 @@ std::string printable(std::string text, std::size_t longest) {
 
 }  // namespace
 
-nlohmann::json parse_json(std::string_view text) {
+nlohmann::json parse_json(std::string_view text, std::size_t longest) {
   constexpr int kDeepest = 16;
-  constexpr std::size_t kLongest = std::size_t{1} << 20;
-  if (text.size() > kLongest) {
-    refuse("the text", "has " + std::to_string(text.size()) + " bytes; at most 1 MiB is read");
+  if (text.size() > longest) {
+    refuse("the text", "has " + std::to_string(text.size()) + " bytes; at most " +
+                           std::to_string(longest) + " are read");
   }
   std::vector<std::set<std::string>> keys;
   const Json::parser_callback_t check = [&](int depth, Json::parse_event_t event, Json& parsed) {

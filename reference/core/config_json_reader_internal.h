@@ -13,7 +13,7 @@
 namespace attn {
 
 /// Parses text, refusing what the JSON library lets pass: repeated keys, deep nesting, huge texts.
-nlohmann::json parse_json(std::string_view text);
+nlohmann::json parse_json(std::string_view text, std::size_t longest = std::size_t{1} << 20);
 
 /// A value as a one-line message shows it: printable, and cut when long.
 std::string show(const nlohmann::json& value);

@@ -40,7 +40,7 @@ const std::vector<Zone>& zones() {
       {"reference/", {"reference/"}, {"Eigen/"}},
       {"golden/",
        {"golden/", "reference/core/", "git_revision.h"},
-       with_system({"hdf5.h", "nlohmann/", "openssl/"})},
+       with_system({"hdf5.h", "nlohmann/", "openssl/", "zip.h"})},
       // An independent implementation: a kernel is not checked against itself.
       {"harness/backends/cpu/",
        {"harness/backends/cpu/", "reference/core/", "harness/backends/backend.h",
