@@ -21,7 +21,7 @@ struct RowSpec {
 /// What `--config` holds: with a seed it determines every byte of a case.
 /// {"config": {...}, "rows": [[cached, new], ...], "pages": "shuffled" | "identity",
 ///  "profile": "normal", "layer": 0, "layers": 1}; a bare config object gets default rows and
-///  pages.
+///  pages. A string "source" says where the geometry comes from; it is no part of the case.
 struct CaseSpec {
   AttentionConfig config;
   std::vector<RowSpec> rows;

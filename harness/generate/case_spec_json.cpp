@@ -18,8 +18,8 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-const std::vector<std::string> kSpecKeys = {"config", "rows",  "pages", "profile",
-                                            "sinks",  "layer", "layers"};
+const std::vector<std::string> kSpecKeys = {"config", "rows",  "pages",  "profile",
+                                            "sinks",  "layer", "layers", "source"};
 constexpr std::int64_t kMaxRowTokens = (std::int64_t{1} << 31) - 1;  // positions are uint32
 
 [[noreturn]] void refuse(const std::string& field, const std::string& message) {
@@ -120,6 +120,8 @@ CaseSpec spec_of(const json& object) {
     }
     spec.sinks = object["sinks"].get<bool>();
   }
+  // Where the geometry comes from; for readers of the file, no part of the case.
+  if (object.contains("source")) text(object["source"], "source");
   if (object.contains("layer")) spec.layer = integer(object["layer"], "layer");
   if (object.contains("layers")) spec.layers = integer(object["layers"], "layers");
   validate(spec);
