@@ -162,7 +162,8 @@ Real Evaluation::new_scale(const Tensor& scale, std::int64_t head, const Real* r
   }
   Real largest = 0;
   for (std::int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::fabs(row[d]));
-  return largest == 0 ? 1 : static_cast<float>(static_cast<double>(largest) / 448.0);
+  const float s = static_cast<float>(static_cast<double>(largest) / 448.0);
+  return s == 0 ? 1 : s;
 }
 
 /// All keys (or values) in logical order: what the pages hold, then the call's own rows, which only

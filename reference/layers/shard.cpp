@@ -129,12 +129,9 @@ Layer shard_of_device(const Layer& layer, const DeviceHeads& heads, Range column
   part.config = fit_blocks(layer, heads, columns);
   part.weights = take_head_weights(layer.config, layer.weights, heads, part.config);
   part.weights.merge(take_output_weights(layer.config, layer.weights, heads, part.config));
-  if (is_gptq(part.config) && part.config.quant->group_size != layer.config.quant->group_size) {
-    for (const Projection& p : projections_of(part.config)) {
-      const std::string name(p.name);
-      if (part.weights.count(name + ".g_idx") != 0) {
-        regroup(part.weights, name, part.config.quant->group_size);
-      }
+  for (const Projection& p : projections_of(part.config)) {
+    if (part.weights.count(std::string(p.name) + ".g_idx") != 0) {
+      regroup(part.weights, std::string(p.name), part.config.quant->group_size);
     }
   }
   return part;

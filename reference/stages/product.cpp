@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "reference/core/quant_internal.h"
 #include "reference/formats/gguf.h"
 #include "reference/stages/projection_input.h"
 
@@ -62,6 +63,14 @@ Matrix multiply_dynamic(const Case& c, Projection p, const ProjectionInput& x, R
   return y;
 }
 
+/// Whether each block of codes is a block of the weight. Not where a device's slice of o_proj's
+/// input starts inside of one.
+bool blocks_coincide(const Case& c, Projection p, std::int64_t columns) {
+  const std::int64_t size = gguf_block(encoding_of(c.config, p)).elements;
+  return std::ranges::all_of(activation_blocks(c.config, p, columns),
+                             [&](const Range& block) { return block.first % size == 0; });
+}
+
 }  // namespace
 
 Matrix multiply(const Case& c, Projection p, const MatrixView& x, Rounding r) {
@@ -79,6 +88,9 @@ Matrix multiply(const Case& c, Projection p, const MatrixView& x, Rounding r) {
       case QuantEncoding::kMxfp8:
         break;  // powers of two: products of decoded values are exact
       default:
+        if (!blocks_coincide(c, p, x.cols())) {
+          break;  // no sums of whole numbers under one scale
+        }
         return multiply_int8(encoding, projection_tensor(c, p, "weight"), input.code, input.scale);
     }
   }
