@@ -60,8 +60,7 @@ std::vector<NamedCase> load_case_list(const std::string& path);
 std::string to_json(const CaseSpec& spec);
 
 /// Makes the case. Deterministic to the byte on any machine and compiler (freqs_cis to 1 ulp).
-/// case.repro is "--config '<json>' --seed N". Throws Error(kConfig) for an invalid spec,
-/// Error(kUnsupported) for one whose weights or cache the generator does not make yet.
+/// case.repro is "--config '<json>' --seed N". Throws Error(kConfig) for an invalid spec.
 Case make_case(const CaseSpec& spec, std::uint64_t seed);
 
 /// Names of the data profiles, with a line each.

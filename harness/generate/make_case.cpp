@@ -5,6 +5,7 @@
 #include <numeric>
 #include <thread>
 
+#include "harness/generate/encode.h"
 #include "harness/generate/profiles.h"
 #include "reference/core/error.h"
 #include "reference/core/paging.h"
@@ -62,18 +63,12 @@ Tensor uint32_tensor(const std::vector<std::int64_t>& values) {
   return t;
 }
 
-bool is_fp8(ElementType type) { return element_size(type) == 1; }
-
-void check_supported(const AttentionConfig& config) {
-  if (config.quant) {
-    throw Error(ErrorKind::kUnsupported,
-                "quant: the generator makes no quantised weights yet; use quant null", "quant");
-  }
-  if (is_fp8(config.kv_cache.dtype)) {
-    throw Error(ErrorKind::kUnsupported,
-                "kv_cache.dtype: the generator makes no fp8 caches yet; use the config's dtype",
-                "kv_cache.dtype");
-  }
+/// The config whose matrices and cache are drawn: quantise() encodes them afterwards.
+AttentionConfig dense_config(const AttentionConfig& config) {
+  AttentionConfig dense = config;
+  dense.quant.reset();
+  if (is_fp8(config.kv_cache.dtype)) dense.kv_cache.dtype = config.dtype;
+  return dense;
 }
 
 /// Refuses a case that no machine would want to hold, before anything is allocated.
@@ -169,7 +164,7 @@ Tensor projection_weight(const Draft& d, const std::string& name, const TensorSp
 }
 
 void draw_weights(Draft& d, const CaseSpec& spec, double logit_std) {
-  for (const TensorSpec& weight : expected_weights(d.config())) {
+  for (const TensorSpec& weight : expected_weights(dense_config(d.config()))) {
     const std::string& name = weight.name;
     const ElementType type = weight.types.front();
     if (name == "sinks") {
@@ -218,7 +213,7 @@ void draw_inputs(Draft& d) {
   const AttentionConfig& config = d.config();
   const std::int64_t tokens = d.c.tokens();
   const std::int64_t keys = std::accumulate(d.cached.begin(), d.cached.end(), std::int64_t{0});
-  const ElementType cache_type = config.kv_cache.dtype;
+  const ElementType cache_type = dense_config(config).kv_cache.dtype;
   if (config.starts_at_attention()) {
     d.c.q = normal_tensor(d, "q", config.dtype,
                           {tokens, config.num_attention_heads, config.head_dim}, d.q_gain);
@@ -233,7 +228,7 @@ void draw_inputs(Draft& d) {
                       {keys, config.num_key_value_heads, config.head_dim_v}, 1.0);
 }
 
-void lay_out_cache(Draft& d, const CaseSpec& spec) {
+void lay_out_cache(Draft& d, const CaseSpec& spec, const CacheScales& scales) {
   std::vector<std::int64_t> capacity;
   for (std::int64_t b = 0; b < d.c.batch(); ++b) capacity.push_back(d.c.key_count(b));
   PagingOptions options;
@@ -241,7 +236,8 @@ void lay_out_cache(Draft& d, const CaseSpec& spec) {
   options.shuffled = spec.pages == PageOrder::kShuffled;
   options.num_layers = spec.layers;
   options.layer = spec.layer;
-  d.c.cache = make_paged_cache(d.config(), d.k, d.v, {}, {}, d.cached, capacity, options);
+  d.c.cache =
+      make_paged_cache(d.config(), d.k, d.v, scales.k, scales.v, d.cached, capacity, options);
 }
 
 std::string repro_words(const CaseSpec& spec, std::uint64_t seed) {
@@ -273,7 +269,6 @@ double query_gain(const AttentionConfig& config, double logit_std) {
 
 Case make_case(const CaseSpec& spec, std::uint64_t seed) {
   validate(spec);
-  check_supported(spec.config);
   check_size(spec);
   const Profile& profile = find_profile(spec.profile);
   Draft d;
@@ -286,7 +281,7 @@ Case make_case(const CaseSpec& spec, std::uint64_t seed) {
   draw_weights(d, spec, profile.logit_std);
   draw_inputs(d);
   if (profile.shape != nullptr) profile.shape(d);
-  lay_out_cache(d, spec);
+  lay_out_cache(d, spec, quantise(d));
   return std::move(d.c);
 }
 

@@ -282,6 +282,11 @@ constexpr std::array kProfiles = {
             shape_equal_keys},
     Profile{"tiny_norm", "rows scaled down to 1e-5, where rms_norm_eps counts", 2.0,
             shape_tiny_norm},
+    Profile{"fp8_range",
+            "channels from 2^-6 to 2^10, rows of zeros: saturated, subnormal and capped fp8 codes",
+            2.0, shape_fp8_range},
+    Profile{"code_extremes", "weight blocks of one sign, of two values, of small and no magnitude",
+            2.0, shape_code_extremes},
 };
 
 }  // namespace

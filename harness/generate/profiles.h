@@ -17,6 +17,11 @@ struct Profile {
 
 std::span<const Profile> profiles();
 
+/// The shapes of the profiles of the same names, hard on quantised weights, activations and caches
+/// (quant_profiles.cpp).
+void shape_fp8_range(Draft& d);
+void shape_code_extremes(Draft& d);
+
 /// Throws Error(kConfig) with the nearest known name.
 const Profile& find_profile(std::string_view name);
 

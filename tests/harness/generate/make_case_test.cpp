@@ -177,19 +177,6 @@ TEST(MakeCase, RefusesWhatItCannotMake) {
     return {ErrorKind::kInternal, "made"};
   };
   CaseSpec spec = parse_case_spec(kLayer);
-  spec.config.has_bias = false;
-  spec.config.quant = QuantConfig{};
-  spec.config.quant->q_proj = spec.config.quant->k_proj = QuantEncoding::kMxfp8;
-  spec.config.quant->v_proj = spec.config.quant->o_proj = QuantEncoding::kMxfp8;
-  spec.config.hidden_size = 96;
-  EXPECT_THAT(refusal(spec).second, HasSubstr("no quantised weights"));
-  EXPECT_EQ(refusal(spec).first, ErrorKind::kUnsupported);
-
-  spec = parse_case_spec(kLayer);
-  spec.config.kv_cache.dtype = ElementType::kFloat8E4M3FN;
-  EXPECT_THAT(refusal(spec).second, HasSubstr("no fp8 caches"));
-
-  spec = parse_case_spec(kLayer);
   spec.profile = "nomral";
   EXPECT_THAT(refusal(spec).second, HasSubstr("did you mean \"normal\"?"));
 
