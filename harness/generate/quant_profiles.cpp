@@ -96,20 +96,34 @@ void clear_rows(Draft& d) {
 }
 
 /// Reshapes `count` weights so that the codes, scales and minima of their block reach an extreme.
-void reshape_block(Tensor& weight, std::int64_t first, std::int64_t count, std::uint64_t kind) {
+/// `choice` picks one of the ways; half of the choices leave the block as it is.
+void reshape_block(Tensor& weight, std::int64_t first, std::int64_t count, std::uint64_t choice) {
+  constexpr std::uint64_t kWays = 10;
   double amax = 0;
   for (std::int64_t i = first; i < first + count; ++i) {
     amax = std::max(amax, std::abs(weight.value(i)));
   }
+  // Sixty-fourths of the weights, so that six-bit scales and minima take every value.
+  const auto part = static_cast<double>(choice / kWays % 64) / 64;
   for (std::int64_t i = first; i < first + count; ++i) {
     const double value = weight.value(i);
-    double reshaped = value;
-    if (kind == 0) reshaped = std::abs(value);           // no minimum
-    if (kind == 1) reshaped = -std::abs(value);          // the largest minimum
-    if (kind == 2) reshaped = value < 0 ? -amax : amax;  // outermost codes only
-    if (kind == 3) reshaped = std::ldexp(value, -5);     // a small scale beside large ones
-    if (kind == 4) reshaped = 0.0;                       // no scale
-    weight.set_value(i, reshaped);
+    switch (choice % kWays) {
+      case 0:
+        weight.set_value(i, std::abs(value));  // no minimum
+        break;
+      case 1:
+        weight.set_value(i, -std::abs(value));  // nothing but a minimum
+        break;
+      case 2:
+        weight.set_value(i, value < 0 ? -amax : amax);  // the outermost codes only
+        break;
+      case 3:
+      case 4:
+        weight.set_value(i, value * part);  // a small scale beside large ones, or none
+        break;
+      default:
+        return;
+    }
   }
 }
 
@@ -127,7 +141,6 @@ void shape_fp8_range(Draft& d) {
 
 void shape_code_extremes(Draft& d) {
   constexpr std::int64_t kBlock = 32;  // columns: a block of q4_0, a group of q4_k, two of q6_k
-  constexpr std::uint64_t kKinds = 9;  // the last four leave the block as it is
   for (auto& [name, weight] : d.c.weights) {
     if (!name.ends_with("_proj.weight")) continue;
     const RandomStream stream(d.seed, "code_extremes." + name);
@@ -135,8 +148,7 @@ void shape_code_extremes(Draft& d) {
     std::uint64_t block = 0;
     for (std::int64_t r = 0; r < weight.dim(0); ++r) {
       for (std::int64_t k = 0; k < columns; k += kBlock, ++block) {
-        const std::uint64_t kind = stream.below(block, kKinds);
-        reshape_block(weight, r * columns + k, std::min(kBlock, columns - k), kind);
+        reshape_block(weight, r * columns + k, std::min(kBlock, columns - k), stream.bits(block));
       }
     }
   }

@@ -1,11 +1,7 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <initializer_list>
-#include <vector>
 
-#include "harness/generate/case_spec.h"
-#include "reference/core/philox.h"
+#include "harness/generate/random_draw.h"
 
 namespace attn::harness {
 namespace {
@@ -14,46 +10,16 @@ constexpr std::int64_t kMaxKeys = 64;  // of one sequence
 constexpr std::int64_t kMaxCached = 60;
 constexpr std::int64_t kMinRows = 4;  // query rows in all
 constexpr std::int64_t kMaxRows = 32;
-constexpr std::int64_t kMinHidden = 64;
-constexpr std::int64_t kMaxHidden = 256;
-// Elements of the four matrices together, so that a case is made in less than a millisecond.
-constexpr std::int64_t kMaxWeights = 65536;
 
-/// Draws one after another from a stream.
-class Draw {
- public:
-  explicit Draw(std::uint64_t seed) : stream_(seed, "random_small_spec") {}
-
-  std::int64_t between(std::int64_t low, std::int64_t high) {
-    const auto n = static_cast<std::uint64_t>(high - low + 1);
-    return low + static_cast<std::int64_t>(stream_.below(next_++, n));
-  }
-  /// True once in n times.
-  bool one_in(std::int64_t n) { return between(1, n) == 1; }
-  /// One of the list; a value given k times is k times as likely.
-  template <typename T>
-  T pick(std::initializer_list<T> list) {
-    return *(list.begin() + between(0, static_cast<std::int64_t>(list.size()) - 1));
-  }
-  /// One of the values up to `most`; at least one must be.
-  std::int64_t pick_up_to(std::int64_t most, std::initializer_list<std::int64_t> list) {
-    std::vector<std::int64_t> fitting;
-    std::copy_if(list.begin(), list.end(), std::back_inserter(fitting),
-                 [most](std::int64_t v) { return v <= most; });
-    return fitting.at(
-        static_cast<std::size_t>(between(0, static_cast<std::int64_t>(fitting.size()) - 1)));
-  }
-
- private:
-  RandomStream stream_;
-  std::uint64_t next_ = 0;
-};
-
-void draw_kind(Draw& draw, AttentionConfig& config) {
+void draw_kind(Draw& draw, const Plan& plan, AttentionConfig& config) {
   config.dtype = draw.pick({ElementType::kFloat32, ElementType::kBFloat16, ElementType::kFloat16});
-  config.kv_cache.dtype = config.dtype;
+  if (plan.quant && is_gguf(plan.quant->q_proj)) config.dtype = ElementType::kFloat32;
+  config.kv_cache.dtype = plan.fp8_cache ? ElementType::kFloat8E4M3FN : config.dtype;
+  config.kv_cache.scale_granularity = plan.granularity;
   config.kv_cache.page_size = draw.pick<std::int64_t>({1, 2, 3, 4, 7, 8, 16, 16, 32, 64});
-  if (draw.one_in(4)) {
+  config.quant = plan.quant;
+  const bool attention = plan.variant ? *plan.variant == Variant::kAttention : draw.one_in(4);
+  if (attention) {
     config.variant = Variant::kAttention;
     config.entry_point = EntryPoint::kAttention;
     return;
@@ -62,40 +28,20 @@ void draw_kind(Draw& draw, AttentionConfig& config) {
   config.variant = draw.pick({Variant::kAttentionWithRope, Variant::kAttentionWithRope,
                               Variant::kAttentionWithRope, Variant::kNoOpaque,
                               Variant::kTensorParallel, Variant::kDataParallel});
+  if (plan.variant) config.variant = *plan.variant;
 }
 
-/// Heads and widths. A layer's four matrices hold 2 (Hq + Hkv) D hidden <= kMaxWeights elements;
-/// entry point attention has no matrices and takes three times as many heads.
-void draw_heads(Draw& draw, AttentionConfig& config) {
-  config.head_dim = draw.pick<std::int64_t>(
-      {2, 4, 6, 8, 10, 12, 16, 16, 20, 24, 32, 32, 36, 48, 64, 80, 96, 128});
-  config.head_dim_v = config.head_dim;
-  const std::int64_t most_width = kMaxWeights / (2 * kMinHidden);
-  const std::int64_t most_heads =  // Hq + Hkv
-      (config.starts_at_attention() ? 3 * most_width : most_width) / config.head_dim;
-  const std::int64_t ratio =
-      draw.pick_up_to(most_heads - 1, {1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 16, 24});
-  config.num_key_value_heads = draw.pick_up_to(most_heads / (ratio + 1), {1, 1, 2, 2, 3, 4, 8});
-  config.num_attention_heads = ratio * config.num_key_value_heads;
-  if (config.starts_at_attention()) {
-    if (draw.one_in(3)) config.head_dim_v = draw.pick<std::int64_t>({2, 6, 16, 20, 32, 64, 128});
-    return;
-  }
-  const std::int64_t width =
-      2 * (config.num_attention_heads + config.num_key_value_heads) * config.head_dim;
-  const std::int64_t most_hidden = std::min(kMaxHidden, kMaxWeights / width);
-  config.hidden_size = draw.one_in(3) ? draw.between(kMinHidden, most_hidden)
-                                      : draw.pick_up_to(most_hidden, {64, 64, 96, 128, 128, 256});
-}
-
-/// Devices that the variant can have: whole GQA groups on each, or one kv head copied to two.
+/// Devices that the variant can have: whole GQA groups on each, or one kv head copied to two or
+/// three. A batch may have fewer sequences than data_parallel devices.
 void draw_devices(Draw& draw, AttentionConfig& config) {
-  if (config.variant == Variant::kDataParallel) config.num_devices = draw.between(1, 4);
+  constexpr std::int64_t kMaxDevices = 8;
+  if (config.variant == Variant::kDataParallel) config.num_devices = draw.between(1, kMaxDevices);
   if (config.variant != Variant::kTensorParallel) return;
   const std::int64_t kv_heads = config.num_key_value_heads;
-  if (draw.one_in(4) && config.group_size() % 2 == 0) {
+  const std::int64_t copies = draw.pick<std::int64_t>({2, 2, 3});
+  if (draw.one_in(3) && config.group_size() >= copies && copies * kv_heads <= kMaxDevices) {
     config.kv_head_replication = true;
-    config.num_devices = 2 * kv_heads;
+    config.num_devices = copies * kv_heads;
     return;
   }
   config.num_devices = draw.between(1, kv_heads);
@@ -107,11 +53,14 @@ double short_number(double value) { return std::floor(value * 1024 + 0.5) / 1024
 /// Stacking, bias, clips and norm, as far as rules 1 and 3 let them meet.
 void draw_projection(Draw& draw, AttentionConfig& config) {
   const bool no_opaque = config.variant == Variant::kNoOpaque;
-  config.stacked_qkv = no_opaque || draw.one_in(4);
+  config.stacked_qkv = no_opaque || (!config.quant && draw.one_in(4));
   if (no_opaque) return;
   if (!config.stacked_qkv) {
     config.has_bias = draw.one_in(3);
-    if (draw.one_in(4)) {
+    if (config.quant) {
+      const bool fp8 = config.quant->q_proj == QuantEncoding::kFloat8E4M3FN;
+      if (fp8 && draw.one_in(4)) config.clip_qkv = draw.pick({96.0, 200.0, 300.0});  // of codes
+    } else if (draw.one_in(4)) {
       // Matrices of k and v have a standard deviation of 1 / sqrt(hidden): 13 % to 5 % are clipped.
       const double sigma = 1.0 / std::sqrt(static_cast<double>(config.hidden_size));
       config.clip_qkv = draw.one_in(8) ? 0.0 : short_number(draw.pick({1.5, 1.75, 2.0}) * sigma);
@@ -240,6 +189,9 @@ std::string draw_profile(Draw& draw, const AttentionConfig& config) {
   if (draw.one_in(100)) return "equal_keys";
   if (config.use_qk_norm && draw.one_in(4)) return "tiny_norm";
   if (!config.logit_softcap && draw.one_in(10)) return "extreme";
+  const bool fp8_cache = config.kv_cache.dtype == ElementType::kFloat8E4M3FN;
+  if (config.quant && draw.one_in(2)) return draw.pick({"fp8_range", "code_extremes"});
+  if (fp8_cache && draw.one_in(3)) return "fp8_range";
   return draw.pick({"normal", "normal", "normal", "q_x4", "needles"});
 }
 
@@ -247,10 +199,15 @@ std::string draw_profile(Draw& draw, const AttentionConfig& config) {
 
 CaseSpec random_small_spec(std::uint64_t seed) {
   Draw draw(seed);
+  const Plan plan = plan_of(seed);
   CaseSpec spec;
   AttentionConfig& config = spec.config;
-  draw_kind(draw, config);
-  draw_heads(draw, config);
+  draw_kind(draw, plan, config);
+  if (config.quant) {
+    draw_quantised_shape(draw, plan, config);
+  } else {
+    draw_shape(draw, config);
+  }
   draw_devices(draw, config);
   if (config.starts_at_attention()) {
     spec.rows = draw_attention_rows(draw);

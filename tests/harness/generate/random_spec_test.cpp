@@ -1,6 +1,9 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -13,7 +16,8 @@
 namespace attn::harness {
 namespace {
 
-constexpr std::uint64_t kSeeds = 5000;
+constexpr std::uint64_t kSeeds = 20000;     // of specs
+constexpr std::uint64_t kCaseSeeds = 3000;  // of cases made
 
 using Features = std::map<std::string, std::string>;
 
@@ -49,6 +53,20 @@ std::string rotary_class(const AttentionConfig& config) {
   return config.rope.rotary_side == RotarySide::kFirst ? "first" : "last";
 }
 
+/// What the weights are stored as; "mixed" when the projections differ.
+std::string encoding_of(const AttentionConfig& config) {
+  if (!config.quant) return "none";
+  const QuantConfig& q = *config.quant;
+  const bool one = q.k_proj == q.q_proj && q.v_proj == q.q_proj && q.o_proj == q.q_proj;
+  return one ? std::string(name_of(q.q_proj)) : "mixed";
+}
+
+std::string cache_of(const AttentionConfig& config) {
+  if (config.kv_cache.dtype != ElementType::kFloat8E4M3FN) return "plain";
+  if (config.kv_cache.scale_granularity == ScaleGranularity::kNone) return "fp8 unscaled";
+  return "fp8 " + std::string(name_of(config.kv_cache.scale_granularity));
+}
+
 /// The features that change which code an implementation runs.
 Features main_features(const CaseSpec& spec) {
   const AttentionConfig& c = spec.config;
@@ -67,6 +85,7 @@ Features main_features(const CaseSpec& spec) {
       {"softcap", yes_no(c.logit_softcap.has_value())},
       {"scale", scale_class(c)},
       {"profile", spec.profile},
+      {"cache", cache_of(c)},
   };
   if (c.starts_at_attention()) return f;
   f["stacked"] = yes_no(c.stacked_qkv);
@@ -101,6 +120,23 @@ Features detail_features(const CaseSpec& spec) {
                       : c.head_dim_v < c.head_dim ? "smaller"
                                                   : "larger";
   if (!attention) f["theta"] = text(c.rope.theta);
+  f["encoding"] = encoding_of(c);
+  if (c.quant) {
+    f["activation"] = std::string(name_of(c.quant->activation));
+    if (f["encoding"] == "float8_e4m3fn") {
+      f["granularity"] = std::string(name_of(c.quant->weight_granularity));
+      if (c.quant->weight_granularity == WeightGranularity::kBlock) {
+        f["block_n"] = std::to_string(c.quant->block_n);
+        f["block_k"] = std::to_string(c.quant->block_k);
+        f["narrow last block"] = yes_no(c.hidden_size % c.quant->block_k != 0);
+      }
+    }
+    if (f["encoding"] == "gptq") {
+      f["gptq"] = std::to_string(c.quant->bits) + " bits, group " +
+                  std::to_string(c.quant->group_size) + (c.quant->desc_act ? ", desc_act" : "") +
+                  (c.quant->checkpoint_v2 ? ", v2" : "");
+    }
+  }
   if (c.rope.scaling.type == RopeScalingType::kLongrope) {
     f["longrope"] = c.rope.scaling.convention == LongropeConvention::kMax ? "max"
                     : c.rope.scaling.use_long                             ? "long"
@@ -134,7 +170,7 @@ TEST(RandomSmallSpec, SameSeedSameSpec) {
 }
 
 TEST(RandomSmallSpec, EveryCaseIsValidSupportedAndReproducible) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+  for (std::uint64_t seed = 0; seed < kCaseSeeds; ++seed) {
     const CaseSpec spec = random_small_spec(seed);
     ASSERT_EQ(parse_case_spec(to_json(spec)), spec) << to_json(spec);
     ASSERT_EQ(reference::unsupported_reason(spec.config), "") << to_json(spec);
@@ -166,10 +202,25 @@ TEST(RandomSmallSpec, StaysSmall) {
 
 using Values = std::map<std::string, std::set<std::string>>;
 
+std::set<std::string> gptq_features() {
+  std::set<std::string> all;
+  for (const std::string bits : {"4", "8"}) {
+    for (const std::string group : {"32", "64", "128", "-1"}) {
+      for (const std::string order : {"", ", desc_act"}) {
+        for (const std::string version : {"", ", v2"}) {
+          all.insert(bits + " bits, group " + group + order + version);
+        }
+      }
+    }
+  }
+  return all;
+}
+
 TEST(RandomSmallSpec, ReachesEveryValueOfEveryFeature) {
   const Values wanted = {
       {"variant",
-       {"attention_with_rope", "no_opaque", "tensor_parallel", "data_parallel", "attention"}},
+       {"attention_with_rope", "no_opaque", "gguf", "gptq", "tensor_parallel", "data_parallel",
+        "attention"}},
       {"entry_point", {"forward", "materialize_kv_from_hidden", "attention"}},
       {"dtype", {"float32", "bfloat16", "float16"}},
       {"mask",
@@ -192,7 +243,19 @@ TEST(RandomSmallSpec, ReachesEveryValueOfEveryFeature) {
       {"exact softcap", {"1.", "2.", "5.", "15.", "30.", "50.", "64."}},
       {"scale", {"default", "custom", "negative", "zero"}},
       {"exact scale", {"0.", "0.07", "0.5", "1.", "-0.125", "-0.5"}},
-      {"profile", {"normal", "q_x4", "needles", "extreme", "equal_keys", "tiny_norm"}},
+      {"profile",
+       {"normal", "q_x4", "needles", "extreme", "equal_keys", "tiny_norm", "fp8_range",
+        "code_extremes"}},
+      {"cache", {"plain", "fp8 unscaled", "fp8 tensor", "fp8 head", "fp8 token_head"}},
+      {"encoding",
+       {"none", "float8_e4m3fn", "nvfp4", "mxfp4", "mxfp8", "gptq", "q4_0", "q8_0", "q4_k", "q5_k",
+        "q6_k", "mixed"}},
+      {"activation", {"none", "static", "token", "block", "int8"}},
+      {"granularity", {"tensor", "rowwise", "block"}},
+      {"block_n", {"1", "2", "8", "16", "32", "64", "128"}},
+      {"block_k", {"16", "24", "32", "64", "128"}},
+      {"narrow last block", {"yes", "no"}},
+      {"gptq", gptq_features()},
       {"stacked", {"yes", "no"}},
       {"bias", {"yes", "no"}},
       {"clip_qkv", {"yes", "no"}},
@@ -205,7 +268,7 @@ TEST(RandomSmallSpec, ReachesEveryValueOfEveryFeature) {
       {"theta", {"100.", "10000.", "500000.", "1000000."}},
       {"scaling", {"default", "linear", "dynamic", "llama3", "yarn", "deepseek_yarn", "longrope"}},
       {"longrope", {"short", "long", "max"}},
-      {"devices", {"1", "2", "3", "4", "5", "6", "7", "8", "16"}},
+      {"devices", {"1", "2", "3", "4", "5", "6", "7", "8"}},
       {"replication", {"yes", "no"}},
       {"rows", {"decode", "prefill", "mixed", "attention"}},
       {"row without queries", {"yes"}},
@@ -247,6 +310,15 @@ bool cannot_meet(const std::string& name, const std::string& value, const std::s
        is("clip_qkv", "yes") || is("clip_activations", "yes") || is("qk_norm", "yes"))) {
     return true;
   }
+  const bool one_format = is("variant", "gguf") || is("variant", "gptq");
+  if (one_format && (is("stacked", "yes") || is("clip_qkv", "yes") || is("group", "24"))) {
+    return true;
+  }
+  if (is("variant", "gguf") && (is("dtype", "bfloat16") || is("dtype", "float16"))) return true;
+  if (is("profile", "code_extremes") &&  // only with quantised weights
+      (attention || is("variant", "no_opaque") || is("stacked", "yes") || is("group", "24"))) {
+    return true;
+  }
   if (is("stacked", "yes") && (is("bias", "yes") || is("clip_qkv", "yes"))) return true;
   if (is("profile", "tiny_norm") && (is("qk_norm", "no") || is("variant", "no_opaque")))
     return true;
@@ -283,6 +355,89 @@ TEST(RandomSmallSpec, ReachesEveryPairOfMainFeatures) {
     }
   }
   RecordProperty("legal_pairs", static_cast<int>(legal));
+}
+
+/// Every variant with every encoding, activation mode and weight granularity that it takes.
+std::set<std::string> wanted_quants() {
+  std::set<std::string> wanted;
+  for (const std::string variant :
+       {"attention_with_rope", "tensor_parallel", "data_parallel", "gguf", "gptq"}) {
+    const auto add = [&](const std::string& what) { wanted.insert(variant + ", " + what); };
+    const bool any = variant != "gguf" && variant != "gptq";
+    if (any) {
+      add("float8_e4m3fn tensor, static");
+      for (const std::string granularity : {"tensor", "rowwise", "block"}) {
+        for (const std::string activation : {"none", "token", "block"}) {
+          add("float8_e4m3fn " + granularity + ", " + activation);
+        }
+      }
+      for (const std::string encoding : {"nvfp4", "mxfp4", "mxfp8"}) {
+        add(encoding + ", none");
+        add(encoding + ", block");
+      }
+    }
+    if (any || variant == "gguf") {
+      for (const std::string encoding : {"q4_0", "q8_0", "q4_k", "q5_k", "q6_k"}) {
+        add(encoding + ", none");
+        add(encoding + ", int8");
+      }
+    }
+    if (variant == "gguf") {
+      add("mixed, none");
+      add("mixed, int8");
+    }
+    if (any || variant == "gptq") add("gptq, none");
+  }
+  return wanted;
+}
+
+/// The first 500 seeds, which `golden make --random 500 --seed 1` takes, reach every variant with
+/// every encoding, activation mode and granularity, and each variant and each encoding with every
+/// kind of cache. What is missing is listed.
+TEST(RandomSmallSpec, FiveHundredSeedsCoverEveryQuantisation) {
+  std::set<std::string> quants;
+  std::set<std::string> caches;
+  std::set<std::string> gptq;
+  int unquantised = 0;
+  for (std::uint64_t seed = 1; seed <= 500; ++seed) {
+    const AttentionConfig c = random_small_spec(seed).config;
+    const std::string variant(name_of(c.variant));
+    caches.insert(variant + ", " + cache_of(c));
+    caches.insert(encoding_of(c) + ", " + cache_of(c));
+    if (!c.quant) {
+      unquantised += cache_of(c) == "plain" ? 1 : 0;
+      continue;
+    }
+    std::string what = variant + ", " + encoding_of(c);
+    if (c.quant->q_proj == QuantEncoding::kFloat8E4M3FN) {
+      what += " " + std::string(name_of(c.quant->weight_granularity));
+    }
+    quants.insert(what + ", " + std::string(name_of(c.quant->activation)));
+    if (c.quant->q_proj == QuantEncoding::kGptq) {
+      gptq.insert(std::to_string(c.quant->bits) + " bits, group " +
+                  std::to_string(c.quant->group_size));
+    }
+  }
+  std::set<std::string> wanted_caches;
+  for (const std::string cache :
+       {"plain", "fp8 unscaled", "fp8 tensor", "fp8 head", "fp8 token_head"}) {
+    for (const std::string first :
+         {"attention_with_rope", "no_opaque", "gguf", "gptq", "tensor_parallel", "data_parallel",
+          "attention", "none", "float8_e4m3fn", "nvfp4", "mxfp4", "mxfp8", "q4_0", "q8_0", "q4_k",
+          "q5_k", "q6_k", "mixed"}) {
+      wanted_caches.insert(first + ", " + cache);
+    }
+  }
+  const auto missing = [](const std::set<std::string>& wanted, const std::set<std::string>& seen) {
+    std::vector<std::string> list;
+    std::ranges::set_difference(wanted, seen, std::back_inserter(list));
+    return list;
+  };
+  EXPECT_THAT(missing(wanted_quants(), quants), ::testing::IsEmpty());
+  EXPECT_THAT(missing(wanted_caches, caches), ::testing::IsEmpty());
+  EXPECT_EQ(gptq.size(), 8U) << "4 and 8 bits with groups of 32, 64, 128 and the whole row";
+  EXPECT_EQ(quants, wanted_quants()) << "nothing else is legal";
+  EXPECT_GE(unquantised, 240) << "about half";
 }
 
 TEST(RandomSmallSpec, DegenerateCasesAreRare) {
