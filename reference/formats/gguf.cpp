@@ -103,9 +103,22 @@ GgufFields unpack_q6_k(Bytes bytes) {
   return block;
 }
 
+[[noreturn]] void throw_not_gguf(QuantEncoding encoding) {
+  throw Error(ErrorKind::kInternal, std::string(name_of(encoding)) + " is no GGUF encoding");
+}
+
+/// Columns and bytes of a block.
+GgufBlock size_of_block(QuantEncoding encoding) {
+  const GgufBlock size = gguf_block(encoding);
+  if (size.bytes == 0) {
+    throw_not_gguf(encoding);
+  }
+  return size;
+}
+
 /// Block `i` of row n of a stored weight.
 GgufFields block_of(QuantEncoding encoding, const Tensor& stored, std::int64_t n, std::int64_t i) {
-  const std::int64_t bytes = gguf_block(encoding).bytes;
+  const std::int64_t bytes = size_of_block(encoding).bytes;
   const auto first = static_cast<std::size_t>(n * stored.dim(1) + i * bytes);
   return unpack_gguf(encoding, stored.bytes().subspan(first, static_cast<std::size_t>(bytes)));
 }
@@ -150,12 +163,12 @@ GgufFields unpack_gguf(QuantEncoding encoding, std::span<const std::byte> bytes)
     case QuantEncoding::kQ6_K:
       return unpack_q6_k(bytes);
     default:
-      throw Error(ErrorKind::kInternal, std::string(name_of(encoding)) + " is no GGUF encoding");
+      throw_not_gguf(encoding);
   }
 }
 
 Matrix decode_gguf(QuantEncoding encoding, const Tensor& stored) {
-  const GgufBlock size = gguf_block(encoding);
+  const GgufBlock size = size_of_block(encoding);
   const std::int64_t blocks = stored.dim(1) / size.bytes;
   Matrix w(stored.dim(0), blocks * size.elements);
   for (std::int64_t n = 0; n < w.rows(); ++n) {
@@ -183,7 +196,7 @@ QuantisedBlock quantise_int8(const RowView& x, Rounding r) {
 
 Matrix multiply_int8(QuantEncoding encoding, const Tensor& stored, const MatrixView& x_code,
                      const MatrixView& x_scale) {
-  const GgufBlock size = gguf_block(encoding);
+  const GgufBlock size = size_of_block(encoding);
   Matrix y = Matrix::Zero(x_code.rows(), stored.dim(0));
   for (std::int64_t n = 0; n < y.cols(); ++n) {
     for (std::int64_t k = 0; k < x_code.cols(); k += size.elements) {

@@ -52,6 +52,7 @@ Tensor concatenate(const std::vector<Tensor>& parts) {
 /// The three tensors "q_proj.suffix", "k_proj.suffix", "v_proj.suffix".
 std::vector<Tensor> stored(const Case& c, const std::string& suffix) {
   std::vector<Tensor> parts;
+  parts.reserve(kQkv.size());
   for (const Projection p : kQkv) {
     parts.push_back(projection_tensor(c, p, suffix));
   }
@@ -114,6 +115,7 @@ Tensor wqkv(const Case& c, QkvMerge merge, Mode mode) {
     case QuantEncoding::kFloat8E4M3FN: {
       const bool requantise = is_static_fp8(c.config) && merge == QkvMerge::kForward;
       std::vector<Tensor> parts;
+      parts.reserve(kQkv.size());
       for (const Projection p : kQkv) {
         parts.push_back(merged_weight(c, p, requantise, Rounding(mode)));
       }
@@ -163,6 +165,7 @@ std::optional<Tensor> qkv_weight_scale(const Case& c, QkvMerge merge) {
     return Tensor::scalar(ElementType::kFloat32, shared_scalar(c, Projection::kQ, "weight_scale"));
   }
   std::vector<Tensor> rows;
+  rows.reserve(kQkv.size());
   for (const Projection p : kQkv) {
     const std::int64_t out = projection_tensor(c, p, "weight").dim(0);
     const std::vector<double> scales(static_cast<std::size_t>(out),
