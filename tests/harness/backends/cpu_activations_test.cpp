@@ -71,6 +71,11 @@ TEST(CpuActivations, TokenFp8HasOneScaleARow) {
   EXPECT_EQ(Row(x.row(0), x.row(0) + 3), (Row{-896.0f, 0.6875f, 1.0f}));
   // 0.7 is 11.2 steps of 2^-4; 17 lies between 16 and 18, and 16 is even.
   EXPECT_EQ(Row(x.row(1), x.row(1) + 3), (Row{448.0f, 0.6875f, 16.0f}));
+  // However wide the row is.
+  Row wide(300, 0.0f);
+  wide[0] = 0.7f;
+  wide[299] = 896.0f;
+  EXPECT_EQ(quantised(c, Matrix::kK, wide)[0], 0.6875f);
 }
 
 /// The largest value counts as 1200 at most: s = float(1200 / 448), and everything beyond

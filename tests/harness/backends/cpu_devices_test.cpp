@@ -97,6 +97,23 @@ TEST(CpuDevices, ReplicatedKvHeadsAreOnTheirDevices) {
   }
 }
 
+TEST(CpuDevices, Fp8CachesHaveTheScalesOfTheirHeads) {
+  for (const auto granularity : {ScaleGranularity::kNone, ScaleGranularity::kTensor,
+                                 ScaleGranularity::kHead, ScaleGranularity::kTokenHead}) {
+    AttentionConfig config = layer_config(6, 3, 16, 64);
+    config.kv_cache.dtype = ElementType::kFloat8E4M3FN;
+    config.kv_cache.scale_granularity = granularity;
+    const Case plain = random_case(config, kRows, 5);
+    const Trace want = run_cpu(plain);
+    for (const std::int64_t devices : {2, 3, 6}) {
+      SCOPED_TRACE(std::string(name_of(granularity)) + " on " + std::to_string(devices));
+      expect_same_bits_but_out(run_cpu(with_devices(plain, Variant::kTensorParallel, devices)),
+                               want);
+    }
+    expect_same_bits_but_out(run_cpu(with_devices(plain, Variant::kDataParallel, 3)), want);
+  }
+}
+
 TEST(CpuDevices, DataParallelHasEveryBitOfOneDevice) {
   const Case plain = random_case(layer_config(4, 2, 16, 64), kRows, 12);
   const Trace want = run_cpu(plain);

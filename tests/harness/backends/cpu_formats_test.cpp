@@ -2,12 +2,11 @@
 // and codes against the formats' definitions.
 #include <gtest/gtest.h>
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -150,15 +149,16 @@ const double kHalves[] = {0.0,        1.0,     -0.333251953125,
 TEST(CpuGguf, Q4_0) {
   for (const double d : kHalves) {
     for (unsigned turn = 0; turn < 16; ++turn) {
+      // Codes that share a byte differ.
+      const auto code = [&](unsigned i) { return (i + i / 16 * 5 + turn) % 16; };
       Block block(QuantEncoding::kQ4_0);
       block.set_half(0, d);
       for (unsigned i = 0; i < 32; ++i) {
-        block.set_bits(2 + i % 16, i < 16 ? 0 : 4, 4, (i + turn) % 16);
+        block.set_bits(2 + i % 16, i < 16 ? 0 : 4, 4, code(i));
       }
       const std::vector<float> values = block.decoded();
       for (unsigned i = 0; i < 32; ++i) {
-        const int code = static_cast<int>((i + turn) % 16);
-        EXPECT_EQ(static_cast<double>(values[i]), d * (code - 8)) << i;
+        EXPECT_EQ(static_cast<double>(values[i]), d * (static_cast<int>(code(i)) - 8)) << i;
       }
     }
   }
@@ -207,7 +207,7 @@ void set_k_code(Block& block, const KQuant& k, unsigned i, unsigned code) {
 }
 
 /// Every scale, min and code in every place: in round t group j has scale (5 j + t) % 64, min
-/// (63 - 3 j + t) % 64 and codes that run through all values.
+/// (63 - 3 j + t) % 64 and codes that run through all values, other ones for each group.
 TEST(CpuGguf, Q4_KAndQ5_K) {
   for (const KQuant& k : {KQuant{QuantEncoding::kQ4_K, 16}, KQuant{QuantEncoding::kQ5_K, 32}}) {
     for (unsigned t = 0; t < 64; ++t) {
@@ -218,7 +218,7 @@ TEST(CpuGguf, Q4_KAndQ5_K) {
       block.set_half(2, d_min);
       const auto scale = [&](unsigned j) { return (5 * j + t) % 64; };
       const auto min = [&](unsigned j) { return (63 - 3 * j + t) % 64; };
-      const auto code = [&](unsigned i) { return (i + t) % k.codes; };
+      const auto code = [&](unsigned i) { return (i + i / 32 * 5 + t) % k.codes; };
       for (unsigned j = 0; j < 8; ++j) set_group(block, j, scale(j), min(j));
       for (unsigned i = 0; i < 256; ++i) set_k_code(block, k, i, code(i));
       const std::vector<float> values = block.decoded();
@@ -257,7 +257,7 @@ TEST(CpuGguf, Q6_K) {
     const auto scale = [&](unsigned g) {
       return static_cast<int>(16 * g + 4U * static_cast<unsigned>(t)) % 256 - 128;
     };
-    const auto code = [&](unsigned i) { return (i + static_cast<unsigned>(t)) % 64; };
+    const auto code = [&](unsigned i) { return (i + i / 32 * 5 + static_cast<unsigned>(t)) % 64; };
     for (unsigned g = 0; g < 16; ++g) block.set_byte(192 + g, scale(g));
     for (unsigned i = 0; i < 256; ++i) {
       const unsigned half = i / 128, quarter = i % 128 / 32, l = i % 32;
@@ -419,7 +419,8 @@ TEST(CpuFp8Weights, EveryCodeTimesTheScaleOfItsRowBlockOrTensor) {
     const Tensor scale = uniform_tensor(ElementType::kFloat32, l.scale, 5);
     w.c.weights = {{"o_proj.weight", codes}, {"o_proj.weight_scale", scale}};
     for (std::int64_t n = 0; n < kOut; ++n) {
-      const std::vector<float> row = w.row(n, n % 3);
+      // Panels begin in any row of a block.
+      const std::vector<float> row = w.row(n, std::min<std::int64_t>(n, n * 2 % 5));
       for (std::int64_t k = 0; k < kIn; ++k) {
         std::int64_t at = 0;
         if (l.granularity == WeightGranularity::kRowwise) at = n;
@@ -532,6 +533,13 @@ TEST(CpuFp8Weights, DynamicActivationsLeaveEachProjectionItsOwnScale) {
     EXPECT_EQ(decoded(c, Matrix::kK), (std::vector<float>{0.5f, 224.0f, 0x1p-10f}));
     EXPECT_EQ(decoded(c, Matrix::kV), (std::vector<float>{0.3f, 448.0f * 0.3f, 0x1p-9f * 0.3f}));
   }
+}
+
+TEST(CpuFp8Weights, TheOutputProjectionIsNotMerged) {
+  Case c = qkv_case({1.0}, {2.0, 0.5, 0.3}, ActivationQuant::kStatic);
+  c.weights["o_proj.weight"] = c.weights.at("q_proj.weight");
+  c.weights["o_proj.weight_scale"] = Tensor::scalar(ElementType::kFloat32, 0.3);
+  EXPECT_EQ(decoded(c, Matrix::kO), (std::vector<float>{0.3f}));
 }
 
 /// The bound acts on the codes' values: 1.5 of them, whatever the scale.
