@@ -48,13 +48,11 @@ std::string CpuBackend::spec_of(const CpuOptions& options) {
 std::string CpuBackend::unsupported_reason(const AttentionConfig&) const { return ""; }
 
 Arithmetic CpuBackend::arithmetic(const AttentionConfig& config) const {
-  Arithmetic a;  // float32 everywhere, tables and norm included
+  Arithmetic a;  // float32 everywhere: tables, norm, decoded numbers and sums over devices
   a.cache = config.kv_cache.dtype;
   a.lanes = kLanes;
   a.exp_rel = kExpRelativeError;
   a.block = options_.block;
-  // Decoded weights and the values of activation codes are products rounded to float32.
-  if (config.quant) a.operand_roundoff = 0x1p-24;
   return a;
 }
 

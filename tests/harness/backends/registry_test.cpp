@@ -90,7 +90,8 @@ TEST(Registry, CpuRunsQuantisedLayersAndEightBitCaches) {
   EXPECT_EQ(backend->arithmetic(config).cache, ElementType::kFloat8E4M3FN);
   config.quant = QuantConfig{};
   EXPECT_EQ(backend->unsupported_reason(config), "");
-  EXPECT_EQ(backend->arithmetic(config).operand_roundoff, 0x1p-24);
+  EXPECT_EQ(backend->arithmetic(config).scaling, ElementType::kFloat32);
+  EXPECT_EQ(backend->arithmetic(config).partial, ElementType::kFloat32);
 }
 
 }  // namespace
