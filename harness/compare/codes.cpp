@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include "reference/core/quant_internal.h"
+#include "reference/formats/gguf.h"
 #include "reference/stages/projection_input.h"
 
 namespace attn::harness {
@@ -77,33 +79,38 @@ double tie_error(const InputCodes& codes, double x, double reach, ScaleRange sca
 /// The new rows' scale of one head: given, or made from its largest magnitude.
 struct HeadScale {
   ScaleRange range;
-  bool exact;  ///< dividing by it rounds nothing
+  bool exact = false;      ///< dividing by it rounds nothing
+  double deviation = 0.0;  ///< its relative standard deviation
 };
 
+/// The head's values are x[0 .. width - 1], off by d with deviation s (null where exact).
 HeadScale head_scale(const Case& c, const Tensor& scales, const double* x, const double* d,
-                     Index width, Index head, ElementType type) {
+                     const double* s, Index width, Index head, ElementType type) {
   switch (c.config.kv_cache.scale_granularity) {
     case ScaleGranularity::kNone:
-      return {{1.0, 1.0, 1.0}, true};
+      return {{1.0, 1.0, 1.0}, true, 0.0};
     case ScaleGranularity::kTensor:
     case ScaleGranularity::kHead: {
-      const double s = scales.value(scales.size() == 1 ? 0 : head);
-      return {{s, s, s}, is_power_of_two(s)};
+      const double given = scales.value(scales.size() == 1 ? 0 : head);
+      return {{given, given, given}, is_power_of_two(given), 0.0};
     }
     case ScaleGranularity::kTokenHead:
       break;
   }
-  double low = 0.0, value = 0.0, high = 0.0;
+  double low = 0.0, value = 0.0, high = 0.0, deviation = 0.0;
   for (Index i = 0; i < width; ++i) {
     const double magnitude = std::abs(x[i]), reach = d == nullptr ? 0.0 : d[i];
     low = std::max(low, magnitude - reach);
-    value = std::max(value, magnitude);
+    if (magnitude > value) {
+      value = magnitude;
+      deviation = s == nullptr ? 0.0 : s[i] / magnitude;
+    }
     high = std::max(high, magnitude + reach);
   }
   const auto scale = [type](double amax) {
     return amax > 0.0 ? round_to(ElementType::kFloat32, amax / max_finite(type)) : 1.0;
   };
-  return {{scale(low), scale(value), scale(high)}, false};
+  return {{scale(low), scale(value), scale(high)}, false, deviation};
 }
 
 }  // namespace
@@ -215,7 +222,8 @@ CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmet
     for (Index first = 0; first < x.y.cols(); first += width) {
       const HeadScale scale =
           head_scale(c, keys ? c.cache.k_scale : c.cache.v_scale, &x.y(r, first),
-                     x.exact() ? nullptr : &x.d(r, first), width, first / width, type);
+                     x.exact() ? nullptr : &x.d(r, first), x.exact() ? nullptr : &x.s(r, first),
+                     width, first / width, type);
       const bool given = scale.range.low == scale.range.high;
       const double quotient = scale.exact ? 0.0 : kQuotientRoundings * u;
       for (Index i = first; i < first + width; ++i) {
@@ -227,10 +235,11 @@ CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmet
                                  ? grid.error_at(value, reach, scale.range.value, z)
                                  : grid.reachable_error(value, reach, scale.range, z);
         out.x.y(r, i) = z;
-        out.x.d(r, i) = codes + cache_scale_error(config, arithmetic) * std::abs(z);
+        out.x.d(r, i) = codes + cache_scale_error(config, arithmetic) * (std::abs(z) + codes);
         out.x.s(r, i) = out.x.d(r, i);  // two points, not a uniform error
         out.flips(r, i) = grid.flip_probability(
-            value, std::hypot(s_in, (quotient + fused) * std::abs(value) / std::sqrt(3.0)),
+            value,
+            std::hypot(s_in, scale.deviation * value, (quotient + fused) * value / std::sqrt(3.0)),
             scale.range.value);
       }
     }
@@ -258,6 +267,25 @@ RowMatrix merged_weight_ties(const Case& c, reference::Projection p, const Arith
   }
   if ((ties.array() == 0.0).all()) return {};
   return ties;
+}
+
+RowMatrix weight_minima(const Case& c, reference::Projection p) {
+  const QuantEncoding encoding = reference::encoding_of(c.config, p);
+  if (encoding != QuantEncoding::kQ4_K && encoding != QuantEncoding::kQ5_K) return {};
+  const Tensor& stored = reference::projection_tensor(c, p, "weight");
+  const GgufBlock block = gguf_block(encoding);
+  RowMatrix minima(stored.dim(0), stored.dim(1) / block.bytes * block.elements);
+  const std::size_t bytes = static_cast<std::size_t>(block.bytes);
+  for (Index at = 0; at < minima.size(); at += block.elements) {
+    const std::size_t first = static_cast<std::size_t>(at / block.elements) * bytes;
+    const reference::GgufFields fields =
+        reference::unpack_gguf(encoding, stored.bytes().subspan(first, bytes));
+    for (Index i = 0; i < block.elements; ++i) {
+      minima.data()[at + i] =
+          static_cast<double>(fields.dmin) * fields.min[static_cast<std::size_t>(i / fields.group)];
+    }
+  }
+  return minima;
 }
 
 bool has_coded_cache(const AttentionConfig& config) {

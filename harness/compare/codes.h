@@ -74,6 +74,9 @@ CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmet
 /// may lie from its exact one because its code is at a tie, [out, in]. Empty when none is.
 RowMatrix merged_weight_ties(const Case& c, reference::Projection p, const Arithmetic& arithmetic);
 
+/// What Q4_K and Q5_K weights subtract, dmin * min, [out, in]. Empty for other encodings.
+RowMatrix weight_minima(const Case& c, reference::Projection p);
+
 /// True for an fp8 cache.
 bool has_coded_cache(const AttentionConfig& config);
 

@@ -79,6 +79,8 @@ class Comparison {
   void judge_table();
   void judge_prior(Stage stage, const Tensor& got, StageScore& score);
   void judge_cache(Stage stage, const Rows& rows, const CodedRows& coded);
+  void count_codes(StageScore& score, const std::vector<double>& got, const CodedRows& coded,
+                   Index i) const;
   void guard_cache();
   AttentionInputs attention_inputs();
   void judge_attention(const AttentionInputs& inputs);
@@ -286,6 +288,23 @@ void Comparison::judge_prior(Stage stage, const Tensor& got, StageScore& score) 
   }
 }
 
+/// Counts the codes of row i that differ. A row that made its own scale may have another scale and
+/// the same codes: the largest magnitude tells the scale.
+void Comparison::count_codes(StageScore& score, const std::vector<double>& got,
+                             const CodedRows& coded, Index i) const {
+  const bool own_scale = config_.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
+  const Index width = coded.x.y.cols() / config_.num_key_value_heads;
+  for (Index first = 0; first < coded.x.y.cols(); first += width) {
+    const auto want = coded.x.y.row(i).segment(first, width);
+    const Eigen::Map<const Eigen::RowVectorXd> have(&got[static_cast<std::size_t>(first)], width);
+    const double top = have.cwiseAbs().maxCoeff();
+    const double factor = own_scale && top > 0.0 ? want.cwiseAbs().maxCoeff() / top : 1.0;
+    for (Index j = 0; j < width; ++j) {
+      score.add_code(have[j] * factor, want[j], coded.flips(i, first + j));
+    }
+  }
+}
+
 /// `exact` holds what the cache must hold of the new rows `rows`.
 void Comparison::judge_cache(Stage stage, const Rows& rows, const CodedRows& coded) {
   const Bounded& exact = coded.x;
@@ -305,8 +324,8 @@ void Comparison::judge_cache(Stage stage, const Rows& rows, const CodedRows& cod
     for (Index j = 0; j < width; ++j) {
       const double value = values[static_cast<std::size_t>(j)];
       score.add(key * width + j, value, exact.y(i, j), exact.exact() ? 0.0 : exact.d(i, j));
-      if (coded.flips.size() != 0) score.add_code(value, exact.y(i, j), coded.flips(i, j));
     }
+    if (coded.flips.size() != 0) count_codes(score, values, coded, i);
   }
   StageReport& report = score.report();
   if (score.worst() >= 0) {

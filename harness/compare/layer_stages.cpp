@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "harness/compare/attention_rows.h"
+#include "reference/stages/projection_input.h"
 #include "reference/stages/rope.h"
 
 namespace attn::harness {
@@ -20,6 +21,12 @@ Projection make_projection(const Case& c, reference::Projection which,
   if (config.quant) {
     p.scale_error = kScaleRoundings * scaling_roundoff(arithmetic);
     p.ties = merged_weight_ties(c, which, arithmetic);
+    if (config.quant->activation == ActivationQuant::kInt8) {
+      p.minima = weight_minima(c, which);
+      if (p.minima.size() != 0) {
+        p.blocks = reference::activation_blocks(config, which, p.weight.cols());
+      }
+    }
     if (arithmetic.native_weights) {
       p.native_difference =
           reference::projection_weight(c, which, reference::Rounding(reference::Mode::kFaithful)) -

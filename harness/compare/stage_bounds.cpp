@@ -56,13 +56,13 @@ void clip_element(double c, ElementType type, double& y, Allowance& a, double& s
   s = std::min(s, a.total());
 }
 
-/// Sum over the parts of |x W^T| of each part's columns; empty when there are no parts.
-RowMatrix magnitude_of_parts(const RowMatrix& x, const Projection& p) {
-  if (p.parts.empty()) return {};
-  RowMatrix sum = RowMatrix::Zero(x.rows(), p.weight.rows());
-  for (const Range& part : p.parts) {
-    sum += (x.middleCols(part.first, part.count) *
-            p.weight.middleCols(part.first, part.count).transpose())
+/// Sum over the parts of |x w^T| of each part's columns; empty when there are no parts.
+RowMatrix magnitude_of_parts(const RowMatrix& x, const RowMatrix& w,
+                             const std::vector<Range>& parts) {
+  if (parts.empty()) return {};
+  RowMatrix sum = RowMatrix::Zero(x.rows(), w.rows());
+  for (const Range& part : parts) {
+    sum += (x.middleCols(part.first, part.count) * w.middleCols(part.first, part.count).transpose())
                .cwiseAbs();
   }
   return sum;
@@ -154,7 +154,8 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
   RowMatrix ties, native;
   if (p.ties.size() != 0) ties = x.y.cwiseAbs() * p.ties.transpose();
   if (p.native_difference.size() != 0) native = x.y * p.native_difference.transpose();
-  const RowMatrix partial = magnitude_of_parts(x.y, p);
+  const RowMatrix partial = magnitude_of_parts(x.y, p.weight, p.parts);
+  const RowMatrix minima = magnitude_of_parts(x.y, p.minima, p.blocks);
   std::optional<ProjectionPropagation> propagation;
   if (!x.exact()) propagation.emplace(x, p.weight, variance_in);
 
@@ -169,11 +170,15 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       if (u_operand > 0.0) allowance.operand = operand_error(u_operand, gv, a, e);
       if (clipped.size() != 0) allowance.operand += p.clip_error * std::abs(clipped(r, c));
       allowance.operand += p.scale_error * a;
-      if (native.size() != 0) allowance.operand += std::abs(native(r, c));
+      // The codes' sum is what remains and the minima's, which is subtracted: twice.
+      if (minima.size() != 0) allowance.operand += 2.0 * p.scale_error * minima(r, c);
       if (ties.size() != 0) allowance.codes = ties(r, c);
       allowance.rounding =
           2.0 * u * (std::abs(y) + std::abs(gv)) + static_cast<double>(n) * 0x1p-126;
       const double own = allowance.total();
+      double bias = 0.0;  // of the declared weights: no rounding, but one error
+      if (native.size() != 0) bias = std::abs(native(r, c));
+      allowance.operand += bias;
       const Propagated in = propagation ? propagation->at(r, c) : Propagated{};
       (codes ? allowance.codes : allowance.propagation) += in.allowance;
       if (partial.size() != 0) {
@@ -183,7 +188,8 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       }
       const double before = allowance.total();
       allowance.rounding += rounding(result, y, before);
-      double variance = square(own) / 3.0 + square(rounding_deviation(result, y)) + in.variance;
+      double variance =
+          square(own) / 3.0 + square(bias) + square(rounding_deviation(result, y)) + in.variance;
       if (partial.size() != 0) {
         variance += square(rounding_deviation(arithmetic.partial, partial(r, c)));
       }

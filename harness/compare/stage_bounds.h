@@ -54,6 +54,10 @@ struct Projection {
   double scale_error = 0.0;
   RowMatrix ties;
   RowMatrix native_difference;
+  /// What K-quant weights subtract [out, in], where int8 codes are summed apart from it, block by
+  /// block of columns; or empty.
+  RowMatrix minima;
+  std::vector<Range> blocks;
   /// Columns of each device's part, where the result is a sum of parts rounded to
   /// Arithmetic::partial.
   std::vector<Range> parts;

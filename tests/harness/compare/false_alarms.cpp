@@ -38,8 +38,11 @@ void judge(const Case& c, const std::string& spec, FalseAlarms& found) {
       found.ratios[group][report.stage].push_back(report.worst_ratio);
     }
     if (verdict.status == Status::kFailed) {
-      found.alarms.push_back(spec + (taps ? " (taps) " : " (no taps) ") + verdict.detail + ": " +
-                             c.repro);
+      std::string alarm = spec + (taps ? " (taps) " : " (no taps) ") + verdict.detail;
+      for (const StageReport& report : verdict.stages) {
+        if (report.stage == verdict.first_bad && !report.note.empty()) alarm += ", " + report.note;
+      }
+      found.alarms.push_back(alarm + ": " + c.repro);
     }
   }
 }
