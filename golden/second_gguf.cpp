@@ -8,19 +8,23 @@ namespace {
 
 using Byte = std::uint8_t;
 
-Real half_at(const Byte* bytes) {
-  return decode(ElementType::kFloat16, static_cast<std::uint64_t>(bytes[0] | (bytes[1] << 8)));
+// The encodings are defined by float32 formulas, evaluated from left to right: a weight of a block
+// with minima, or of q6_k, may have more bits than float32 holds.
+
+float half_at(const Byte* bytes) {
+  return static_cast<float>(
+      decode(ElementType::kFloat16, static_cast<std::uint64_t>(bytes[0] | (bytes[1] << 8))));
 }
 
-Real signed_byte(Byte b) { return std::bit_cast<std::int8_t>(b); }
+float signed_byte(Byte b) { return std::bit_cast<std::int8_t>(b); }
 
 /// Value of column i of one block.
-Real q4_0(const Byte* block, int i) {
+float q4_0(const Byte* block, int i) {
   const Byte pair = block[2 + i % 16];
-  return half_at(block) * ((i < 16 ? pair & 15 : pair >> 4) - 8);
+  return half_at(block) * static_cast<float>((i < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
-Real q8_0(const Byte* block, int i) { return half_at(block) * signed_byte(block[2 + i]); }
+float q8_0(const Byte* block, int i) { return half_at(block) * signed_byte(block[2 + i]); }
 
 /// The 6-bit scale (or minimum) of group j of 8, packed into 12 bytes: the first four of each lie
 /// whole in the low six bits of bytes j and j+4; of the others, the low four bits are in byte j+4
@@ -34,33 +38,34 @@ int packed_minimum(const Byte* packed, int j) {
 }
 
 /// d * scale * code - dmin * minimum; the four low bits of the codes start at byte `low`.
-Real k_quant(const Byte* block, int i, int low, int high_bit) {
+float k_quant(const Byte* block, int i, int low, int high_bit) {
   const int group = i / 32;
   const Byte pair = block[low + i / 64 * 32 + i % 32];
   const int code = (group % 2 == 0 ? pair & 15 : pair >> 4) + 16 * high_bit;
   const Byte* packed = block + 4;
-  return half_at(block) * packed_scale(packed, group) * code -
-         half_at(block + 2) * packed_minimum(packed, group);
+  return half_at(block) * static_cast<float>(packed_scale(packed, group)) *
+             static_cast<float>(code) -
+         half_at(block + 2) * static_cast<float>(packed_minimum(packed, group));
 }
 
-Real q4_k(const Byte* block, int i) { return k_quant(block, i, 16, 0); }
+float q4_k(const Byte* block, int i) { return k_quant(block, i, 16, 0); }
 
-Real q5_k(const Byte* block, int i) {
+float q5_k(const Byte* block, int i) {
   return k_quant(block, i, 48, (block[16 + i % 32] >> (i / 32)) & 1);
 }
 
-Real q6_k(const Byte* block, int i) {
+float q6_k(const Byte* block, int i) {
   const int half = i / 128;
   const int quarter = i % 128 / 32;
   const int l = i % 32;
   const Byte pair = block[64 * half + l + 32 * (quarter % 2)];
   const int low = quarter < 2 ? pair & 15 : pair >> 4;
   const int high = (block[128 + 32 * half + l] >> (2 * quarter)) & 3;
-  const Real scale = signed_byte(block[192 + 8 * half + 2 * quarter + l / 16]);
-  return half_at(block + 208) * scale * ((low | (high << 4)) - 32);
+  const float scale = signed_byte(block[192 + 8 * half + 2 * quarter + l / 16]);
+  return half_at(block + 208) * scale * static_cast<float>((low | (high << 4)) - 32);
 }
 
-Real value_in_block(QuantEncoding encoding, const Byte* block, int i) {
+float value_in_block(QuantEncoding encoding, const Byte* block, int i) {
   switch (encoding) {
     case QuantEncoding::kQ4_0:
       return q4_0(block, i);
