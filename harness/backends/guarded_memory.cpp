@@ -23,6 +23,7 @@ struct Entry {
   std::uintptr_t end = 0;
   std::uintptr_t data = 0;
   std::size_t size = 0;
+  std::size_t width = 1;
   std::array<char, 48> name{};
 };
 // More tensors than any call has; those beyond it would be guarded but not named.
@@ -30,19 +31,21 @@ std::array<Entry, 512> g_entries;
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
-void remember(const std::byte* zone, std::size_t zone_size, const std::byte* data, std::size_t size,
+void remember(std::span<const std::byte> zone, std::span<const std::byte> data, std::size_t width,
               const std::string& name) {
   for (Entry& entry : g_entries) {
     std::uintptr_t free = 0;
     constexpr std::uintptr_t kTaken = 1;  // below every address
     if (!entry.begin.compare_exchange_strong(free, kTaken)) continue;
-    entry.end = reinterpret_cast<std::uintptr_t>(zone) + zone_size;
-    entry.data = reinterpret_cast<std::uintptr_t>(data);
-    entry.size = size;
+    const auto begin = reinterpret_cast<std::uintptr_t>(zone.data());
+    entry.end = begin + zone.size();
+    entry.data = reinterpret_cast<std::uintptr_t>(data.data());
+    entry.size = data.size();
+    entry.width = width;
     const std::size_t length = std::min(name.size(), entry.name.size() - 1);
     std::memcpy(entry.name.data(), name.data(), length);
     entry.name[length] = '\0';
-    entry.begin = reinterpret_cast<std::uintptr_t>(zone);
+    entry.begin = begin;
     return;
   }
 }
@@ -55,9 +58,9 @@ void forget(const std::byte* zone) {
 
 }  // namespace
 
-GuardedMemory::GuardedMemory(std::string name, std::size_t bytes, std::size_t alignment,
-                             GuardedEnd end)
-    : name_(std::move(name)), size_(bytes) {
+GuardedMemory::GuardedMemory(std::string name, std::size_t bytes, std::size_t width,
+                             std::size_t alignment, GuardedEnd end)
+    : name_(std::move(name)), size_(bytes), width_(width) {
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   pages_size_ = round_up(std::max<std::size_t>(bytes, 1), std::max(page, alignment));
   zone_size_ = pages_size_ + 2 * kGuardSize;
@@ -77,7 +80,7 @@ GuardedMemory::GuardedMemory(std::string name, std::size_t bytes, std::size_t al
   std::memset(pages_, std::to_integer<int>(kPoison), pages_size_);
   const std::size_t room = pages_size_ - size_;
   data_ = pages_ + (end == GuardedEnd::kFirst ? 0 : room / alignment * alignment);
-  remember(zone_, zone_size_, data_, size_, name_);
+  remember({zone_, zone_size_}, {data_, size_}, width_, name_);
 }
 
 GuardedMemory::~GuardedMemory() {
@@ -93,11 +96,12 @@ std::string GuardedMemory::overrun() const {
   const std::byte* const after =
       std::find_if<const std::byte*>(last, pages_ + pages_size_, is_damaged);
   if (after != pages_ + pages_size_) {
-    return describe_fault(name_, after - data_, size_, true);
+    return describe_fault({name_.c_str(), after - data_, size_, width_}, true);
   }
   // The byte nearest to the tensor says most.
   for (const std::byte* before = data_; before != pages_;) {
-    if (is_damaged(*--before)) return describe_fault(name_, before - data_, size_, true);
+    if (!is_damaged(*--before)) continue;
+    return describe_fault({name_.c_str(), before - data_, size_, width_}, true);
   }
   return "";
 }
@@ -107,22 +111,26 @@ FaultPlace locate_fault(const void* address) {
   for (const Entry& entry : g_entries) {
     const std::uintptr_t begin = entry.begin;
     if (begin <= 1 || at < begin || at >= entry.end) continue;
-    return {entry.name.data(), static_cast<std::int64_t>(at - entry.data), entry.size};
+    return {entry.name.data(), static_cast<std::int64_t>(at - entry.data), entry.size, entry.width};
   }
   return {};
 }
 
-std::string describe_fault(const std::string& name, std::int64_t offset, std::size_t size,
-                           bool is_write) {
-  const std::string verb = is_write ? "wrote" : "read";
-  const std::string whole = " of " + name + " (" + std::to_string(size) + " bytes)";
-  const auto end = static_cast<std::int64_t>(size);
-  if (offset < 0) return verb + " " + std::to_string(-offset) + " bytes before the start" + whole;
-  if (offset >= end) {
-    return verb + " at byte " + std::to_string(offset - end) + " after the end" + whole;
+std::string describe_fault(const FaultPlace& place, bool is_write) {
+  const auto width = static_cast<std::int64_t>(place.width);
+  const auto elements = static_cast<std::int64_t>(place.size) / width;
+  const std::int64_t element = (place.offset - (place.offset < 0 ? width - 1 : 0)) / width;
+  std::string text = is_write ? "wrote " : "read ";
+  if (place.offset < 0) {
+    text += "before the start of ";
+  } else if (element >= elements) {
+    text += "past the end of ";
+  } else {
+    text += is_write ? "into the input " : "";
   }
-  return verb + " into " + (is_write ? "the input " : "") + name + ", byte " +
-         std::to_string(offset) + " of " + std::to_string(size);
+  text += std::string(place.name) + ": element " + std::to_string(element);
+  if (element >= 0) text += " of " + std::to_string(elements);
+  return text + ", byte " + std::to_string(place.offset);
 }
 
 }  // namespace attn::harness

@@ -20,9 +20,10 @@ inline constexpr std::byte kPoison{0xff};
 /// locate_fault.
 class GuardedMemory {
  public:
-  /// `alignment` is a power of two; bytes that it leaves behind a guarded last element are checked,
-  /// but not protected. Throws Error(kInternal) when there is no memory.
-  GuardedMemory(std::string name, std::size_t bytes, std::size_t alignment, GuardedEnd end);
+  /// `width` is of one element, `alignment` a power of two; bytes that it leaves behind a guarded
+  /// last element are checked, but not protected. Throws Error(kInternal) when there is no memory.
+  GuardedMemory(std::string name, std::size_t bytes, std::size_t width, std::size_t alignment,
+                GuardedEnd end);
   ~GuardedMemory();
   GuardedMemory(const GuardedMemory&) = delete;
   GuardedMemory& operator=(const GuardedMemory&) = delete;
@@ -34,7 +35,8 @@ class GuardedMemory {
 
   /// From now on a write faults.
   void make_read_only();
-  /// "wrote 4 bytes before the start of lse", or "" when the filling around it is whole.
+  /// "wrote before the start of lse: element -1, byte -4", or "" when the filling around it is
+  /// whole.
   std::string overrun() const;
 
  private:
@@ -45,6 +47,7 @@ class GuardedMemory {
   std::size_t pages_size_ = 0;
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  std::size_t width_ = 1;
 };
 
 /// Where an address lies with respect to the guarded memory of this process.
@@ -52,14 +55,14 @@ struct FaultPlace {
   const char* name = nullptr;  ///< of the tensor, null when it is near none
   /// Bytes from its start; negative before it, at least `size` after it.
   std::int64_t offset = 0;
-  std::size_t size = 0;
+  std::size_t size = 0;   ///< of the tensor, bytes
+  std::size_t width = 1;  ///< of one element, bytes
 };
 
 /// Safe to call from a signal handler.
 FaultPlace locate_fault(const void* address);
 
-/// "wrote 4 bytes past the end of attn_out (8,192 bytes)", for an access of unknown width.
-std::string describe_fault(const std::string& name, std::int64_t offset, std::size_t size,
-                           bool is_write);
+/// "wrote past the end of attn_out: element 2048 of 2048, byte 8192".
+std::string describe_fault(const FaultPlace& place, bool is_write);
 
 }  // namespace attn::harness

@@ -147,10 +147,9 @@ OutputLayout PluginBackend::layout_of(const AttentionConfig& config,
   constexpr std::uint64_t kLargestAlignment = 4096;
   const std::uint64_t alignment = capability.tensor_alignment;
   if (alignment > kLargestAlignment || (alignment != 0 && !std::has_single_bit(alignment))) {
-    throw Error(ErrorKind::kInput,
-                "the plug-in declares tensor_alignment " + std::to_string(alignment) +
-                    "; use a power of two up to 4096, or 0",
-                "tensor_alignment");
+    throw BackendFailure(Status::kFailed, "query() declares tensor_alignment " +
+                                              std::to_string(alignment) +
+                                              "; use a power of two up to 4096, or 0");
   }
   layout.alignment = alignment;
   return layout;

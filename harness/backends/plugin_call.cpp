@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "harness/backends/plugin_config.h"
+#include "harness/report/format.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -29,7 +30,8 @@ PluginCall::Operand& PluginCall::add(const std::string& name, ElementType type, 
                                      std::size_t bytes) {
   Operand& operand = operands_.emplace_back();
   const std::size_t alignment = std::max(alignment_, element_size(type));
-  operand.memory = std::make_unique<GuardedMemory>(name, bytes, alignment, end_);
+  operand.memory =
+      std::make_unique<GuardedMemory>(name, bytes, element_size(type), alignment, end_);
   operand.type = type;
   operand.strides = dense_strides(shape);
   operand.shape = std::move(shape);
@@ -103,7 +105,7 @@ PluginCall::PluginCall(const attn_config& config, const AttentionOperands& opera
 
 void PluginCall::add_workspace(std::size_t bytes) {
   if (bytes == 0) return;
-  workspace_ = std::make_unique<GuardedMemory>("workspace", bytes, kWorkspaceAlignment, end_);
+  workspace_ = std::make_unique<GuardedMemory>("workspace", bytes, 1, kWorkspaceAlignment, end_);
   call_.workspace = workspace_->data();
   call_.workspace_bytes = bytes;
 }
@@ -128,8 +130,8 @@ std::string PluginCall::violation() const {
     std::memcpy(&code, now.data() + element * std::ptrdiff_t(width), width);
     return "changed its input " + operand.memory->name() + ", element " + std::to_string(element) +
            " of " + std::to_string(operand.original->size()) + ": " +
-           std::to_string(operand.original->value(element)) + " became " +
-           std::to_string(decode(operand.type, code));
+           format_short(operand.original->value(element)) + " became " +
+           format_short(decode(operand.type, code));
   }
   return workspace_ == nullptr ? "" : workspace_->overrun();
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "harness/backends/backend_failure.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -30,8 +31,7 @@ constexpr auto kCodes = std::to_array<Code>({
 
 [[noreturn]] void refuse(const std::string& field, const std::string& value,
                          const std::string& rule) {
-  throw Error(ErrorKind::kInput, "the plug-in declares " + field + " " + value + "; " + rule,
-              field);
+  throw BackendFailure(Status::kFailed, "query() declares " + field + " " + value + "; " + rule);
 }
 
 std::int32_t mask_code(MaskVariant variant) {

@@ -11,7 +11,7 @@ namespace attn::harness {
 /// DLPack's numbers of an element type.
 attn_dtype to_dlpack(ElementType type);
 
-/// `fallback` for {0, 0, 0}, which is "not declared". Throws Error(kInput) naming `field` for a
+/// `fallback` for {0, 0, 0}, which is "not declared". Throws BackendFailure naming `field` for a
 /// type that we do not have.
 ElementType from_dlpack(attn_dtype dtype, ElementType fallback, const std::string& field);
 
@@ -20,7 +20,7 @@ attn_config to_plugin_config(const AttentionConfig& config, bool has_sinks,
                              const std::string& json);
 
 /// What the bound is computed from. Not declared is float32, but the cache has the config's type.
-/// Throws Error(kInput) naming a field with an impossible value.
+/// Throws BackendFailure naming a field with an impossible value.
 Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& capability);
 
 }  // namespace attn::harness

@@ -104,6 +104,21 @@ CLI::Option* add_backend_option(CLI::App& verb, std::string& backend) {
       ->required();
 }
 
+void add_isolation_options(CLI::App& verb, BackendOptions& options) {
+  verb.add_flag("--isolate", options.isolate,
+                "run our own backends in processes of their own too, as plug-ins always are");
+  verb.add_flag("--no-isolate", options.no_isolate,
+                "run plug-ins in this process, for a debugger: a crash ends the run");
+  verb.add_option("--timeout", options.timeout_seconds,
+                  "seconds that a case has in a process of its own (60)")
+      ->type_name("S")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--memory-limit", options.memory_gib,
+                  "GiB that such a process may use (default: half of the machine's)")
+      ->type_name("GIB")
+      ->check(CLI::PositiveNumber);
+}
+
 void add_taps_flag(CLI::App& verb, bool& taps) {
   verb.add_flag("--taps,!--no-taps", taps,
                 "judge each stage on the backend's own previous stage (default), or with --no-taps "
@@ -205,6 +220,7 @@ void CommandTree::add_verify() {
   verb.add_option("--page-seed", verify_.page_seed, "of the shuffled page tables (1)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
+  add_isolation_options(verb, verify_.isolation);
   verb.add_flag("-v,--verbose", verify_.report.verbose, "every stage's error/bound");
   add_report_options(verb, verify_.report);
 }
@@ -229,6 +245,7 @@ void CommandTree::add_run() {
   verb.add_flag("--bitwise", run_.bitwise, "with --against: the two must be equal bit for bit");
   add_taps_flag(verb, run_.taps);
   add_rows_option(verb, run_.rows);
+  add_isolation_options(verb, run_.isolation);
   verb.add_flag("-v,--verbose", run_.report.verbose,
                 "put the parts of every bound into the report");
   add_report_options(verb, run_.report);
@@ -348,11 +365,15 @@ void CommandTree::add_inspect() {
 
 void CommandTree::add_list() {
   CLI::App& verb = add_verb(app_, "list", "list backends, variants, stages, profiles or faults",
-                            "  attn-compare list backends\n",
+                            "  attn-compare list backends\n"
+                            "  attn-compare list backends --backend ./kernel.so\n",
                             [this](const Session& session) { return list(list_, session); });
   verb.add_option("WHAT", list_.what, "backends, variants, stages, profiles or faults")
       ->type_name("WHAT")
       ->required();
+  verb.add_option("--backend", list_.backends, "a plug-in to add to the list, repeatable")
+      ->type_name("BACKEND")
+      ->allow_extra_args(false);
   verb.add_option("--json", list_.json, "write it as JSON ('-': to stdout)")->type_name("FILE");
 }
 
@@ -364,6 +385,7 @@ void CommandTree::add_explain() {
   add_case_options(verb, explain_.source);
   add_backend_option(verb, explain_.backend);
   verb.add_option("--stage", explain_.stage, "only this stage")->type_name("STAGE");
+  add_isolation_options(verb, explain_.isolation);
   add_taps_flag(verb, explain_.taps);
   add_report_options(verb, explain_.report);
 }

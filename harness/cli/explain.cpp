@@ -59,7 +59,7 @@ void print_stage(std::ostream& out, const StageReport& stage) {
 int explain(const ExplainOptions& options, const Session& session) {
   Reporter reporter(session, options.report, "explain");
   if (!options.stage.empty()) parse_stage(options.stage);  // a misspelt one ends here
-  const auto backend = harness::make_backend(options.backend);
+  const auto backend = open_backend(options.backend, options.isolation);
   const LoadedCase loaded = load_case(options.source);
   harness::CompareOptions compare_options;
   compare_options.taps = options.taps;

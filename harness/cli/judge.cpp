@@ -68,6 +68,10 @@ void guarded(harness::ReportRow& row, const std::function<void()>& body) {
         row.trouble = harness::Trouble::kInternal;
         break;
     }
+  } catch (const harness::BackendFailure& failure) {
+    row.verdict = {};
+    row.verdict.status = failure.status();
+    row.verdict.detail = failure.what();
   } catch (const std::exception& error) {
     row.verdict = {};
     row.verdict.detail = error.what();

@@ -20,12 +20,16 @@ struct Item {
   std::string unavailable;  ///< backends: why this machine cannot run it
 };
 
-std::vector<Item> backend_items() {
+std::vector<Item> backend_items(const std::vector<std::string>& plugins) {
   std::vector<Item> items;
   for (const harness::BackendInfo& info : harness::list_backends()) {
     std::string summary = info.summary;
     if (!info.options.empty()) summary += "; options " + info.options;
     items.push_back({info.name, summary, info.unavailable});
+  }
+  for (const std::string& spec : plugins) {
+    const std::unique_ptr<harness::Backend> backend = open_backend(spec, {});
+    items.push_back({spec, "plug-in " + backend->name(), ""});
   }
   return items;
 }
@@ -95,8 +99,12 @@ std::vector<Item> profile_items() {
   return items;
 }
 
-std::vector<Item> items_of(const std::string& what) {
-  if (what == "backends") return backend_items();
+std::vector<Item> items_of(const ListOptions& options) {
+  const std::string& what = options.what;
+  if (what == "backends") return backend_items(options.backends);
+  if (!options.backends.empty()) {
+    throw Error(ErrorKind::kUsage, "--backend belongs to: list backends", "--backend");
+  }
   if (what == "variants") return variant_items();
   if (what == "stages") return stage_items();
   if (what == "profiles") return profile_items();
@@ -122,7 +130,7 @@ void print_items(std::ostream& out, const std::vector<Item>& items) {
 }  // namespace
 
 int list(const ListOptions& options, const Session& session) {
-  const std::vector<Item> items = items_of(options.what);
+  const std::vector<Item> items = items_of(options);
   check_writable("--json", options.json);
   if (!options.json.empty()) {
     nlohmann::ordered_json json = {
@@ -142,6 +150,9 @@ int list(const ListOptions& options, const Session& session) {
   }
   if (options.what == "faults") session.streams.out << "none built yet\n";
   print_items(session.streams.out, items);
+  if (options.what == "backends" && options.backends.empty()) {
+    session.streams.out << "any ./lib.so of yours is one too: docs/plugin.md\n";
+  }
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <ostream>
 
+#include "harness/backends/backend_failure.h"
 #include "harness/cli/command_tree.h"
 #include "harness/cli/exit_code.h"
 #include "reference/core/error.h"
@@ -62,6 +63,9 @@ int run_program(const std::vector<std::string>& args, const Streams& streams) {
       streams.err << "this is a mistake of attn-compare itself, not of what it tests" << std::endl;
     }
     return exit_code_of(error.kind());
+  } catch (const harness::BackendFailure& failure) {
+    streams.err << name() << "the backend " << failure.what() << std::endl;
+    return kBackendDied;
   } catch (const std::exception& error) {
     streams.err << name() << "internal error: " << error.what() << std::endl;
     return kInternal;

@@ -49,6 +49,7 @@ ReportRow row_of(const LoadedCase& loaded, const RunOptions& options, const std:
   if (options.bitwise) row.repro += " --bitwise";
   if (!options.taps) row.repro += " --no-taps";
   if (options.rows != "all") row.repro += " --rows " + options.rows;
+  row.repro += repro_words(options.isolation);
   return row;
 }
 
@@ -123,9 +124,9 @@ class Run {
       : options_(options),
         session_(session),
         reporter_(session, options.report, "run"),
-        backend_(harness::make_backend(options.backend)),
+        backend_(open_backend(options.backend, options.isolation)),
         loaded_(load_case(options.source)) {
-    if (!options.against.empty()) against_ = harness::make_backend(options.against);
+    if (!options.against.empty()) against_ = open_backend(options.against, options.isolation);
     compare_options_.taps = options.taps;
     compare_options_.rows = parse_rows(options.rows, options.source.seed.value_or(1));
     compare_options_.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/cli/backend_source.h"
 #include "harness/cli/case_source.h"
 #include "harness/cli/session.h"
 
@@ -20,6 +21,7 @@ struct VerifyOptions {
   std::string rows = "all";
   int jobs = 0;  ///< 0: as many as there are cores
   std::uint64_t page_seed = 1;
+  BackendOptions isolation;
   ReportOptions report;
 };
 int verify(const VerifyOptions& options, const Session& session);
@@ -33,6 +35,7 @@ struct RunOptions {
   bool bitwise = false;
   bool taps = true;
   std::string rows = "all";
+  BackendOptions isolation;
   ReportOptions report;
 };
 int run(const RunOptions& options, const Session& session);
@@ -89,6 +92,7 @@ int inspect(const InspectOptions& options, const Session& session);
 
 struct ListOptions {
   std::string what;
+  std::vector<std::string> backends;  ///< plug-ins to add to the list of backends
   std::string json;
 };
 int list(const ListOptions& options, const Session& session);
@@ -98,6 +102,7 @@ struct ExplainOptions {
   std::string backend;
   std::string stage;  ///< "": every stage
   bool taps = true;
+  BackendOptions isolation;
   ReportOptions report;
 };
 int explain(const ExplainOptions& options, const Session& session);

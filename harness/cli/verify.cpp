@@ -71,7 +71,8 @@ std::vector<NamedFile> expand_folders(const std::vector<std::string>& names) {
   return files;
 }
 
-std::vector<NamedBackend> make_backends(std::vector<std::string> specs) {
+std::vector<NamedBackend> make_backends(std::vector<std::string> specs,
+                                        const BackendOptions& isolation) {
   if (specs.empty()) {
     for (const harness::BackendInfo& info : harness::list_backends()) {
       if (info.unavailable.empty()) specs.push_back(info.name);
@@ -79,7 +80,9 @@ std::vector<NamedBackend> make_backends(std::vector<std::string> specs) {
   }
   std::vector<NamedBackend> backends;
   backends.reserve(specs.size());
-  for (const std::string& spec : specs) backends.push_back({spec, harness::make_backend(spec)});
+  for (const std::string& spec : specs) {
+    backends.push_back({spec, open_backend(spec, isolation)});
+  }
   return backends;
 }
 
@@ -130,6 +133,7 @@ class Verifier {
     row.repro += " --page-seed " + std::to_string(options_.page_seed);
     if (!options_.taps) row.repro += " --no-taps";
     if (options_.rows != "all") row.repro += " --rows " + options_.rows;
+    row.repro += repro_words(options_.isolation);
     row.properties.emplace_back("page_seed", static_cast<std::int64_t>(options_.page_seed));
     return row;
   }
@@ -238,7 +242,8 @@ int verify(const VerifyOptions& options, const Session& session) {
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int wanted_jobs = options.jobs > 0 ? options.jobs : cores;
   const int jobs = std::clamp(wanted_jobs, 1, std::max(1, static_cast<int>(files.size())));
-  const Verifier verifier(options, make_backends(options.backends), std::max(1, cores / jobs));
+  const Verifier verifier(options, make_backends(options.backends, options.isolation),
+                          std::max(1, cores / jobs));
 
   harness::ConsoleTable table(reporter.text(), table_options(reporter, files, verifier.backends()));
   print_intro(reporter.text(), options, files.size(), verifier.backends());

@@ -1,0 +1,142 @@
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "harness/backends/backend_failure.h"
+#include "harness/backends/worker.h"
+#include "reference/core/error.h"
+
+namespace attn::harness {
+namespace {
+
+constexpr char kNoAnswer[] = "wrote something into its answer";
+
+/// Throws what the worker threw.
+[[noreturn]] void rethrow(MessageKind kind, WireReader& reader) {
+  if (kind == MessageKind::kError) {
+    const auto error_kind = static_cast<ErrorKind>(reader.number());
+    const std::string message = reader.text(), field = reader.text(), rule = reader.text();
+    throw Error(error_kind, message, field, rule);
+  }
+  if (kind == MessageKind::kFailure) {
+    const auto status = static_cast<Status>(reader.number());
+    throw BackendFailure(status, reader.text());
+  }
+  if (kind == MessageKind::kException) {
+    throw BackendFailure(Status::kCrashed, "threw an exception: " + reader.text());
+  }
+  throw BackendFailure(Status::kCrashed, kNoAnswer);
+}
+
+class IsolatedBackend final : public Backend {
+ public:
+  IsolatedBackend(std::string spec, const Isolation& isolation)
+      : spec_(std::move(spec)), isolation_(isolation) {
+    try {
+      idle_.push_back(start());
+    } catch (const BackendFailure&) {
+      broken_ = std::current_exception();
+    }
+  }
+
+  std::string name() const override { return name_.empty() ? spec_ : name_; }
+
+  std::string unsupported_reason(const AttentionConfig& config) const override {
+    const std::vector<std::byte> answer = ask(MessageKind::kSupports, of_config(config));
+    return read_whole(answer, &WireReader::text);
+  }
+
+  Arithmetic arithmetic(const AttentionConfig& config) const override {
+    const std::vector<std::byte> answer = ask(MessageKind::kArithmetic, of_config(config));
+    return read_whole(answer, &WireReader::arithmetic);
+  }
+
+  Trace run(const Case& c, std::span<const Stage> wanted) const override {
+    WireWriter question;
+    question.a_case(c);
+    question.number(wanted.size());
+    for (const Stage stage : wanted) question.number(static_cast<std::uint64_t>(stage));
+    const std::vector<std::byte> answer = ask(MessageKind::kRun, question);
+    return read_whole(answer, &WireReader::trace);
+  }
+
+ private:
+  static WireWriter of_config(const AttentionConfig& config) {
+    WireWriter question;
+    question.text(to_json(config));
+    return question;
+  }
+
+  /// The answer to one question, from a worker that no other thread uses meanwhile.
+  std::vector<std::byte> ask(MessageKind kind, const WireWriter& question) const {
+    if (broken_) std::rethrow_exception(broken_);
+    std::unique_ptr<WorkerProcess> worker = acquire();
+    WorkerMessage answer = worker->ask(kind, question.data());
+    {  // Only now: one that died is not used again.
+      const std::scoped_lock lock(mutex_);
+      idle_.push_back(std::move(worker));
+    }
+    WireReader reader(answer.data);
+    if (answer.kind != MessageKind::kAnswer) rethrow(answer.kind, reader);
+    return std::move(answer.data);
+  }
+
+  template <typename Value>
+  static Value read_whole(const std::vector<std::byte>& answer, Value (WireReader::*read)()) {
+    try {
+      WireReader reader(answer);
+      Value value = (reader.*read)();
+      reader.end();
+      return value;
+    } catch (const std::runtime_error&) {
+      throw BackendFailure(Status::kCrashed, kNoAnswer);
+    }
+  }
+
+  std::unique_ptr<WorkerProcess> acquire() const {
+    {
+      const std::scoped_lock lock(mutex_);
+      if (!idle_.empty()) {
+        std::unique_ptr<WorkerProcess> worker = std::move(idle_.back());
+        idle_.pop_back();
+        return worker;
+      }
+    }
+    return start();
+  }
+
+  std::unique_ptr<WorkerProcess> start() const {
+    auto worker = std::make_unique<WorkerProcess>(isolation_);
+    WireWriter question;
+    question.text(spec_);
+    try {
+      const WorkerMessage answer = worker->ask(MessageKind::kLoad, question.data());
+      WireReader reader(answer.data);
+      if (answer.kind != MessageKind::kAnswer) rethrow(answer.kind, reader);
+      const std::string name = reader.text();
+      const std::scoped_lock lock(mutex_);
+      name_ = name;
+    } catch (const BackendFailure& failure) {
+      throw BackendFailure(failure.status(), std::string("while it was loaded: ") + failure.what());
+    }
+    return worker;
+  }
+
+  const std::string spec_;
+  const Isolation isolation_;
+  std::exception_ptr broken_;  ///< why it could not be loaded
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<WorkerProcess>> idle_;
+  mutable std::string name_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_isolated_backend(const std::string& spec,
+                                               const Isolation& isolation) {
+  return std::make_unique<IsolatedBackend>(spec, isolation);
+}
+
+}  // namespace attn::harness

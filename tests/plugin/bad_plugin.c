@@ -1,0 +1,230 @@
+/* A plug-in that misbehaves in the way that its options name. Otherwise it computes nothing: it
+ * writes zeros, so that a case it survives is a failed one, not a crashed one.
+ * "WHAT" misbehaves in every case, "WHAT@N" only in cases with N query rows. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "harness/backends/attn_plugin.h"
+
+static char g_what[64];
+static long g_rows = -1;
+
+static int create(const char *options, void **self, char *message) {
+  const char *at = strchr(options, '@');
+  const size_t length = at != NULL ? (size_t)(at - options) : strlen(options);
+  *self = NULL;
+  if (length >= sizeof(g_what)) {
+    snprintf(message, ATTN_MESSAGE_SIZE, "too long");
+    return ATTN_ERROR;
+  }
+  memcpy(g_what, options, length);
+  g_what[length] = '\0';
+  if (at != NULL) g_rows = atol(at + 1);
+  if (strcmp(g_what, "refuse_options") == 0) {
+    snprintf(message, ATTN_MESSAGE_SIZE, "no such option, sorry");
+    return ATTN_ERROR;
+  }
+  if (strcmp(g_what, "crash_in_create") == 0) raise(SIGSEGV);
+  return ATTN_OK;
+}
+
+static int is(const char *what) { return strcmp(g_what, what) == 0; }
+
+static int query(void *self, const attn_config *config, attn_capability *capability,
+                 char *message) {
+  (void)self, (void)config;
+  if (is("crash_in_query")) abort();
+  if (is("unsupported")) {
+    snprintf(message, ATTN_MESSAGE_SIZE, "only on Tuesdays\nand\tFridays");
+    return ATTN_UNSUPPORTED;
+  }
+  if (is("unended_message")) {
+    memset(message, 'x', ATTN_MESSAGE_SIZE);
+    return ATTN_UNSUPPORTED;
+  }
+  if (is("bad_dtype")) capability->out.code = 77;
+  if (is("bad_alignment")) capability->tensor_alignment = 3;
+  if (is("nondeterministic")) capability->claims = ATTN_CLAIM_DETERMINISTIC;
+  if (is("empty_rows_written")) capability->empty_rows = ATTN_EMPTY_ROWS_UNTOUCHED;
+  return ATTN_OK;
+}
+
+static int64_t count(const attn_tensor *t) {
+  int64_t n = 1;
+  for (int i = 0; i < t->ndim; ++i) n *= t->shape[i];
+  return n;
+}
+
+static void zero(attn_tensor *t) {
+  if (t != NULL) memset(attn_data(t), 0, (size_t)count(t) * t->dtype.bits / 8);
+}
+
+static const attn_tensor *named(const attn_call *c, const char *name) {
+  const struct {
+    const char *name;
+    const attn_tensor *tensor;
+  } all[] = {{"q", c->q},
+             {"k_cache", c->k_cache},
+             {"v_cache", c->v_cache},
+             {"page_table", c->page_table},
+             {"row_offsets", c->row_offsets},
+             {"key_lengths", c->key_lengths},
+             {"sinks", c->sinks},
+             {"mask", c->mask},
+             {"attn_out", c->attn_out},
+             {"lse", c->lse}};
+  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); ++i) {
+    if (strcmp(all[i].name, name) == 0) return all[i].tensor;
+  }
+  return NULL;
+}
+
+/* "read_after_q", "write_before_lse", "write_into_q", ...: one element. */
+static volatile unsigned char g_sink;
+static void access_one(const attn_call *c) {
+  char verb[8], place[8], name[32];
+  if (sscanf(g_what, "%7[a-z]_%7[a-z]_%31s", verb, place, name) != 3) return;
+  unsigned char *data;
+  size_t bytes, width;
+  if (strcmp(name, "workspace") == 0) {
+    data = c->workspace;
+    bytes = c->workspace_bytes;
+    width = 4;
+  } else {
+    const attn_tensor *t = named(c, name);
+    if (t == NULL) return;
+    data = t->data;
+    width = t->dtype.bits / 8;
+    bytes = (size_t)count(t) * width;
+  }
+  unsigned char *target = data;
+  if (strcmp(place, "after") == 0) target = data + bytes;
+  if (strcmp(place, "before") == 0) target = data - width;
+  if (strcmp(place, "into") == 0) target = data + width;
+  for (size_t i = 0; i < width; ++i) {
+    if (strcmp(verb, "read") == 0) {
+      g_sink = ((volatile unsigned char *)target)[i];
+    } else if (strcmp(verb, "write") == 0) {
+      target[i] = 0x3c;
+    } else { /* restore */
+      const unsigned char old = target[i];
+      ((volatile unsigned char *)target)[i] = (unsigned char)(old ^ 0x40);
+      ((volatile unsigned char *)target)[i] = old;
+    }
+  }
+}
+
+/* The socket to the parent, found as a plug-in gone wild might hit it. */
+static int find_socket(void) {
+  for (int fd = 3; fd < 64; ++fd) {
+    int type;
+    socklen_t size = sizeof(type);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0) return fd;
+  }
+  return -1;
+}
+
+static int recurse(int depth) {
+  volatile char frame[4096];
+  frame[0] = (char)depth;
+  return depth < 0 ? 0 : recurse(depth + 1) + frame[0];
+}
+
+static void die(void) {
+  static const char kHalf[20] = "attnwork\4\0\0\0";
+  if (is("segfault")) *(volatile int *)16 = 1;
+  if (is("abort")) abort();
+  if (is("loop")) {
+    for (volatile int i = 0;; ++i) {
+    }
+  }
+  if (is("exit0")) exit(0);
+  if (is("exit_quietly")) _exit(3);
+  if (is("stop")) raise(SIGSTOP);
+  if (is("divide")) raise(SIGFPE);
+  if (is("stack")) g_sink = (unsigned char)recurse(1);
+  if (is("half_reply") || is("half_reply_hang")) {
+    if (write(find_socket(), kHalf, sizeof(kHalf)) < 0) perror("write");
+    if (is("half_reply_hang")) pause();
+    _exit(0);
+  }
+  if (is("garbage_reply")) {
+    for (int i = 0; i < 1000; ++i) {
+      if (write(find_socket(), "this is no reply at all, is it? ", 32) < 0) break;
+    }
+  }
+  if (is("close_socket")) {
+    close(find_socket());
+    pause();
+  }
+  if (is("orphan") && fork() == 0) pause(); /* a child that keeps every descriptor open */
+  if (is("orphan")) _exit(4);
+  if (is("memory")) {
+    for (;;) {
+      char *more = malloc(1 << 24);
+      if (more == NULL) {
+        fprintf(stderr, "no more memory\n");
+        abort();
+      }
+      memset(more, 1, 1 << 24);
+    }
+  }
+  if (is("last_words")) {
+    printf("first line\nthe kernel says goodbye\n");
+    fflush(stdout);
+    abort();
+  }
+}
+
+static int plan(void *self, const attn_call *call, void **plan_out, size_t *workspace_bytes,
+                char *message) {
+  (void)self, (void)call, (void)plan_out, (void)message;
+  if (is("crash_in_plan")) abort();
+  *workspace_bytes = 4096;
+  return ATTN_OK;
+}
+
+static int run(void *self, void *plan_made, const attn_call *c, char *message) {
+  static int calls = 0;
+  (void)self, (void)plan_made;
+  ++calls;
+  if (g_rows >= 0 && c->tokens != g_rows) {
+    zero(c->attn_out);
+    zero(c->lse);
+    return ATTN_OK;
+  }
+  if (is("error")) {
+    snprintf(message, ATTN_MESSAGE_SIZE, "no kernel image for this device");
+    return ATTN_ERROR;
+  }
+  die();
+  if (is("noise")) {
+    for (int i = 0; i < 20000; ++i) printf("\033[31mnoise %d \x01\xff 3 passed, 0 failed\n", i);
+    fflush(stdout);
+  }
+  if (!is("unwritten")) zero(c->attn_out);
+  zero(c->lse);
+  if (is("last_row_unwritten") && c->tokens > 0) {
+    const int64_t row = c->attn_out->strides[0] * c->attn_out->dtype.bits / 8;
+    memset((char *)attn_data(c->attn_out) + (c->tokens - 1) * row, 0xff, (size_t)row);
+  }
+  if (is("nondeterministic")) *(float *)attn_data(c->lse) = (float)calls;
+  access_one(c);
+  return ATTN_OK;
+}
+
+static void destroy(void *self) {
+  (void)self;
+  if (is("hang_in_destroy")) pause();
+}
+
+const attn_plugin *attn_plugin_entry(void) {
+  static const attn_plugin plugin = {
+      ATTN_PLUGIN_VERSION, "bad", "misbehaves", create, destroy, query, plan, run, NULL};
+  return &plugin;
+}
