@@ -323,6 +323,7 @@ bool cannot_meet(const std::string& name, const std::string& value, const std::s
   if (is("profile", "tiny_norm") && (is("qk_norm", "no") || is("variant", "no_opaque")))
     return true;
   if (is("profile", "extreme") && is("softcap", "yes")) return true;
+  if (is("profile", "fp8_range") && is("clip_activations", "yes")) return true;
   return is("group", "24") && is("head_dim", "66-128");  // wider than the small profile
 }
 
