@@ -54,8 +54,6 @@ TEST(Variants, OnlyTheseNamesAreNotApplicable) {
       "DataParallelAttentionWithRope.linear_cls",
       "GGUFQAttentionWithRope.devices",
       "GGUFQAttentionWithRope.linear_cls",
-      "GGUFQAttentionWithRope.wqkv",
-      "GGUFQAttentionWithRope.wqkv_bias",
       "GPTQAttentionWithRope.devices",
       "GPTQAttentionWithRope.float8_config",
       "GPTQAttentionWithRope.linear_cls",
