@@ -35,7 +35,7 @@ struct Row {
 
 class Evaluation {
  public:
-  explicit Evaluation(const Case& c);
+  Evaluation(const Case& c, const Trace* first);
   Trace run();
 
  private:
@@ -53,9 +53,11 @@ class Evaluation {
               std::int64_t head);
   void attend_all(const Matrix& q, const Matrix& keys, const Matrix& values);
   void keep(Stage stage, const Matrix& matrix);
+  Matrix before_codes(Stage stage, const Matrix& own) const;
 
   const Case& c_;
   const AttentionConfig& config_;
+  const Trace* first_;  ///< the evaluation that this one is compared with, or nothing
   std::vector<Row> rows_;
   std::vector<std::int64_t> lengths_;     ///< keys per sequence after the call
   std::vector<std::int64_t> cached_;      ///< keys per sequence that the cache holds before it
@@ -66,7 +68,8 @@ class Evaluation {
   Trace trace_;
 };
 
-Evaluation::Evaluation(const Case& c) : c_(c), config_(c.config) {
+Evaluation::Evaluation(const Case& c, const Trace* first)
+    : c_(c), config_(c.config), first_(first) {
   const std::int64_t batch = c.input_row_offsets.size() - 1;
   for (std::int64_t b = 0; b < batch; ++b) {
     const auto begin = static_cast<std::int64_t>(c.input_row_offsets.code(b));
@@ -298,6 +301,16 @@ void Evaluation::keep(Stage stage, const Matrix& matrix) {
   trace_[stage] = Tensor::from_values(ElementType::kFloat64, stage_shape(c_, stage), values);
 }
 
+/// The values of a stage that are about to be rounded to codes: the first evaluation's where the
+/// two agree, and `own` otherwise.
+Matrix Evaluation::before_codes(Stage stage, const Matrix& own) const {
+  if (first_ == nullptr || !first_->has(stage)) return own;
+  Trace one;
+  one[stage] = (*first_)[stage];
+  if (!agree(one, trace_).agreed()) return own;
+  return decoded(one[stage], own.rows, own.cols);
+}
+
 Trace Evaluation::run() {
   const auto tokens = static_cast<std::int64_t>(rows_.size());
   const KvCache& cache = c_.cache;
@@ -317,8 +330,11 @@ Trace Evaluation::run() {
   if (config_.use_qk_norm)
     keep(Stage::kKNorm, k = normalized(k, config_.num_key_value_heads, "k_norm.weight"));
   keep(Stage::kKRope, k = rotated(k, config_.num_key_value_heads));
-  const Matrix keys = whole_cache(cache.k, cache.k_scale, &k, config_.head_dim);
-  const Matrix values = whole_cache(cache.v, cache.v_scale, &v, config_.head_dim);
+  const bool codes = element_size(config_.kv_cache.dtype) == 1;
+  const Matrix new_keys = codes ? before_codes(Stage::kKRope, k) : k;
+  const Matrix new_values = codes ? before_codes(Stage::kVProj, v) : v;
+  const Matrix keys = whole_cache(cache.k, cache.k_scale, &new_keys, config_.head_dim);
+  const Matrix values = whole_cache(cache.v, cache.v_scale, &new_values, config_.head_dim);
   keep(Stage::kCacheK, keys);
   keep(Stage::kCacheV, values);
   if (!forward) return std::move(trace_);
@@ -329,12 +345,16 @@ Trace Evaluation::run() {
     keep(Stage::kQNorm, q = normalized(q, config_.num_attention_heads, "q_norm.weight"));
   keep(Stage::kQRope, q = rotated(q, config_.num_attention_heads));
   attend_all(q, keys, values);
-  keep(Stage::kOut, project("o_proj", attn_out_));
+  const bool quantised = config_.quant && config_.quant->activation != ActivationQuant::kNone;
+  keep(Stage::kOut,
+       project("o_proj", quantised ? before_codes(Stage::kAttnOut, attn_out_) : attn_out_));
   return std::move(trace_);
 }
 
 }  // namespace
 
-Trace evaluate_second(const Case& c) { return Evaluation(c).run(); }
+Trace evaluate_second(const Case& c) { return Evaluation(c, nullptr).run(); }
+
+Trace evaluate_second(const Case& c, const Trace& first) { return Evaluation(c, &first).run(); }
 
 }  // namespace attn::golden

@@ -103,12 +103,11 @@ void seal_one(const std::string& path, ReportRow& row) {
   }
   const Case c = golden::to_case(file, PagingOptions{});
   const Trace expected = golden::expected(file, c);
-  const Trace second = golden::evaluate_second(c);
   const Trace exact = reference::evaluate(c, reference::Mode::kExact);
-  golden::Agreement agreement = golden::agree(exact, second);
+  golden::Agreement agreement = golden::agree(exact, golden::evaluate_second(c, exact));
   std::string what = "the two evaluations";
   if (agreement.agreed(kAgreement)) {
-    agreement = golden::agree(expected, second);
+    agreement = golden::agree(expected, golden::evaluate_second(c, expected));
     what = "the file and the second evaluation";
   }
   row.properties.emplace_back("agreement", agreement.worst);

@@ -12,7 +12,7 @@ void write_when_agreed(const Case& c, const golden::WriteOptions& options,
   const Trace exact = reference::evaluate(c, reference::Mode::kExact);
   golden::GoldenFile file = golden::make(c, exact, options);
   try {
-    const golden::Agreement agreement = golden::agree(exact, golden::evaluate_second(c));
+    const golden::Agreement agreement = golden::agree(exact, golden::evaluate_second(c, exact));
     row.properties.emplace_back("agreement", agreement.worst);
     if (!agreement.agreed(kAgreement)) {
       row.verdict.status = harness::Status::kFailed;

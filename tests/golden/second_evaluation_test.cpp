@@ -29,6 +29,29 @@ TEST(SecondEvaluation, AgreesWithEveryVector) {
   }
 }
 
+TEST(SecondEvaluation, ContinuesFromAnotherEvaluationOnlyWhereTheyAgree) {
+  const std::vector<std::string> vectors = all_vectors();
+  const auto path = std::find_if(vectors.begin(), vectors.end(), [](const std::string& name) {
+    return name.ends_with("/gguf-q4_0-int8.h5");
+  });
+  const Case c = to_case(read(*path), {});
+  const Trace own = evaluate_second(c);
+  const auto with_attn_out_times = [&](double factor) {
+    Trace first = own;
+    std::vector<double> values = own[Stage::kAttnOut].values();
+    for (double& v : values) v *= factor;
+    first[Stage::kAttnOut] =
+        Tensor::from_values(ElementType::kFloat64, own[Stage::kAttnOut].shape(), values);
+    return evaluate_second(c, first)[Stage::kOut];
+  };
+  // attn_out is float64 in a trace, and long double inside the evaluation.
+  Trace rounded = own;
+  rounded[Stage::kOut] = with_attn_out_times(1.0);
+  EXPECT_TRUE(agree(own, rounded).agreed());
+  EXPECT_NE(with_attn_out_times(1.0 + 1e-12), own[Stage::kOut]) << "its scales follow";
+  EXPECT_EQ(with_attn_out_times(1.0 + 1e-10), own[Stage::kOut]) << "not taken";
+}
+
 TEST(SecondEvaluation, ReturnsEveryStage) {
   for (const std::string& path : all_vectors()) {
     SCOPED_TRACE(path);
