@@ -71,12 +71,13 @@ class DumpReader {
     c.q = gather(q, q_axes, query_counts_);
     c.input_row_offsets = offsets(query_counts_);
     c.cache_lengths = uint32_tensor(key_counts_);
-    if (has("mask")) c.mask = read_mask(q_axes);
-    if (has("sinks")) c.weights["sinks"] = read_sinks();
-    c.cache = make_paged_cache(c.config, gather(k, k_axes, key_counts_),
-                               gather(v, v_axes, key_counts_), read_scale("k_scale"),
-                               read_scale("v_scale"), key_counts_, key_counts_, PagingOptions{});
-    validate(c);
+    try {
+      fill_case(c, q_axes, gather(k, k_axes, key_counts_), gather(v, v_axes, key_counts_));
+    } catch (const Error& error) {
+      // A rule that the tensors break: the file is at fault, not the command line.
+      if (error.kind() != ErrorKind::kConfig) throw;
+      refuse_file(request_.file, "", error.what());
+    }
     if (has("out")) dump_.given[Stage::kAttnOut] = read_out(v_axes.dim);
     if (has("lse")) dump_.given[Stage::kLse] = read_lse();
     return std::move(dump_);
@@ -123,6 +124,14 @@ class DumpReader {
       values.push_back(static_cast<std::int64_t>(value));
     }
     return values;
+  }
+
+  void fill_case(Case& c, const Axes& q_axes, const Tensor& k, const Tensor& v) {
+    if (has("mask")) c.mask = read_mask(q_axes);
+    if (has("sinks")) c.weights["sinks"] = read_sinks();
+    c.cache = make_paged_cache(c.config, k, v, read_scale("k_scale"), read_scale("v_scale"),
+                               key_counts_, key_counts_, PagingOptions{});
+    validate(c);
   }
 
   /// The lengths that the dump says: cumulative ones, plain ones, or all rows.
@@ -181,6 +190,14 @@ class DumpReader {
                  {"head_dim", q_axes.dim},
                  {"head_dim_v", v_axes.dim},
                  {"dtype", element_name(q.type())}};
+    try {
+      parse_config(json.dump());
+    } catch (const Error& error) {
+      // Shapes and types that no config has: the file is at fault, not the command line.
+      refuse_file(request_.file, "",
+                  std::string(error.what()) + "; is " + name("q") + " the right tensor and the " +
+                      "layout right?");
+    }
     Json given = Json::object();
     if (!request_.config_json.empty()) given = parse_json(request_.config_json);
     ObjectReader in(given, "");

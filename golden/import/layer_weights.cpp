@@ -73,6 +73,7 @@ class LayerReader {
         break;
     }
     set_vectors();
+    validate(config_);
     for (std::size_t i = 0; i < kProjections.size(); ++i) read_projection(i);
     if (config_.has_bias) read_biases();
     if (config_.use_qk_norm) read_norms();

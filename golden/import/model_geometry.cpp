@@ -234,6 +234,7 @@ AttentionConfig read_geometry(const Model& model, const LayerRequest& request,
   const bool local = kind == LayerKind::kSliding && !model.family.local_theta.empty();
   set_rope(model.config, kind == LayerKind::kFull ? "full_attention" : "sliding_attention",
            local ? model.family.local_theta : "", request.longest_sequence, c, notes);
+  validate(c);
   return c;
 }
 

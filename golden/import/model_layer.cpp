@@ -15,7 +15,6 @@ ImportedLayer import_layer(const LayerRequest& request) {
   layer.config = geometry_of(model, request, layer.notes);
   try {
     layer.weights = read_layer_weights(model, request.layer, layer.config, layer.notes);
-    validate(layer.config);
   } catch (const Error& error) {
     // A rule that the model breaks: the file is at fault, not the command line.
     if (error.kind() == ErrorKind::kConfig) refuse_config(model.config_path, error);

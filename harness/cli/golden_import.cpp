@@ -85,6 +85,16 @@ void check_hidden(const Tensor& hidden, const AttentionConfig& config, const std
   }
 }
 
+/// A rule that imported tensors break is the fault of their file.
+void check_tensors(const Case& c, const std::string& file) {
+  try {
+    validate(c);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kConfig) throw;
+    throw Error(ErrorKind::kInput, file + ": " + error.what(), error.field(), error.rule());
+  }
+}
+
 /// The case of a layer: its own config and weights, the rest drawn as for any case. Drawing knows
 /// no imported weights, so it is done for the unquantised layer, whose inputs are the same.
 Case case_of_layer(golden::ImportedLayer layer, const GoldenImportOptions& options,
@@ -111,7 +121,7 @@ Case case_of_layer(golden::ImportedLayer layer, const GoldenImportOptions& optio
                       std::string(element_name(c.config.dtype)));
     }
   }
-  validate(c);
+  check_tensors(c, options.model);
   return c;
 }
 
