@@ -1,6 +1,5 @@
-/* A plug-in that misbehaves in the way that its options name. Otherwise it computes nothing: it
- * writes zeros, so that a case it survives is a failed one, not a crashed one.
- * "WHAT" misbehaves in every case, "WHAT@N" only in cases with N query rows. */
+/* The minimal example, which is right, but for what its options name: "WHAT" misbehaves in every
+ * case, "WHAT@N" only in cases with N query rows. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +9,10 @@
 #include <unistd.h>
 
 #include "harness/backends/attn_plugin.h"
+
+#define attn_plugin_entry good_plugin
+#include "examples/plugin_minimal.c"
+#undef attn_plugin_entry
 
 static char g_what[64];
 static long g_rows = -1;
@@ -35,9 +38,11 @@ static int create(const char *options, void **self, char *message) {
 
 static int is(const char *what) { return strcmp(g_what, what) == 0; }
 
-static int query(void *self, const attn_config *config, attn_capability *capability,
+/* Sinks and masks are not what the example supports; there is something to run over all the same. */
+static int reads_everything(void) { return strstr(g_what, "sinks") || strstr(g_what, "mask"); }
+
+static int bad_query(void *self, const attn_config *config, attn_capability *capability,
                  char *message) {
-  (void)self, (void)config;
   if (is("crash_in_query")) abort();
   if (is("unsupported")) {
     snprintf(message, ATTN_MESSAGE_SIZE, "only on Tuesdays\nand\tFridays");
@@ -51,7 +56,9 @@ static int query(void *self, const attn_config *config, attn_capability *capabil
   if (is("bad_alignment")) capability->tensor_alignment = 3;
   if (is("nondeterministic")) capability->claims = ATTN_CLAIM_DETERMINISTIC;
   if (is("empty_rows_written")) capability->empty_rows = ATTN_EMPTY_ROWS_UNTOUCHED;
-  return ATTN_OK;
+  if (is("empty_rows_infinite")) capability->empty_rows = ATTN_EMPTY_ROWS_FINITE;
+  if (reads_everything()) return ATTN_OK;
+  return good_plugin()->query(self, config, capability, message);
 }
 
 static int64_t count(const attn_tensor *t) {
@@ -105,7 +112,6 @@ static void access_one(const attn_call *c) {
   unsigned char *target = data;
   if (strcmp(place, "after") == 0) target = data + bytes;
   if (strcmp(place, "before") == 0) target = data - width;
-  if (strcmp(place, "into") == 0) target = data + width;
   for (size_t i = 0; i < width; ++i) {
     if (strcmp(verb, "read") == 0) {
       g_sink = ((volatile unsigned char *)target)[i];
@@ -137,7 +143,8 @@ static int recurse(int depth) {
 
 static void die(void) {
   static const char kHalf[20] = "attnwork\4\0\0\0";
-  if (is("segfault")) *(volatile int *)16 = 1;
+  int *volatile nowhere = (int *)16;
+  if (is("segfault")) *nowhere = 1;
   if (is("abort")) abort();
   if (is("loop")) {
     for (volatile int i = 0;; ++i) {
@@ -181,7 +188,7 @@ static void die(void) {
   }
 }
 
-static int plan(void *self, const attn_call *call, void **plan_out, size_t *workspace_bytes,
+static int bad_plan(void *self, const attn_call *call, void **plan_out, size_t *workspace_bytes,
                 char *message) {
   (void)self, (void)call, (void)plan_out, (void)message;
   if (is("crash_in_plan")) abort();
@@ -189,31 +196,37 @@ static int plan(void *self, const attn_call *call, void **plan_out, size_t *work
   return ATTN_OK;
 }
 
-static int run(void *self, void *plan_made, const attn_call *c, char *message) {
+static int bad_run(void *self, void *plan_made, const attn_call *c, char *message) {
   static int calls = 0;
-  (void)self, (void)plan_made;
   ++calls;
-  if (g_rows >= 0 && c->tokens != g_rows) {
+  int status = ATTN_OK;
+  if (reads_everything()) {
     zero(c->attn_out);
     zero(c->lse);
-    return ATTN_OK;
+  } else {
+    status = good_plugin()->run(self, plan_made, c, message);
   }
+  if (status != ATTN_OK || (g_rows >= 0 && c->tokens != g_rows)) return status;
   if (is("error")) {
     snprintf(message, ATTN_MESSAGE_SIZE, "no kernel image for this device");
     return ATTN_ERROR;
+  }
+  if (is("late_unsupported")) {
+    snprintf(message, ATTN_MESSAGE_SIZE, "too many rows for one launch");
+    return ATTN_UNSUPPORTED;
   }
   die();
   if (is("noise")) {
     for (int i = 0; i < 20000; ++i) printf("\033[31mnoise %d \x01\xff 3 passed, 0 failed\n", i);
     fflush(stdout);
   }
-  if (!is("unwritten")) zero(c->attn_out);
-  zero(c->lse);
-  if (is("last_row_unwritten") && c->tokens > 0) {
-    const int64_t row = c->attn_out->strides[0] * c->attn_out->dtype.bits / 8;
-    memset((char *)attn_data(c->attn_out) + (c->tokens - 1) * row, 0xff, (size_t)row);
+  const size_t row = (size_t)c->attn_out->strides[0] * sizeof(float);
+  if (is("unwritten")) memset(attn_data(c->attn_out), 0xff, (size_t)c->tokens * row);
+  if (is("last_row_unwritten")) {
+    memset((char *)attn_data(c->attn_out) + (size_t)(c->tokens - 1) * row, 0xff, row);
   }
-  if (is("nondeterministic")) *(float *)attn_data(c->lse) = (float)calls;
+  if (is("empty_rows_infinite")) *(float *)attn_data(c->attn_out) = 1.0f / 0.0f;
+  if (is("nondeterministic")) *(float *)attn_data(c->attn_out) += (float)calls * 1e-7f;
   access_one(c);
   return ATTN_OK;
 }
@@ -225,6 +238,6 @@ static void destroy(void *self) {
 
 const attn_plugin *attn_plugin_entry(void) {
   static const attn_plugin plugin = {
-      ATTN_PLUGIN_VERSION, "bad", "misbehaves", create, destroy, query, plan, run, NULL};
+      ATTN_PLUGIN_VERSION, "bad", "misbehaves", create, destroy, bad_query, bad_plan, bad_run, NULL};
   return &plugin;
 }

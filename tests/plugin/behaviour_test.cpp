@@ -1,0 +1,213 @@
+// What a plug-in can do wrong while it runs, and that the run survives it.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "tests/plugin/plugin_runner.h"
+
+namespace attn::test {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+/// Three files that the plug-in passes when it behaves. The second has kBadRows query rows, which
+/// no other has.
+const std::vector<std::string> kFiles = {"mha-causal-f32", "core-zero-keys", "rope-llama3"};
+constexpr char kBadRows[] = "@3";
+
+struct Misbehaviour {
+  std::string what;
+  std::string outcome;  ///< "crashed", "timed out", "failed"
+  std::string says;
+  std::string name() const { return what; }
+};
+
+void PrintTo(const Misbehaviour& m, std::ostream* out) { *out << m.what; }
+
+class PluginBehaviour : public testing::TestWithParam<Misbehaviour> {};
+
+/// The case is named with its outcome, the two others pass, in order.
+TEST_P(PluginBehaviour, CostsItsOwnCaseAndNoOther) {
+  const auto& [what, word, says] = GetParam();
+  if (what == "memory" && kSanitized) GTEST_SKIP() << "a sanitizer's shadow has no limit";
+  const Outcome outcome = verify_on(
+      plugin("bad", what + kBadRows), kFiles,
+      {"--timeout", kSanitized ? "20" : "4", "--memory-limit", kSanitized ? "8" : "0.25"});
+  const std::string text = unwrapped(outcome.out);
+  const bool died = word == "crashed" || word == "timed out";
+  EXPECT_EQ(outcome.code, died                                        ? 5
+                          : word == "failed" || word == "unsupported" ? 1
+                                                                      : 0)
+      << outcome.out << outcome.err;
+  EXPECT_THAT(text, ContainsRegex("core-zero-keys [^ ]+ " + word)) << outcome.out;
+  EXPECT_THAT(text, ContainsRegex(says));
+  EXPECT_THAT(text, ContainsRegex("mha-causal-f32 [^ ]+ passed .*rope-llama3 [^ ]+ passed"));
+  const std::string passed = word == "passed" ? "3" : "2";
+  EXPECT_THAT(last_line(outcome.out), testing::StartsWith(passed + " passed, "));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, PluginBehaviour,
+    testing::Values(
+        Misbehaviour{"segfault", "crashed", "signal 11 .*wrote to address 0x10"},
+        Misbehaviour{"abort", "crashed", "signal 6 "},
+        Misbehaviour{"divide", "crashed", "signal 8 "},
+        Misbehaviour{"stack", "crashed", "signal 11 "},
+        Misbehaviour{"exit0", "crashed", "ended its process with exit code 0"},
+        Misbehaviour{"exit_quietly", "crashed", "ended its process with exit code 3"},
+        Misbehaviour{"loop", "timed out", "ran for longer than [0-9]+ s \\(--timeout\\)"},
+        Misbehaviour{"stop", "timed out", "ran for longer than"},
+        Misbehaviour{"half_reply", "crashed", "stopped in the middle of its answer"},
+        Misbehaviour{"half_reply_hang", "timed out", "ran for longer than"},
+        Misbehaviour{"garbage_reply", "crashed", "wrote something into its answer"},
+        Misbehaviour{"close_socket", "timed out", "ran for longer than"},
+        Misbehaviour{"orphan", "crashed", "exit code 4"},
+        Misbehaviour{
+            "memory", "crashed",
+            "out of memory: it used [0-9]+ MiB of the 256 MiB .*it printed: no more memory"},
+        Misbehaviour{"last_words", "crashed", "it printed: first line . the kernel says goodbye"},
+        Misbehaviour{"noise", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"error", "failed",
+                     "run\\(\\) reported an error: no kernel image for this device"},
+        Misbehaviour{"late_unsupported", "unsupported", "too many rows for one launch"},
+        Misbehaviour{"unwritten", "failed", "attn_out: 384 of 384 elements were never written"},
+        Misbehaviour{"last_row_unwritten", "failed",
+                     "attn_out: 128 of 384 elements were never written, the first in row 2"}),
+    [](const auto& test) { return test.param.what; });
+
+/// In every case, and where there is no case yet.
+class PluginDeath : public testing::TestWithParam<Misbehaviour> {};
+
+TEST_P(PluginDeath, IsNamed) {
+  const auto& [what, word, says] = GetParam();
+  const Outcome outcome = verify_on(plugin("bad", what), {"core-zero-keys"}, {"--timeout", "30"});
+  EXPECT_EQ(outcome.code, word == "failed" || word == "unsupported" ? 1
+                          : word == "passed"                        ? 0
+                                                                    : 5)
+      << outcome.out << outcome.err;
+  EXPECT_THAT(unwrapped(outcome.out), ContainsRegex("core-zero-keys [^ ]+ " + word));
+  EXPECT_THAT(unwrapped(outcome.out), ContainsRegex(says));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, PluginDeath,
+    testing::Values(
+        Misbehaviour{"crash_in_create", "crashed", "while it was loaded: signal 11"},
+        Misbehaviour{"crash_in_query", "crashed", "signal 6"},
+        Misbehaviour{"crash_in_plan", "crashed", "signal 6"},
+        Misbehaviour{"hang_in_destroy", "passed", "1 passed, 0 failed"},
+        Misbehaviour{"unsupported", "unsupported", "only on Tuesdays and Fridays"},
+        Misbehaviour{"unended_message", "unsupported", "xxxx"},
+        Misbehaviour{"bad_dtype", "failed", "declares out \\{77, 0, 0\\}; use one of DLPack's"},
+        Misbehaviour{"bad_alignment", "failed", "tensor_alignment 3; use a power of two"},
+        Misbehaviour{"nondeterministic", "failed",
+                     "attn_out differs between two equal calls; declared: deterministic"},
+        Misbehaviour{"empty_rows_written", "failed",
+                     "row 0, which sees no key, was written; declared: untouched"},
+        Misbehaviour{"empty_rows_infinite", "failed",
+                     "row 0, which sees no key, is not finite; declared: finite"}),
+    [](const auto& test) { return test.param.what; });
+
+TEST(PluginIsolation, NoiseOfAPluginStaysOutOfTheReport) {
+  const Outcome outcome = verify_on(plugin("bad", "noise"), kFiles, {"--json", "-"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.out, Not(HasSubstr("noise 1")));
+  EXPECT_THAT(outcome.err, Not(HasSubstr("noise 1")));
+}
+
+TEST(PluginIsolation, OurOwnBackendsGiveTheSameBitsInAProcessOfTheirOwn) {
+  const std::vector<std::string> files = {"mha-causal-f32", "gqa-ragged-cache-bf16",
+                                          "materialize-kv", "core-mla-absorbed"};
+  const Outcome here = verify_on("cpu", files, {"-v"});
+  const Outcome apart = verify_on("cpu", files, {"-v", "--isolate"});
+  EXPECT_EQ(here.code, 0);
+  EXPECT_EQ(here.out, apart.out);
+}
+
+TEST(PluginIsolation, ResultsComeInOrderWhateverTheNumberOfJobs) {
+  std::vector<std::string> files;
+  for (int i = 0; i < 4; ++i) files.insert(files.end(), kFiles.begin(), kFiles.end());
+  const Outcome one = verify_on(plugin("bad", "abort@3"), files, {"--jobs", "1"});
+  const Outcome four = verify_on(plugin("bad", "abort@3"), files, {"--jobs", "4"});
+  EXPECT_EQ(one.code, 5);
+  EXPECT_EQ(last_line(one.out), "8 passed, 0 failed, 4 crashed");
+  EXPECT_EQ(one.out, four.out);
+}
+
+TEST(PluginIsolation, OptionsThatExcludeEachOtherAreRefused) {
+  const Outcome outcome =
+      verify_on(plugin("minimal"), {"core-zero-keys"}, {"--isolate", "--no-isolate"});
+  EXPECT_EQ(outcome.code, 2);
+  for (const char* seconds : {"0", "-1", "x"}) {
+    EXPECT_EQ(verify_on("cpu", {"core-zero-keys"}, {"--timeout", seconds}).code, 2) << seconds;
+  }
+}
+
+TEST(PluginIsolation, TheHiddenVerbIsNoVerbOfTheUser) {
+  const Outcome outcome = attn_compare({"worker", "1000000"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("worker"));
+}
+
+/// The processes whose parent is `parent`.
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::string pid, command, state;
+    pid_t of = 0;
+    std::ifstream(entry.path() / "stat") >> pid >> command >> state >> of;
+    if (of == parent) children.push_back(std::stoi(name));
+  }
+  return children;
+}
+
+template <typename Condition>
+bool soon(const Condition& condition) {
+  for (int i = 0; i < 200; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return false;
+}
+
+TEST(PluginIsolation, AWorkerEndsWithItsParent) {
+  const std::string file = golden("core-zero-keys");
+  const std::string backend = plugin("bad", "loop");
+  const pid_t parent = fork();
+  if (parent == 0) {
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, STDOUT_FILENO);
+    execl(ATTN_COMPARE, "attn-compare", "verify", file.c_str(), "--backend", backend.c_str(),
+          "--timeout", "600", nullptr);
+    _exit(127);
+  }
+  std::vector<pid_t> workers;
+  ASSERT_TRUE(soon([&] {
+    workers = children_of(parent);
+    return !workers.empty();
+  }));
+  kill(parent, SIGKILL);
+  waitpid(parent, nullptr, 0);
+  EXPECT_TRUE(soon([&] { return kill(workers.front(), 0) != 0; })) << "it is still there";
+}
+
+}  // namespace
+}  // namespace attn::test
