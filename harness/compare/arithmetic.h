@@ -43,8 +43,8 @@ struct Arithmetic {
   bool fused_cache = false;                      ///< cache converted from unrounded k
   /// Quantised numbers: type in which codes are decoded, scales multiplied and quotients formed.
   ElementType scaling = ElementType::kFloat32;
-  /// Quantised weights as the layer that runs in config.dtype prepares them (docs/numerics.md, "Two
-  /// references"): gptq with its scales cut and its weights rounded to the type.
+  /// Quantised weights as the layer that runs in config.dtype prepares them (docs/numerics.md,
+  /// "Two references"), and judged on these: gptq with its scales cut and its weights rounded.
   bool native_weights = false;
   /// Type of each device's part of `out`, before the parts are summed (tensor_parallel).
   ElementType partial = ElementType::kFloat32;

@@ -108,9 +108,11 @@ HeadScale head_scale(const Case& c, const Tensor& scales, const double* x, const
     high = std::max(high, magnitude + reach);
   }
   const auto scale = [type](double amax) {
-    return amax > 0.0 ? round_to(ElementType::kFloat32, amax / max_finite(type)) : 1.0;
+    return round_to(ElementType::kFloat32, amax / max_finite(type));
   };
-  return {{scale(low), scale(value), scale(high)}, false, deviation};
+  // A row of zeros has scale 1; one that may be anything has any scale up to its largest.
+  if (high == 0.0) return {{1.0, 1.0, 1.0}, true, 0.0};
+  return {{scale(low), value > 0.0 ? scale(value) : 1.0, scale(high)}, false, deviation};
 }
 
 }  // namespace
@@ -249,9 +251,9 @@ CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmet
 
 RowMatrix merged_weight_ties(const Case& c, reference::Projection p, const Arithmetic& arithmetic) {
   const std::optional<QuantConfig>& quant = c.config.quant;
-  if (!quant || quant->activation != ActivationQuant::kStatic || p == reference::Projection::kO) {
-    return {};
-  }
+  const bool merged_codes =
+      quant && quant->activation == ActivationQuant::kStatic && p != reference::Projection::kO;
+  if (!merged_codes || arithmetic.native_weights) return {};
   const double merged = reference::shared_scalar(c, p, "weight_scale");
   const double own = reference::scalar_weight(c, p, "weight_scale");
   if (own == merged) return {};

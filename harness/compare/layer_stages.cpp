@@ -17,7 +17,9 @@ Projection make_projection(const Case& c, reference::Projection which,
                            const Arithmetic& arithmetic) {
   const AttentionConfig& config = c.config;
   Projection p;
-  p.weight = reference::projection_weight(c, which, reference::Rounding(kExact));
+  const bool native = config.quant && arithmetic.native_weights;
+  p.weight = reference::projection_weight(
+      c, which, reference::Rounding(native ? reference::Mode::kFaithful : kExact));
   if (config.quant) {
     p.scale_error = kScaleRoundings * scaling_roundoff(arithmetic);
     p.ties = merged_weight_ties(c, which, arithmetic);
@@ -26,11 +28,6 @@ Projection make_projection(const Case& c, reference::Projection which,
       if (p.minima.size() != 0) {
         p.blocks = reference::activation_blocks(config, which, p.weight.cols());
       }
-    }
-    if (arithmetic.native_weights) {
-      p.native_difference =
-          reference::projection_weight(c, which, reference::Rounding(reference::Mode::kFaithful)) -
-          p.weight;
     }
   }
   if (which == reference::Projection::kO) {
@@ -46,7 +43,7 @@ Projection make_projection(const Case& c, reference::Projection which,
   p.clip_activations = config.clip_activations;
   if (const auto bound = config.weight_clip()) {
     const double clip = *bound;
-    // A clip of codes is part of what native weights differ by.
+    // Codes are clipped as they are, or as native weights are.
     p.clip_error = config.quant ? 0.0 : std::abs(round_to(arithmetic.store, clip) / clip - 1.0);
     if (p.clip_error > 0.0) {
       p.clipped = p.weight.unaryExpr([clip](double w) { return std::abs(w) >= clip ? w : 0.0; });

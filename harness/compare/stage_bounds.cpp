@@ -151,9 +151,8 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
     squares = x.y.cwiseAbs2() * p.weight.cwiseAbs2().transpose();
   }
   if (p.clipped.size() != 0) clipped = x.y * p.clipped.transpose();
-  RowMatrix ties, native;
+  RowMatrix ties;
   if (p.ties.size() != 0) ties = x.y.cwiseAbs() * p.ties.transpose();
-  if (p.native_difference.size() != 0) native = x.y * p.native_difference.transpose();
   const RowMatrix partial = magnitude_of_parts(x.y, p.weight, p.parts);
   const RowMatrix minima = magnitude_of_parts(x.y, p.minima, p.blocks);
   std::optional<ProjectionPropagation> propagation;
@@ -176,9 +175,6 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       allowance.rounding =
           2.0 * u * (std::abs(y) + std::abs(gv)) + static_cast<double>(n) * 0x1p-126;
       const double own = allowance.total();
-      double bias = 0.0;  // of the declared weights: no rounding, but one error
-      if (native.size() != 0) bias = std::abs(native(r, c));
-      allowance.operand += bias;
       const Propagated in = propagation ? propagation->at(r, c) : Propagated{};
       (codes ? allowance.codes : allowance.propagation) += in.allowance;
       if (partial.size() != 0) {
@@ -188,8 +184,7 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
       }
       const double before = allowance.total();
       allowance.rounding += rounding(result, y, before);
-      double variance =
-          square(own) / 3.0 + square(bias) + square(rounding_deviation(result, y)) + in.variance;
+      double variance = square(own) / 3.0 + square(rounding_deviation(result, y)) + in.variance;
       if (partial.size() != 0) {
         variance += square(rounding_deviation(arithmetic.partial, partial(r, c)));
       }

@@ -48,12 +48,10 @@ struct Projection {
   /// clip_error.
   RowMatrix clipped;
   double clip_error = 0.0;
-  /// Quantised weights only: relative error of a product through its scales; how far each weight
-  /// may lie from `weight` at a tie of merged codes [out, in], or empty; and by how much the
-  /// weights that the backend declares differ from `weight` [out, in], or empty.
+  /// Quantised weights only: relative error of a product through its scales; and how far each
+  /// weight may lie from `weight` at a tie of merged codes [out, in], or empty.
   double scale_error = 0.0;
   RowMatrix ties;
-  RowMatrix native_difference;
   /// What K-quant weights subtract [out, in], where int8 codes are summed apart from it, block by
   /// block of columns; or empty.
   RowMatrix minima;

@@ -55,6 +55,10 @@ bool called_wrong(const Case& c, const Trace& trace, const Arithmetic& arithmeti
   return compare(c, trace, arithmetic, options).status == Status::kFailed;
 }
 
+bool is_quantised(const AttentionConfig& config) {
+  return config.quant || element_size(config.kv_cache.dtype) == 1;
+}
+
 /// Damages one stage after another of one backend's trace of one case.
 void damage_stages(const Case& c, const Class& by, std::map<std::string, Share>& shares) {
   const auto backend = make_backend(by.backend);
@@ -71,6 +75,7 @@ void damage_stages(const Case& c, const Class& by, std::map<std::string, Share>&
       const Share share{1, called_wrong(c, wrong, arithmetic, true),
                         called_wrong(c, wrong, arithmetic, false)};
       shares["all"] += share;
+      if (is_quantised(c.config)) shares["quantised, " + by.name + ", " + kind.name] += share;
       shares[by.name + ", " + kind.name] += share;
       shares[by.name + ", " + std::string(name_of(stage))] += share;
       if (share.with_taps == 0) {
@@ -95,8 +100,8 @@ TEST(Power, SmallDamageToAnyStageIsCalledWrong) {
   EXPECT_GT(shares["all"].damages, 1000);
   // The required share; measured with taps: all of them.
   EXPECT_GE(shares["all"].with_taps, 0.98 * shares["all"].damages);
-  for (const char* name : {"float32, scaled", "bfloat16, scaled", "float16, scaled"}) {
-    EXPECT_GE(shares[name].with_taps, 0.98 * shares[name].damages) << name;
+  for (const auto& [name, share] : shares) {
+    if (share.damages >= 50) EXPECT_GE(share.with_taps, 0.98 * share.damages) << name;
   }
 }
 
