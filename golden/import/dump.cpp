@@ -264,7 +264,7 @@ class DumpReader {
         shape.back() == heads * dim) {
       shape.back() = heads;
       shape.push_back(dim);
-      t = with_shape(t, shape);
+      t = reshaped(t, shape);
     }
     const Axes out_axes = axes_of("out", t.shape());
     if (out_axes.heads != heads || out_axes.dim != dim) {
@@ -273,7 +273,7 @@ class DumpReader {
     }
     check_lengths("out", query_counts_, out_axes);
     const Tensor rows = gather(t, out_axes, query_counts_);
-    return with_shape(rows, {dump_.c.tokens(), heads * dim});
+    return reshaped(rows, {dump_.c.tokens(), heads * dim});
   }
 
   /// lse as dumped, [tokens, heads]. Kernels return it as [batch, heads, rows] or [heads, tokens]
@@ -305,13 +305,7 @@ class DumpReader {
                       "rows] nor [.., rows, heads]");
     const std::vector<std::int64_t> rows =
         batched ? query_counts_ : std::vector<std::int64_t>{dump_.c.tokens()};
-    return with_shape(gather(t, axes, rows), {dump_.c.tokens(), heads});
-  }
-
-  static Tensor with_shape(const Tensor& t, const Shape& shape) {
-    Tensor out(t.type(), shape);
-    std::ranges::copy(t.bytes(), out.bytes().begin());
-    return out;
+    return reshaped(gather(t, axes, rows), {dump_.c.tokens(), heads});
   }
 
   /// [tokens, longest] float32: added to the scores; of a boolean mask true is 0 and false -inf.
@@ -354,7 +348,7 @@ class DumpReader {
   Tensor read_sinks() const {
     const AttentionConfig& config = dump_.c.config;
     TensorSpec spec{"sinks", {config.num_attention_heads}, {config.dtype, ElementType::kFloat32}};
-    return fit(with_shape(read_role("sinks"), {file_size("sinks")}), spec, request_.file,
+    return fit(reshaped(read_role("sinks"), {file_size("sinks")}), spec, request_.file,
                name("sinks"));
   }
   std::int64_t file_size(const std::string& role) const {

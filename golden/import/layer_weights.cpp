@@ -35,13 +35,6 @@ Tensor slice(const Tensor& t, std::size_t axis, std::int64_t first, std::int64_t
   return out;
 }
 
-/// The same bytes under another shape of as many elements.
-Tensor reshaped(const Tensor& t, const Shape& shape) {
-  Tensor out(t.type(), shape);
-  std::ranges::copy(t.bytes(), out.bytes().begin());
-  return out;
-}
-
 enum class Storage { kDense, kFp8, kNvfp4, kGptq, kGguf };
 
 /// Finds and reads the tensors of one layer.
@@ -413,6 +406,12 @@ class LayerReader {
 };
 
 }  // namespace
+
+Tensor reshaped(const Tensor& tensor, const Shape& shape) {
+  Tensor out(tensor.type(), shape);
+  std::ranges::copy(tensor.bytes(), out.bytes().begin());
+  return out;
+}
 
 Tensor fit(const Tensor& tensor, const TensorSpec& spec, const std::string& path,
            const std::string& where) {

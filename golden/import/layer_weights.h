@@ -12,6 +12,9 @@ namespace attn::golden {
 LayerWeights read_layer_weights(const Model& model, std::int64_t layer, AttentionConfig& config,
                                 std::vector<std::string>& notes);
 
+/// The same bytes under another shape of as many elements.
+Tensor reshaped(const Tensor& tensor, const Shape& shape);
+
 /// `tensor` in the shape and one of the types of `spec`, when that changes no value; else throws
 /// Error(kInput) naming `path` and `where`.
 Tensor fit(const Tensor& tensor, const TensorSpec& spec, const std::string& path,

@@ -236,9 +236,11 @@ std::unique_ptr<TensorFile> open_checkpoint(const std::string& folder) {
       checkpoint->add((root / "model.safetensors").string());
       return checkpoint;
     }
-    for (const auto& entry : fs::directory_iterator(root)) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(root, error)) {
       if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
     }
+    if (error) refuse_file(folder, "", "cannot be read: " + error.message());
     if (files.size() != 1) {
       refuse_file(folder, "",
                   "holds " + std::to_string(files.size()) +

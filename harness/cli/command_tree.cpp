@@ -307,13 +307,14 @@ void CommandTree::add_golden_import(CLI::App& golden) {
       "d.h5\n",
       [this](const Session& session) { return golden_import(import_, session); });
   verb.add_option("--model", import_.model, "a Hugging Face folder, or a GGUF file")
-      ->type_name("DIR|FILE");
+      ->type_name("FILE");
   verb.add_option("--layer", import_.layer, "which of its layers (0)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
-  verb.add_option("--hidden", import_.hidden,
-                  "the layer's input, tensor NAME of a safetensors or npz file (default: drawn)")
-      ->type_name("FILE:NAME");
+  verb.add_option(
+          "--hidden", import_.hidden,
+          "FILE:NAME, the layer's input: a tensor of a safetensors or npz file (default: drawn)")
+      ->type_name("FILE");
   verb.add_option("--profile", import_.profile, "how hidden states and cache are drawn (normal)")
       ->type_name("PROFILE");
   verb.add_option("--seed", import_.seed, "of what is drawn (1)")

@@ -1,5 +1,6 @@
 #include "harness/backends/backend.h"
 #include "harness/cli/command_tree.h"
+#include "harness/generate/case_spec.h"
 #include "reference/core/trace.h"
 
 namespace attn::cli {
@@ -23,6 +24,11 @@ std::string completer(const std::string& kind) {
     for (const Stage stage : all_stages()) list += std::string(name_of(stage)) + " ";
     return words(list);
   }
+  if (kind == "PROFILE") {
+    for (const harness::ProfileInfo& info : harness::list_profiles()) list += info.name + " ";
+    return words(list);
+  }
+  if (kind == "LAYOUT") return words("thd bhsd bshd");
   if (kind == "WHAT") return words("backends variants stages profiles faults");
   if (kind == "ROWS") return words("all auto");
   if (kind == "SHELL") return words("bash");

@@ -103,7 +103,7 @@ std::string data_folder() {
         program / "../share/attn_compare/golden", program / "../share/attn-compare/golden"}) {
     if (!std::filesystem::is_directory(folder, ignored)) continue;
     std::int64_t files = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
       files += entry.path().extension() == ".h5";
     }
     return std::filesystem::weakly_canonical(folder, ignored).string() + ", " +

@@ -23,6 +23,10 @@ namespace {
 using harness::ReportRow;
 using nlohmann::json;
 
+/// Keys of one step of the kernel that a dump is judged as; the rows beside its edges are looked
+/// at.
+constexpr std::int64_t kKeysPerStep = 64;
+
 /// A case spec made of the words of the command line, with the checks and messages of --config.
 harness::CaseSpec spec_of(const AttentionConfig& config, const GoldenImportOptions& options) {
   json spec = {{"config", json::parse(to_json(config))}, {"profile", options.profile}};
@@ -173,7 +177,7 @@ class Import {
     out() << harness::wrap("layer " + std::to_string(options_.layer) + " of " + options_.model +
                                " (" + family + "): " + describe(c.config),
                            2)
-          << "\n";
+          << std::endl;  // before the evaluations, which may take a while
     write(std::move(c));
     finish_row();
   }
@@ -189,12 +193,12 @@ class Import {
     }
     const golden::ImportedDump dump = golden::import_dump(request);
     notes_ = dump.notes;
-    out() << harness::wrap(options_.tensors + ": " + describe(dump.c.config), 2) << "\n";
+    out() << harness::wrap(options_.tensors + ": " + describe(dump.c.config), 2) << std::endl;
     const harness::RowSelection rows = selection(dump.c);
     if (rows.all) {
       write(dump.c);
     } else {
-      SampledCase sampled = sample_rows(dump.c, rows);
+      SampledCase sampled = sample_rows(dump.c, rows, kKeysPerStep);
       notes_.push_back(sampled.note);
       sampled_rows_ = std::move(sampled.rows);
       write(std::move(sampled.c));
@@ -307,7 +311,6 @@ class Import {
     if (a.probabilities != ElementType::kFloat32) {
       a.attention_acc = harness::Accumulator::kFloat32TensorCore;
     }
-    constexpr std::int64_t kKeysPerStep = 64;
     a.block = kKeysPerStep;
     if (dump.given.has(Stage::kAttnOut)) a.out = dump.given[Stage::kAttnOut].type();
     if (dump.given.has(Stage::kLse)) a.lse = dump.given[Stage::kLse].type();

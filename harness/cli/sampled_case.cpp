@@ -53,9 +53,9 @@ bool is_large(const Case& c) {
          kManyProducts;
 }
 
-SampledCase sample_rows(const Case& c, const harness::RowSelection& selection) {
+SampledCase sample_rows(const Case& c, const harness::RowSelection& selection, std::int64_t block) {
   SampledCase sampled;
-  sampled.rows = harness::select_rows(c, selection, 0);
+  sampled.rows = harness::select_rows(c, selection, block);
   if (sampled.rows.empty()) throw Error(ErrorKind::kUsage, "--rows: no row is left", "--rows");
   const auto kept = static_cast<std::int64_t>(sampled.rows.size());
   std::int64_t longest = 0;

@@ -52,9 +52,11 @@ std::vector<NamedFile> expand_folders(const std::vector<std::string>& names) {
       continue;
     }
     std::vector<std::string> inside;
-    for (const auto& entry : std::filesystem::directory_iterator(name)) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(name, error)) {
       if (entry.path().extension() == ".h5") inside.push_back(entry.path().string());
     }
+    if (error) throw Error(ErrorKind::kInput, name + ": cannot be read: " + error.message(), name);
     std::sort(inside.begin(), inside.end());
     paths.insert(paths.end(), inside.begin(), inside.end());
   }
