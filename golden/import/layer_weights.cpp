@@ -194,9 +194,7 @@ class LayerReader {
     const Json settings = quantisation();
     if (scales == 1) {
       quant.weight_granularity = WeightGranularity::kTensor;
-    } else if (scales == rows && scale.shape.back() != scales) {
-      quant.weight_granularity = WeightGranularity::kRowwise;
-    } else if (scales == rows && scale.shape.size() == 1) {
+    } else if (scale.shape == Shape{rows} || scale.shape == Shape{rows, 1}) {
       quant.weight_granularity = WeightGranularity::kRowwise;
     } else {
       quant.weight_granularity = WeightGranularity::kBlock;
