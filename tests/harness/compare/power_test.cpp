@@ -101,7 +101,8 @@ TEST(Power, SmallDamageToAnyStageIsCalledWrong) {
   // The required share; measured with taps: all of them.
   EXPECT_GE(shares["all"].with_taps, 0.98 * shares["all"].damages);
   for (const auto& [name, share] : shares) {
-    if (share.damages >= 50) EXPECT_GE(share.with_taps, 0.98 * share.damages) << name;
+    if (share.damages < 50) continue;  // one missed would be more than 2 %
+    EXPECT_GE(share.with_taps, 0.98 * share.damages) << name;
   }
 }
 
