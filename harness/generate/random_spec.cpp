@@ -24,7 +24,12 @@ void draw_kind(Draw& draw, const Plan& plan, AttentionConfig& config) {
     config.entry_point = EntryPoint::kAttention;
     return;
   }
-  config.entry_point = draw.one_in(4) ? EntryPoint::kMaterializeKvFromHidden : EntryPoint::kForward;
+  // Values of an fp8 cache are often half of the largest beside them, which is a tie of int8 codes
+  // (63.5): such attention outputs have two right codes, and no golden file can hold them.
+  const bool ties =
+      config.quant && config.quant->activation == ActivationQuant::kInt8 && plan.fp8_cache;
+  config.entry_point =
+      ties || draw.one_in(4) ? EntryPoint::kMaterializeKvFromHidden : EntryPoint::kForward;
   config.variant = draw.pick({Variant::kAttentionWithRope, Variant::kAttentionWithRope,
                               Variant::kAttentionWithRope, Variant::kNoOpaque,
                               Variant::kTensorParallel, Variant::kDataParallel});
@@ -184,15 +189,23 @@ void draw_scores(Draw& draw, AttentionConfig& config) {
   if (draw.one_in(4)) config.logit_softcap = draw.pick({1.0, 2.0, 5.0, 15.0, 30.0, 50.0, 64.0});
 }
 
+/// Whether profile fp8_range leaves something to judge: a clip takes the range away, and int8 and
+/// four-bit activations have no codes between its largest channels and zero.
+bool has_range(const AttentionConfig& config) {
+  if (config.clip_activations) return false;
+  if (!config.quant || config.quant->activation == ActivationQuant::kNone) return true;
+  const QuantEncoding encoding = config.quant->q_proj;
+  return encoding == QuantEncoding::kFloat8E4M3FN || encoding == QuantEncoding::kMxfp8;
+}
+
 /// tiny_norm needs norms to be hard on, and extreme logits say nothing under a soft-cap.
 std::string draw_profile(Draw& draw, const AttentionConfig& config) {
   if (draw.one_in(100)) return "equal_keys";
   if (config.use_qk_norm && draw.one_in(4)) return "tiny_norm";
   if (!config.logit_softcap && draw.one_in(10)) return "extreme";
-  // A clip takes the range away, and leaves activations that lie on ties of their codes.
-  const bool fp8_cache = config.kv_cache.dtype == ElementType::kFloat8E4M3FN;
   if (config.quant && draw.one_in(4)) return "code_extremes";
-  if ((config.quant || fp8_cache) && !config.clip_activations && draw.one_in(3)) return "fp8_range";
+  const bool quantised = config.quant || config.kv_cache.dtype == ElementType::kFloat8E4M3FN;
+  if (quantised && has_range(config) && draw.one_in(3)) return "fp8_range";
   return draw.pick({"normal", "normal", "normal", "q_x4", "needles"});
 }
 
