@@ -1,7 +1,9 @@
 #include "golden/second_gguf.h"
 
 #include <bit>
-#include <cstring>
+#include <string>
+
+#include "reference/core/error.h"
 
 namespace attn::golden {
 namespace {
@@ -101,6 +103,9 @@ BlockSize second_block_size(QuantEncoding encoding) {
 
 Matrix second_gguf(const Tensor& stored, QuantEncoding encoding) {
   const BlockSize size = second_block_size(encoding);
+  if (size.bytes == 0) {
+    throw Error(ErrorKind::kInternal, std::string(name_of(encoding)) + " is not stored in blocks");
+  }
   const std::int64_t row_bytes = stored.dim(1);
   Matrix out(stored.dim(0), row_bytes / size.bytes * size.columns);
   const Byte* bytes = stored.as<Byte>();

@@ -337,6 +337,20 @@ TEST(ShardRefusals, CutBlocksOfAFixedSize) {
                  "multiple of 128");
 }
 
+TEST(TensorParallel, Int8CodesOfSlicesThatCutAWeightsBlock) {
+  // Each device quantises 128 columns; a q4_k block of the weight has 256.
+  const Case c =
+      parallel_case(parallel_config(R"({"encoding": "q4_k", "activation": "int8"})", 8, {64, 256}));
+  const Trace exact = forward(c, Mode::kExact);
+  const Tensor faithful = forward(c, Mode::kFaithful)[Stage::kOut];
+  // Float32 sums of n products: n 2^-24 sum|t|, with sum|t| <= n max|attn_out| max|w|.
+  const auto n = static_cast<double>(c.config.attn_width());
+  const double w =
+      projection_weight(c, Projection::kO, Rounding(Mode::kExact)).cwiseAbs().maxCoeff();
+  EXPECT_LE(test::largest_difference(faithful, exact[Stage::kOut]),
+            n * 0x1p-24 * n * largest_magnitude(exact[Stage::kAttnOut]) * w);
+}
+
 TEST(ShardRefusals, WeightsThatTheConfigDoesNotHave) {
   Layer layer = counting_layer(false);
   layer.weights["q_proj.weight"] = Tensor(ElementType::kFloat32, {6, 3});
