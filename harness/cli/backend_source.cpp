@@ -1,5 +1,7 @@
 #include "harness/cli/backend_source.h"
 
+#include <filesystem>
+#include <sstream>
 #include <string_view>
 
 #include "harness/backends/plugin_library.h"
@@ -11,10 +13,14 @@ namespace attn::cli {
 namespace {
 
 /// A planted mistake in a plug-in's output runs the plug-in.
-bool holds_plugin(std::string spec) {
+std::string inner_spec(const std::string& spec) {
   constexpr std::string_view kDamaged = "damaged:";
-  if (spec.starts_with(kDamaged)) spec.erase(0, kDamaged.size());
-  return harness::is_plugin_spec(spec);
+  if (!spec.starts_with(kDamaged)) return spec;
+  std::istringstream words(spec.substr(kDamaged.size()));
+  std::string word;
+  while (std::getline(words, word, ',') && !harness::is_plugin_spec(word)) {
+  }
+  return word;
 }
 
 }  // namespace
@@ -25,13 +31,28 @@ std::unique_ptr<harness::Backend> open_backend(const std::string& spec,
     throw Error(ErrorKind::kUsage, "--isolate and --no-isolate exclude each other; leave one out",
                 "--isolate");
   }
-  const bool isolated = holds_plugin(spec) ? !options.no_isolate : options.isolate;
+  const bool isolated =
+      harness::is_plugin_spec(inner_spec(spec)) ? !options.no_isolate : options.isolate;
   if (!isolated) return harness::make_backend(spec);
   harness::Isolation isolation;
   isolation.timeout_seconds = options.timeout_seconds;
   constexpr double kGibibyte = 1 << 30;
   isolation.memory_bytes = static_cast<std::uint64_t>(options.memory_gib * kGibibyte);
   return harness::make_isolated_backend(spec, isolation);
+}
+
+std::string file_stamp(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path file(path);
+  const auto size = std::filesystem::file_size(file, error);
+  if (error) return "absent";
+  const auto time = std::filesystem::last_write_time(file, error).time_since_epoch().count();
+  return std::to_string(size) + " " + std::to_string(time);
+}
+
+std::string plugin_stamp(const std::string& spec) {
+  const std::string inner = inner_spec(spec);
+  return harness::is_plugin_spec(inner) ? file_stamp(harness::split_plugin_spec(inner).path) : "";
 }
 
 std::string repro_words(const BackendOptions& options) {

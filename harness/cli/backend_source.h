@@ -23,4 +23,9 @@ std::unique_ptr<harness::Backend> open_backend(const std::string& spec,
 /// The options of a command line that differ from the default, each with a space before it.
 std::string repro_words(const BackendOptions& options);
 
+/// Size and time of a file, to tell it from an edited one; "absent".
+std::string file_stamp(const std::string& path);
+/// That of the library that `spec` names; "" when it names none.
+std::string plugin_stamp(const std::string& spec);
+
 }  // namespace attn::cli

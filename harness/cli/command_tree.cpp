@@ -220,6 +220,9 @@ void CommandTree::add_verify() {
   verb.add_option("--page-seed", verify_.page_seed, "of the shuffled page tables (1)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
+  verb.add_option("--resume", verify_.resume,
+                  "keep what is finished in this file; a run that was killed goes on from there")
+      ->type_name("FILE");
   add_isolation_options(verb, verify_.isolation);
   verb.add_flag("-v,--verbose", verify_.report.verbose, "every stage's error/bound");
   add_report_options(verb, verify_.report);

@@ -21,6 +21,7 @@ struct VerifyOptions {
   std::string rows = "all";
   int jobs = 0;  ///< 0: as many as there are cores
   std::uint64_t page_seed = 1;
+  std::string resume;  ///< journal of finished files, "" for none
   BackendOptions isolation;
   ReportOptions report;
 };

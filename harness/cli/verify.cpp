@@ -1,16 +1,21 @@
 #include <algorithm>
+#include <bit>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <ostream>
+#include <sstream>
 #include <thread>
 
 #include "harness/backends/backend.h"
+#include "harness/cli/build_info.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
 #include "harness/cli/verbs.h"
 #include "harness/report/format.h"
+#include "harness/report/journal.h"
+#include "harness/report/writers.h"
 #include "reference/core/error.h"
 #include "reference/reference.h"
 
@@ -179,6 +184,68 @@ class Verifier {
   harness::CompareOptions compare_options_;
 };
 
+/// What a file's results depend on: an edited file is another one.
+std::string journal_item(const NamedFile& file) { return file.path + " " + file_stamp(file.path); }
+
+/// What all results depend on. A plug-in that was built again is another one.
+std::string journal_identity(const VerifyOptions& options,
+                             const std::vector<NamedBackend>& backends) {
+  std::string identity = version() + " " + commit() + " verify --page-seed " +
+                         std::to_string(options.page_seed) + " --rows " + options.rows +
+                         (options.taps ? "" : " --no-taps") + repro_words(options.isolation);
+  for (const NamedBackend& backend : backends) {
+    identity += " --backend " + backend.spec;
+    if (const std::string stamp = plugin_stamp(backend.spec); !stamp.empty()) {
+      identity += " (" + stamp + ")";
+    }
+  }
+  return identity;
+}
+
+/// A result as lines of a journal: a summary, then the rows.
+harness::Journal::Lines to_lines(const FileResult& result) {
+  std::ostringstream summary;
+  summary << result.unsealed << " " << result.expected_checked << " "
+          << std::bit_cast<std::uint64_t>(result.expected_ratio);
+  harness::Journal::Lines lines{summary.str()};
+  for (const ReportRow& row : result.rows) lines.push_back(harness::to_json_line(row));
+  return lines;
+}
+
+FileResult from_lines(const harness::Journal::Lines& lines) {
+  FileResult result;
+  std::uint64_t ratio = 0;
+  std::istringstream summary(lines.at(0));
+  summary >> result.unsealed >> result.expected_checked >> ratio;
+  result.expected_ratio = std::bit_cast<double>(ratio);
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    result.rows.push_back(harness::parse_json_row(lines[i]));
+  }
+  return result;
+}
+
+/// Judges a file, unless the journal has it.
+FileResult judge_or_recall(const Verifier& verifier, const NamedFile& file,
+                           harness::Journal* journal) {
+  if (journal == nullptr) return verifier.judge_file(file);
+  ReportRow trouble;
+  FileResult result;
+  guarded(trouble, [&] {
+    const std::string item = journal_item(file);
+    if (const harness::Journal::Lines* lines = journal->find(item)) {
+      result = from_lines(*lines);
+      return;
+    }
+    result = verifier.judge_file(file);
+    journal->add(item, to_lines(result));
+  });
+  if (trouble.trouble == harness::Trouble::kNone) return result;
+  trouble.name = file.name;
+  trouble.file = file.path;
+  result.rows = {std::move(trouble)};
+  return result;
+}
+
 std::size_t longest(std::size_t least, std::size_t most, const std::vector<std::string>& texts) {
   for (const std::string& text : texts) least = std::max(least, text.size());
   return std::min(least, most);
@@ -247,6 +314,13 @@ int verify(const VerifyOptions& options, const Session& session) {
   const Verifier verifier(options, make_backends(options.backends, options.isolation),
                           std::max(1, cores / jobs));
 
+  std::unique_ptr<harness::Journal> journal;
+  if (!options.resume.empty()) {
+    journal = std::make_unique<harness::Journal>(options.resume,
+                                                 journal_identity(options, verifier.backends()));
+    session.streams.err << options.resume << ": " << plural(journal->size(), "file")
+                        << " finished before\n";
+  }
   harness::ConsoleTable table(reporter.text(), table_options(reporter, files, verifier.backends()));
   print_intro(reporter.text(), options, files.size(), verifier.backends());
   table.header();
@@ -255,7 +329,8 @@ int verify(const VerifyOptions& options, const Session& session) {
   Progress progress(session.streams, static_cast<std::int64_t>(files.size()), "files");
   ExpectedSummary expected;
   const std::size_t finished = run_in_order<FileResult>(
-      files.size(), jobs, [&](std::size_t i) { return verifier.judge_file(files[i]); },
+      files.size(), jobs,
+      [&](std::size_t i) { return judge_or_recall(verifier, files[i], journal.get()); },
       [&](FileResult result) {
         progress.clear();
         expected.add(result);

@@ -70,6 +70,10 @@ ordered_json row_json(const ReportRow& row) {
 
 }  // namespace
 
+std::string to_json_line(const ReportRow& row) {
+  return row_json(row).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
 std::string to_json(const Report& report) {
   const Tally tally = report.tally();
   ordered_json json = {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "harness/report/report.h"
 
@@ -14,6 +15,12 @@ inline constexpr int kReportSchemaVersion = 1;
 /// summary (counts by outcome) and rows. docs/cli.md lists the fields. NaN and infinities are the
 /// strings "NaN", "Infinity" and "-Infinity".
 std::string to_json(const Report& report);
+
+/// One of its rows, on one line.
+std::string to_json_line(const ReportRow& row);
+
+/// The row that to_json_line wrote. Throws Error(kInput).
+ReportRow parse_json_row(std::string_view line);
 
 /// JUnit XML: one testsuite, one testcase a row, classname "attn-compare.VERB.BACKEND". Failed,
 /// mistrusted and not allowed unsupported rows are failures; crashed, timed out, unreadable and

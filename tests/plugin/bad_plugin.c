@@ -215,6 +215,7 @@ static int bad_run(void *self, void *plan_made, const attn_call *c, char *messag
     snprintf(message, ATTN_MESSAGE_SIZE, "too many rows for one launch");
     return ATTN_UNSUPPORTED;
   }
+  if (is("slow")) usleep(20000);
   die();
   if (is("noise")) {
     for (int i = 0; i < 20000; ++i) printf("\033[31mnoise %d \x01\xff 3 passed, 0 failed\n", i);
