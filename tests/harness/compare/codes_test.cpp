@@ -119,6 +119,7 @@ TEST(QuantisedRows, ABlockWhoseScaleLiesAtATie) {
   }
   const QuantisedRows rows = quantise(c);
   EXPECT_EQ(rows.x.y(0, 0), 6.0);
+  ASSERT_FALSE(rows.x.exact());
   EXPECT_EQ(rows.x.d(0, 0), 0.75);
   // 1 is 1 under 1, and 1 / 1.125 = 0.89 -> 1, 1.125 under the other.
   EXPECT_EQ(rows.x.d(0, 1), 0.125);
@@ -131,6 +132,7 @@ TEST(QuantisedRows, AnExponentAtAPowerOfTwo) {
   const QuantisedRows rows =
       quantise(case_of(R"({"encoding": "mxfp4", "activation": "block"})", 6.0, 1.5));
   EXPECT_EQ(rows.x.y(0, 1), 1.5);
+  ASSERT_FALSE(rows.x.exact());
   EXPECT_EQ(rows.x.d(0, 0), 0.0);
   EXPECT_EQ(rows.x.d(0, 1), 0.5);
   // Away from the power of two the scale is exact, and so is the quotient at a tie.
@@ -143,6 +145,7 @@ TEST(QuantisedRows, WholeNumbers) {
   const QuantisedRows rows =
       quantise(case_of(R"({"encoding": "q8_0", "activation": "int8"})", 127, 2.5, "gguf"));
   EXPECT_EQ(rows.x.y(0, 1), 2.0);
+  ASSERT_FALSE(rows.x.exact());
   EXPECT_EQ(rows.x.d(0, 1), 1.0);
 }
 
@@ -179,6 +182,7 @@ TEST(MergedWeights, ACodeAtATie) {
   EXPECT_EQ(merged_weight_ties(c, Projection::kV, {}).size(), 0);
   w.set_value(3, 3 * 0x1p-9);  // 1.5 smallest codes: 2 of them, the even one, or 1
   const RowMatrix ties = merged_weight_ties(c, Projection::kV, {});
+  ASSERT_GT(ties.size(), 0);
   EXPECT_EQ(ties(0, 3), 2 * 0x1p-9);
   EXPECT_EQ(ties.sum(), ties(0, 3));
   EXPECT_EQ(merged_weight_ties(c, Projection::kQ, {}).size(), 0);  // its own scale
