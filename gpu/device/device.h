@@ -31,6 +31,9 @@ struct DeviceInfo {
 /// The current device. Throws Error when there is none.
 DeviceInfo device_info();
 
+/// Multiprocessors of the current device; a cheap query.
+int multiprocessor_count();
+
 /// A stream that does not wait for the default one. Move-only.
 class Stream {
  public:

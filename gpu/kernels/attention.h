@@ -45,4 +45,41 @@ void attention_plain(const AttentionArguments& arguments, StreamHandle stream);
 /// Keys per online-softmax step of attention_plain.
 inline constexpr int kPlainBlock = 128;
 
+/// True when the tensor-core kernels take these types and head sizes: bfloat16 or float16 for q and
+/// cache alike, head sizes multiples of 8 (16-byte rows) up to 256.
+bool has_tensor_core_kernel(Type type, Type cache_type, std::int64_t head_dim,
+                            std::int64_t head_dim_v);
+inline constexpr int kTensorCoreMostHeadDim = 256;
+
+/// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a
+/// captured call may be replayed while the lengths on the device grow up to them.
+struct AttentionPlan {
+  bool decode = false;         ///< the kernel for up to 16 packed rows, else the tiled one
+  int splits = 1;              ///< parts of the keys of a row tile
+  std::int64_t row_tiles = 0;  ///< per sequence and kv head
+};
+
+/// Most packed rows (queries times heads of a group) of the decode kernel.
+inline constexpr int kDecodeRows = 16;
+inline constexpr int kMostSplits = 64;
+/// The fewest keys of one online-softmax step.
+inline constexpr int kTensorCoreBlock = 16;
+
+/// `max_rows`, `max_keys`: of any one sequence. `fixed_splits` > 0 takes that many and nothing from
+/// the device's size or the batch, so that a row's bits do not depend on its neighbours.
+AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int64_t max_keys,
+                             std::int64_t num_heads, std::int64_t num_kv_heads,
+                             std::int64_t head_dim, int multiprocessors, int fixed_splits);
+
+/// Floats of workspace that the plan's splits need, 0 for one split.
+std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std::int64_t num_heads,
+                            std::int64_t head_dim_v);
+
+/// Needs has_tensor_core_kernel. `partials`: partial_floats() floats of workspace. Probabilities
+/// are rounded to the type where they multiply the values. Keys that a row does not see have weight
+/// 0 there; where the values of such a key are NaN or infinite and another row of the tile sees it,
+/// the row gets NaN.
+void attention_tensor_core(const AttentionArguments& arguments, const AttentionPlan& plan,
+                           float* partials, StreamHandle stream);
+
 }  // namespace attn::gpu

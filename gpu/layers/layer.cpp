@@ -1,6 +1,6 @@
 #include "gpu/layers/layer.h"
 
-#include <cstring>
+#include <algorithm>
 #include <numeric>
 
 #include "gpu/kernels/attention.h"
@@ -73,6 +73,12 @@ std::string unsupported_reason(const AttentionConfig& config) {
   return "";
 }
 
+bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options) {
+  return !options.plain_attention &&
+         has_tensor_core_kernel(type_of(config.dtype), type_of(config.kv_cache.dtype),
+                                config.head_dim, config.head_dim_v);
+}
+
 std::int64_t BatchShape::tokens() const {
   return std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
 }
@@ -123,7 +129,10 @@ void AttentionLayer::Weights::load_projections(const AttentionConfig& config,
 
 AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights& weights,
                                const LayerOptions& options)
-    : config_(config), options_(options), weights_(std::make_unique<Weights>()) {
+    : config_(config),
+      options_(options),
+      multiprocessors_(multiprocessor_count()),
+      weights_(std::make_unique<Weights>()) {
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
@@ -157,6 +166,7 @@ struct AttentionLayer::Buffers {
   void* k_rope = nullptr;
   float* lse = nullptr;
   void* attn_out = nullptr;
+  float* partials = nullptr;
 };
 
 BatchView AttentionLayer::batch_of(const LayerPlan& plan, const LayerTensors& t) const {
@@ -184,6 +194,8 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   b.attn_out = take(t.attn_out, config_.attn_width(), true);
   b.lse =
       t.lse != nullptr ? t.lse : arena.take_array<float>(plan.tokens * config_.num_attention_heads);
+  b.partials = arena.take_array<float>(
+      partial_floats(plan.attention, plan.tokens, config_.num_attention_heads, config_.head_dim_v));
   return b;
 }
 
@@ -196,6 +208,18 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   LayerPlan plan;
   plan.tokens = shape.tokens();
   plan.batch = static_cast<std::int64_t>(shape.rows.size());
+  std::int64_t max_rows = 0;
+  std::int64_t max_keys = 0;
+  for (std::size_t b = 0; b < shape.rows.size(); ++b) {
+    const std::int64_t new_keys = config_.starts_at_attention() ? 0 : shape.rows[b];
+    max_rows = std::max(max_rows, shape.rows[b]);
+    max_keys = std::max(max_keys, shape.cached[b] + new_keys);
+  }
+  if (uses_tensor_cores(config_, options_)) {
+    plan.attention = plan_attention(
+        plan.batch, max_rows, max_keys, config_.num_attention_heads, config_.num_key_value_heads,
+        std::max(config_.head_dim, config_.head_dim_v), multiprocessors_, options_.fixed_splits);
+  }
   Arena counter;
   buffers(plan, LayerTensors{}, counter);
   plan.workspace_bytes = counter.used();
@@ -272,7 +296,8 @@ void AttentionLayer::project_and_store(const LayerTensors& t, const Buffers& b,
   head_pass(step, stream);
 }
 
-void AttentionLayer::attend(const LayerTensors& t, const Buffers& b, StreamHandle stream) const {
+void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
+                            StreamHandle stream) const {
   AttentionArguments a;
   a.type = type_of(config_.dtype);
   a.q = config_.starts_at_attention() ? t.q : b.q_rope;
@@ -294,7 +319,11 @@ void AttentionLayer::attend(const LayerTensors& t, const Buffers& b, StreamHandl
   a.mask_tensor = t.mask;
   a.mask_stride = t.mask_stride;
   a.sinks = floats(weights_->sinks);
-  attention_plain(a, stream);
+  if (uses_tensor_cores(config_, options_)) {
+    attention_tensor_core(a, plan.attention, b.partials, stream);
+  } else {
+    attention_plain(a, stream);
+  }
 }
 
 void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* workspace,
@@ -304,7 +333,7 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* wor
   const Buffers b = buffers(plan, t, arena);
   if (!config_.starts_at_attention()) project_and_store(t, b, stream);
   if (config_.entry_point == EntryPoint::kMaterializeKvFromHidden) return;
-  attend(t, b, stream);
+  attend(plan, t, b, stream);
   if (config_.starts_at_attention()) return;
   GemmArguments output;
   output.x = b.attn_out;

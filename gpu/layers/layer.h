@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gpu/device/device.h"
+#include "gpu/kernels/attention.h"
 #include "gpu/kernels/batch.h"
 #include "reference/core/case.h"
 #include "reference/core/config.h"
@@ -17,11 +18,17 @@ namespace attn::gpu {
 struct LayerOptions {
   bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
-  bool cublas = true;            ///< cuBLASLt where it can be loaded
+  /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
+  /// row's bits independent of its neighbours.
+  int fixed_splits = 0;
+  bool cublas = true;  ///< cuBLASLt where it can be loaded
 };
 
 /// "" when AttentionLayer runs the config, else one line why not.
 std::string unsupported_reason(const AttentionConfig& config);
+
+/// True when attention of this config runs on the tensor cores under these options.
+bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options);
 
 /// Lengths of one call, known on the host when it is planned. A run must come with the same
 /// lengths in its device arrays.
@@ -57,6 +64,7 @@ struct LayerTensors {
 struct LayerPlan {
   std::int64_t tokens = 0;
   std::int64_t batch = 0;
+  AttentionPlan attention;
   std::size_t workspace_bytes = 0;
 };
 
@@ -86,11 +94,13 @@ class AttentionLayer {
   struct Buffers;
   Buffers buffers(const LayerPlan& plan, const LayerTensors& tensors, Arena& arena) const;
   void project_and_store(const LayerTensors& t, const Buffers& b, StreamHandle stream) const;
-  void attend(const LayerTensors& t, const Buffers& b, StreamHandle stream) const;
+  void attend(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
+              StreamHandle stream) const;
   BatchView batch_of(const LayerPlan& plan, const LayerTensors& t) const;
 
   AttentionConfig config_;
   LayerOptions options_;
+  int multiprocessors_ = 0;
   std::unique_ptr<Weights> weights_;
 };
 

@@ -110,6 +110,14 @@ class CudaBackend final : public Backend {
   Trace run(const Case& c, std::span<const Stage> wanted) const override;
 
  private:
+  gpu::LayerOptions layer_options() const {
+    gpu::LayerOptions options;
+    options.fused_head_pass = options_.fused;
+    options.plain_attention = options_.plain_attention;
+    options.cublas = options_.cublas;
+    options.fixed_splits = options_.splits;
+    return options;
+  }
   std::unique_ptr<Context> take_context() const;
   void give_back(std::unique_ptr<Context> context) const;
 
@@ -123,6 +131,7 @@ std::string CudaBackend::name() const {
   if (!options_.fused) words += ",fused=0";
   if (options_.plain_attention) words += ",attention=plain";
   if (!options_.cublas) words += ",gemm=own";
+  if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';
   return "cuda" + words;
 }
@@ -133,7 +142,14 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   a.cache = config.kv_cache.dtype;
   if (config.dtype != ElementType::kFloat32) a.projection_acc = Accumulator::kFloat32TensorCore;
   a.exp_rel = 0x1p-22;
-  a.block = 128;
+  a.block = gpu::kPlainBlock;
+  if (!gpu::uses_tensor_cores(config, layer_options())) return a;
+  a.attention_acc = Accumulator::kFloat32TensorCore;
+  a.probabilities = config.dtype;
+  a.block = gpu::kTensorCoreBlock;
+  // Four warps of the decode kernel are parts too. How many splits a case gets depends on its
+  // lengths; the declaration is for all of them.
+  a.splits = options_.splits > 0 ? options_.splits + 4 : gpu::kMostSplits + 4;
   return a;
 }
 
@@ -292,8 +308,7 @@ Trace CudaBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
     shape.rows.push_back(c.row_count(b));
     shape.cached.push_back(c.cached(b));
   }
-  const gpu::LayerOptions layer_options{options_.fused, options_.plain_attention, options_.cublas};
-  const gpu::AttentionLayer layer(c.config, c.weights, layer_options);
+  const gpu::AttentionLayer layer(c.config, c.weights, layer_options());
   const gpu::LayerPlan plan = layer.plan(shape);
   CaseImage m = lay_out(c, layer, plan);
   auto context = take_context();

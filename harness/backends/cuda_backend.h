@@ -11,6 +11,7 @@ struct CudaOptions {
   bool fused = true;             ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
   bool cublas = true;            ///< cuBLASLt where it can be loaded
+  int splits = 0;                ///< parts of the keys of a row; 0: chosen from the batch
 };
 
 /// "" when the CUDA layers run on this machine, else one line why not: not built in, no driver, no

@@ -77,12 +77,16 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
       {{"gemm", "own"}, &result.cublas},
   };
   for (const Option& option : options) {
+    if (option.name == "splits") {
+      result.splits = positive_int(spec, option);
+      continue;
+    }
     const auto word = std::ranges::find_if(words, [&](const auto& w) {
       return w.first.name == option.name && w.first.value == option.value;
     });
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-             "\"; known: fused=0, attention=plain, gemm=own");
+             "\"; known: fused=0, attention=plain, gemm=own, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -100,7 +104,7 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain gemm=own", cuda_unavailable_reason()},
+       "fused=0 attention=plain gemm=own splits=N", cuda_unavailable_reason()},
   };
 }
 

@@ -60,7 +60,7 @@ void expect_none(const std::vector<std::string>& complaints) {
 using GpuLayer = OnDevice;
 
 TEST_F(GpuLayer, PassesRandomCases) {
-  for (const char* spec : {"cuda", "cuda:attention=plain,gemm=own"}) {
+  for (const char* spec : {"cuda", "cuda:splits=3", "cuda:attention=plain,gemm=own"}) {
     SCOPED_TRACE(spec);
     const auto backend = make_backend(spec);
     std::mutex mutex;

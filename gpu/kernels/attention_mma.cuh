@@ -1,0 +1,148 @@
+// What the tensor-core attention kernels share: a warp's fragments of scores and outputs, the
+// online softmax on them, and their ends. Rows are packed: row r of a sequence's tile is query
+// r / group, head r % group of the kv head's group, so that a group reads each key once and the
+// causal edge of a tile is short.
+#pragma once
+
+#include <cmath>
+
+#include "gpu/kernels/attention.h"
+#include "gpu/kernels/mma.cuh"
+#include "gpu/kernels/visibility.cuh"
+
+namespace attn::gpu {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr float kLn2 = 0.6931471805599453f;
+
+/// Shared rows of kHeadDim 16-bit elements, padded by 16 bytes: head dimensions are multiples of
+/// 16, so a row is an odd number of 16-byte chunks and the eight rows of an ldmatrix fall into
+/// eight different bank groups, without a swizzle in the address.
+template <int kHeadDim>
+inline constexpr int kSharedStride = kHeadDim + 8;
+
+/// Where the online softmax of one call works: scores as they come out of the product, times
+/// `scale_log2`, are exponents of two. Softcap, tensor masks and scales <= 0 change scores one by
+/// one first, and leave them in that unit.
+struct ScoreUnits {
+  bool transforms = false;
+  float scale_log2 = 0.0f;
+};
+
+__device__ __forceinline__ ScoreUnits score_units(const AttentionArguments& a) {
+  ScoreUnits u;
+  u.transforms = a.softcap > 0.0f || a.mask_tensor != nullptr || a.scale <= 0.0f;
+  u.scale_log2 = u.transforms ? 1.0f : a.scale * kLog2E;
+  return u;
+}
+
+/// Row r of a packed tile.
+struct PackedRow {
+  std::int64_t query = 0;  ///< of the sequence
+  int head = 0;            ///< of the group
+};
+
+__device__ __forceinline__ PackedRow packed_row(int row, int group) {
+  return {row / group, row % group};
+}
+
+/// One score: scale, soft-cap, mask tensor; -infinity hides the key.
+__device__ __forceinline__ float transform_score(const AttentionArguments& a, float s,
+                                                 const float* mask_row, std::int64_t key) {
+  float t = s * a.scale;
+  if (a.softcap > 0.0f) t = a.softcap * tanhf(t / a.softcap);
+  if (mask_row != nullptr) {
+    const float added = mask_row[key];
+    t = added == -INFINITY ? -INFINITY : t + added;
+  }
+  return t * kLog2E;
+}
+
+/// Sixteen rows of scores against kTiles * 8 keys, in the accumulator layout of mma.cuh; a thread
+/// has rows lane / 4 and lane / 4 + 8.
+template <int kTiles>
+struct Scores {
+  float at[kTiles][4];
+};
+
+/// Running maximum (in score units) and this thread's share of the sum, of its two rows.
+struct SoftmaxState {
+  float max[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0.0f, 0.0f};
+};
+
+/// Scores become probabilities; `correction` is what earlier outputs must be multiplied by. A row
+/// that has seen no key keeps max -inf and sum 0. Sums stay per thread until the end.
+template <int kTiles>
+__device__ __forceinline__ void online_softmax(Scores<kTiles>& s, SoftmaxState& state,
+                                               float (&correction)[2], float scale_log2) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float m = state.max[h];
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) m = fmaxf(m, fmaxf(s.at[j][2 * h], s.at[j][2 * h + 1]));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    const float shift = m == -INFINITY ? 0.0f : m * scale_log2;
+    correction[h] = exp2_approximate(fmaf(state.max[h], scale_log2, -shift));
+    state.max[h] = m;
+    float total = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        float& x = s.at[j][2 * h + c];
+        x = exp2_approximate(fmaf(x, scale_log2, -shift));
+        total += x;
+      }
+    }
+    state.sum[h] = fmaf(state.sum[h], correction[h], total);
+  }
+}
+
+/// Sums over the four lanes that share a row.
+__device__ __forceinline__ void finish_sums(SoftmaxState& state) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    state.sum[h] += __shfl_xor_sync(0xffffffffu, state.sum[h], 1);
+    state.sum[h] += __shfl_xor_sync(0xffffffffu, state.sum[h], 2);
+  }
+}
+
+/// End of a row: the factor of its unnormalised output, and its lse. `max_log2` and `sum` are
+/// those of all keys, in exponents of two; the sink joins here, once.
+struct RowEnd {
+  float factor = 0.0f;
+  float lse = -INFINITY;
+};
+
+__device__ __forceinline__ RowEnd end_row(float max_log2, float sum, const float* sink) {
+  RowEnd end;
+  if (sink == nullptr) {
+    if (sum == 0.0f) return end;  // saw nothing
+    end.factor = 1.0f / sum;
+    end.lse = (max_log2 + log2f(sum)) * kLn2;
+    return end;
+  }
+  if (sum == 0.0f) {
+    end.lse = *sink;
+    return end;
+  }
+  const float sink_log2 = *sink * kLog2E;
+  const float m = fmaxf(max_log2, sink_log2);
+  const float rescale = exp2f(max_log2 - m);
+  const float total = sum * rescale + exp2f(sink_log2 - m);
+  end.factor = rescale / total;
+  end.lse = (m + log2f(total)) * kLn2;
+  return end;
+}
+
+/// Where the parts of a split row lie: [split][tokens * num_heads] rows, outputs unnormalised.
+struct Partials {
+  float* out = nullptr;  ///< [.., head_dim_v]
+  float* max = nullptr;  ///< in exponents of two
+  float* sum = nullptr;
+  int splits = 1;
+};
+
+}  // namespace attn::gpu

@@ -1,0 +1,52 @@
+#include <algorithm>
+
+#include "gpu/kernels/attention.h"
+#include "gpu/kernels/prefill_shape.h"
+
+namespace attn::gpu {
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Keys below which a part costs more than it saves.
+constexpr std::int64_t kFewestDecodeKeys = 128;
+constexpr std::int64_t kFewestPrefillKeys = 512;
+
+}  // namespace
+
+bool has_tensor_core_kernel(Type type, Type cache_type, std::int64_t head_dim,
+                            std::int64_t head_dim_v) {
+  const bool sixteen_bit = type == Type::kBFloat16 || type == Type::kFloat16;
+  return sixteen_bit && cache_type == type && head_dim % 8 == 0 && head_dim_v % 8 == 0 &&
+         std::max(head_dim, head_dim_v) <= kTensorCoreMostHeadDim;
+}
+
+AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int64_t max_keys,
+                             std::int64_t num_heads, std::int64_t num_kv_heads,
+                             std::int64_t head_dim, int multiprocessors, int fixed_splits) {
+  const std::int64_t packed = max_rows * (num_heads / num_kv_heads);
+  AttentionPlan plan;
+  plan.decode = packed <= kDecodeRows;
+  const int tile = static_cast<int>(std::max<std::int64_t>(head_dim, 1));
+  plan.row_tiles = plan.decode ? 1 : ceil_div(packed, prefill_rows(tile));
+  if (fixed_splits > 0) {
+    plan.splits = std::min(fixed_splits, kMostSplits);
+    return plan;
+  }
+  // One wave: as many parts as blocks fit beside each other, none too short to be worth it.
+  const int per_sm = head_dim <= 128 ? 2 : 1;
+  const std::int64_t slots = static_cast<std::int64_t>(multiprocessors) * per_sm;
+  const std::int64_t blocks = std::max<std::int64_t>(1, batch * num_kv_heads * plan.row_tiles);
+  const std::int64_t fewest = plan.decode ? kFewestDecodeKeys : kFewestPrefillKeys;
+  const std::int64_t most = std::min<std::int64_t>(kMostSplits, max_keys / fewest);
+  plan.splits = static_cast<int>(
+      std::clamp<std::int64_t>(slots / blocks, 1, std::max<std::int64_t>(most, 1)));
+  return plan;
+}
+
+std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std::int64_t num_heads,
+                            std::int64_t head_dim_v) {
+  return plan.splits > 1 ? plan.splits * tokens * num_heads * (head_dim_v + 2) : 0;
+}
+
+}  // namespace attn::gpu

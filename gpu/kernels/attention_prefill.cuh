@@ -1,0 +1,435 @@
+// Attention of a tile of packed rows: a block of warps, each with kMTiles * 16 rows, walks over the
+// keys in steps of kKeys. K and V of a step are one stage of a cp.async ring in shared memory; the
+// next step's loads are issued before this step's products, so a whole step hides their latency.
+//
+// Budget for head_dim 128 (4 warps of 32 rows, 64 keys): 128 registers of outputs + 64 of scores,
+// under 255 without spills; 34 KB of Q and two stages of 34 KB, so two blocks share an SM and one
+// block's softmax runs under the other's products. Two row tiles a warp, because each B fragment
+// read from shared memory then feeds two products: with one, shared memory would be the limit.
+#pragma once
+
+#include "gpu/kernels/attention_mma.cuh"
+
+namespace attn::gpu {
+
+template <int kHeadDim_, int kWarps_, int kMTiles_, int kKeys_, int kBlocksPerSm_>
+struct PrefillShape {
+  static constexpr int kHeadDim = kHeadDim_;
+  static constexpr int kWarps = kWarps_;
+  static constexpr int kMTiles = kMTiles_;
+  static constexpr int kKeys = kKeys_;
+  static constexpr int kBlocksPerSm = kBlocksPerSm_;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kRows = 16 * kMTiles * kWarps;
+  static constexpr int kStages = 2;
+};
+
+template <typename T, typename Shape>
+struct PrefillShared {
+  static constexpr int kStride = kSharedStride<Shape::kHeadDim>;
+  T q[Shape::kRows][kStride];
+  T k[Shape::kStages][Shape::kKeys][kStride];
+  T v[Shape::kStages][Shape::kKeys][kStride];
+  // Rows of the step after next, looked up in the page table a step before their loads are issued.
+  const T* k_row[Shape::kStages][Shape::kKeys];
+  const T* v_row[Shape::kStages][Shape::kKeys];
+};
+
+/// The work of one block.
+struct PrefillTile {
+  Sequence sequence;
+  int first_row = 0;  ///< packed, of the sequence
+  int rows = 0;       ///< packed rows of the sequence, all tiles
+  int kv_head = 0;
+  int group = 1;
+  int split = 0;
+  int first_step = 0;  ///< steps of kKeys keys, from key 0
+  int last_step = 0;
+  // Steps in which every row of the tile sees every key.
+  int first_plain = 0;
+  int last_plain = 0;
+};
+
+template <typename T, typename Shape>
+class PrefillBlock {
+ public:
+  using Shared = PrefillShared<T, Shape>;
+  static constexpr int kHeadDim = Shape::kHeadDim;
+  static constexpr int kNTiles = kHeadDim / 8;
+  static constexpr int kSTiles = Shape::kKeys / 8;
+
+  __device__ PrefillBlock(const AttentionArguments& a, Shared& shared, const PrefillTile& tile)
+      : a_(a), shared_(shared), tile_(tile), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32) {}
+
+  __device__ __forceinline__ void run(const Partials& partials);
+
+ private:
+  __device__ __forceinline__ void load_queries();
+  struct Slot {
+    std::uint32_t page = 0;
+    std::uint32_t slot = 0;
+    bool valid = false;
+  };
+  __device__ __forceinline__ Slot look_up(int step);
+  __device__ __forceinline__ void publish(int step, const Slot& slot);
+  __device__ __forceinline__ void load_keys(int step);
+  __device__ __forceinline__ void compute_scores(int stage, Scores<kSTiles> (&s)[Shape::kMTiles]);
+  __device__ __forceinline__ void transform(int step, Scores<kSTiles>& s, int m);
+  __device__ __forceinline__ void mask(int step, Scores<kSTiles>& s, int m);
+  __device__ __forceinline__ void add_values(int stage, const Scores<kSTiles> (&p)[Shape::kMTiles],
+                                             float (&o)[Shape::kMTiles][kNTiles][4]);
+  __device__ __forceinline__ void write(const Partials& partials,
+                                        float (&o)[Shape::kMTiles][kNTiles][4],
+                                        SoftmaxState (&state)[Shape::kMTiles], float scale_log2);
+  /// Packed row of the sequence that element (m, h) of this thread belongs to.
+  __device__ __forceinline__ int row_of(int m, int h) const {
+    return tile_.first_row + (warp_ * Shape::kMTiles + m) * 16 + lane_ / 4 + 8 * h;
+  }
+  __device__ __forceinline__ std::int64_t vector_of(int row) const {
+    const PackedRow p = packed_row(row, tile_.group);
+    return (tile_.sequence.first_row + p.query) * a_.num_heads +
+           static_cast<std::int64_t>(tile_.kv_head) * tile_.group + p.head;
+  }
+
+  const AttentionArguments& a_;
+  Shared& shared_;
+  const PrefillTile& tile_;
+  int lane_;
+  int warp_;
+};
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::load_queries() {
+  constexpr int kChunks = kHeadDim / 8;
+  const int valid_chunks = static_cast<int>(a_.head_dim / 8);
+  for (int i = threadIdx.x; i < Shape::kRows * kChunks; i += Shape::kThreads) {
+    const int r = i / kChunks;
+    const int c = i % kChunks;
+    const bool valid = tile_.first_row + r < tile_.rows && c < valid_chunks;
+    const T* source = static_cast<const T*>(a_.q);
+    if (valid) source += vector_of(tile_.first_row + r) * a_.head_dim + 8 * c;
+    copy_async_16(shared_address(&shared_.q[r][8 * c]), source, valid);
+  }
+}
+
+/// Threads 0 .. kKeys - 1 find the rows of a step. The table is read early and the addresses are
+/// published late, so that no warp waits for the read.
+template <typename T, typename Shape>
+__device__ __forceinline__ typename PrefillBlock<T, Shape>::Slot PrefillBlock<T, Shape>::look_up(
+    int step) {
+  Slot slot;
+  const std::int64_t key = static_cast<std::int64_t>(step) * Shape::kKeys + threadIdx.x;
+  if (threadIdx.x >= Shape::kKeys || step >= tile_.last_step || key >= tile_.sequence.keys) {
+    return slot;
+  }
+  const auto page_size = static_cast<unsigned>(a_.cache.page_size);
+  const unsigned column = static_cast<unsigned>(key) / page_size;
+  slot.slot = static_cast<unsigned>(key) - column * page_size;
+  slot.page = a_.cache.page_table[tile_.sequence.index * a_.cache.table_stride + column];
+  slot.valid = true;
+  return slot;
+}
+
+/// Null: no such key, zeros are loaded instead, so that what lies in a page behind a sequence's end
+/// never reaches a product.
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::publish(int step, const Slot& slot) {
+  if (threadIdx.x >= Shape::kKeys) return;
+  const std::int64_t page = slot.page;
+  const T* const k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
+                     slot.slot * a_.cache.k_token_stride + tile_.kv_head * a_.cache.k_head_stride;
+  const T* const v = static_cast<const T*>(a_.cache.v) + page * a_.cache.v_page_stride +
+                     slot.slot * a_.cache.v_token_stride + tile_.kv_head * a_.cache.v_head_stride;
+  shared_.k_row[step % Shape::kStages][threadIdx.x] = slot.valid ? k : nullptr;
+  shared_.v_row[step % Shape::kStages][threadIdx.x] = slot.valid ? v : nullptr;
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int step) {
+  constexpr int kChunks = kHeadDim / 8;
+  const int stage = step % Shape::kStages;
+  const int k_chunks = static_cast<int>(a_.head_dim / 8);
+  const int v_chunks = static_cast<int>(a_.head_dim_v / 8);
+  constexpr int kCopies = Shape::kKeys * kChunks;
+#pragma unroll
+  for (int first = 0; first < kCopies; first += Shape::kThreads) {
+    const int i = first + threadIdx.x;
+    if (kCopies % Shape::kThreads != 0 && i >= kCopies) break;
+    const int r = i / kChunks;
+    const int c = i % kChunks;
+    const T* k = shared_.k_row[stage][r];
+    const T* v = shared_.v_row[stage][r];
+    const bool k_valid = k != nullptr && c < k_chunks;
+    const bool v_valid = v != nullptr && c < v_chunks;
+    copy_async_16(shared_address(&shared_.k[stage][r][8 * c]),
+                  k_valid ? k + 8 * c : static_cast<const T*>(a_.cache.k), k_valid);
+    copy_async_16(shared_address(&shared_.v[stage][r][8 * c]),
+                  v_valid ? v + 8 * c : static_cast<const T*>(a_.cache.v), v_valid);
+  }
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::compute_scores(
+    int stage, Scores<kSTiles> (&s)[Shape::kMTiles]) {
+#pragma unroll
+  for (int m = 0; m < Shape::kMTiles; ++m) {
+#pragma unroll
+    for (int j = 0; j < kSTiles; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s[m].at[j][e] = 0.0f;
+    }
+  }
+  // A: matrices (rows, k), (rows + 8, k), (rows, k + 8), (rows + 8, k + 8).
+  const std::uint32_t q =
+      shared_address(&shared_.q[warp_ * Shape::kMTiles * 16 + lane_ % 16][8 * (lane_ / 16)]);
+  // B of keys 0-7 and 8-15, each for k and k + 8.
+  const std::uint32_t k =
+      shared_address(&shared_.k[stage][lane_ % 8 + 8 * (lane_ / 16)][8 * (lane_ / 8 % 2)]);
+  constexpr int kRowBytes = Shared::kStride * 2;
+#pragma unroll
+  for (int d = 0; d < kHeadDim; d += 16) {
+    std::uint32_t a[Shape::kMTiles][4];
+#pragma unroll
+    for (int m = 0; m < Shape::kMTiles; ++m) load_matrix_x4(a[m], q + m * 16 * kRowBytes + d * 2);
+#pragma unroll
+    for (int j = 0; j < kSTiles; j += 2) {
+      std::uint32_t b[4];
+      load_matrix_x4(b, k + j * 8 * kRowBytes + d * 2);
+#pragma unroll
+      for (int m = 0; m < Shape::kMTiles; ++m) {
+        mma_16x8x16<T>(s[m].at[j], a[m], b[0], b[1]);
+        mma_16x8x16<T>(s[m].at[j + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::transform(int step, Scores<kSTiles>& s,
+                                                                  int m) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int row = row_of(m, h);
+    const float* mask_row = nullptr;
+    if (a_.mask_tensor != nullptr && row < tile_.rows) {
+      mask_row = a_.mask_tensor +
+                 (tile_.sequence.first_row + packed_row(row, tile_.group).query) * a_.mask_stride;
+    }
+#pragma unroll
+    for (int j = 0; j < kSTiles; ++j) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const std::int64_t key =
+            static_cast<std::int64_t>(step) * Shape::kKeys + 8 * j + 2 * (lane_ % 4) + c;
+        float& x = s.at[j][2 * h + c];
+        x = transform_score(a_, x, key < tile_.sequence.keys ? mask_row : nullptr, key);
+      }
+    }
+  }
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::mask(int step, Scores<kSTiles>& s, int m) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const std::int64_t query = packed_row(row_of(m, h), tile_.group).query;
+    const KeyRange visible =
+        visible_keys(a_, tile_.sequence.keys, position_of(a_, tile_.sequence, query));
+    // Relative to this thread's first key of the step; a step is far from both ends of int.
+    const std::int64_t first = static_cast<std::int64_t>(step) * Shape::kKeys + 2 * (lane_ % 4);
+    const int begin = static_cast<int>(visible.begin - first);
+    const int end = static_cast<int>(visible.end - first);
+#pragma unroll
+    for (int j = 0; j < kSTiles; ++j) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int key = 8 * j + c;
+        if (key < begin || key >= end) s.at[j][2 * h + c] = -INFINITY;
+      }
+    }
+  }
+}
+
+/// o += p v. The accumulator layout of the scores is the A layout of this product: two neighbouring
+/// score tiles are one fragment, after the conversion.
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::add_values(
+    int stage, const Scores<kSTiles> (&p)[Shape::kMTiles], float (&o)[Shape::kMTiles][kNTiles][4]) {
+  // V is [key, channel] and B wants pairs along keys: transposing loads. Matrices (keys, channels),
+  // (keys + 8, channels), (keys, channels + 8), (keys + 8, channels + 8).
+  const std::uint32_t v = shared_address(&shared_.v[stage][lane_ % 16][8 * (lane_ / 16)]);
+  constexpr int kRowBytes = Shared::kStride * 2;
+#pragma unroll
+  for (int j = 0; j < kSTiles; j += 2) {
+    std::uint32_t a[Shape::kMTiles][4];
+#pragma unroll
+    for (int m = 0; m < Shape::kMTiles; ++m) {
+      a[m][0] = pack2<T>(p[m].at[j][0], p[m].at[j][1]);
+      a[m][1] = pack2<T>(p[m].at[j][2], p[m].at[j][3]);
+      a[m][2] = pack2<T>(p[m].at[j + 1][0], p[m].at[j + 1][1]);
+      a[m][3] = pack2<T>(p[m].at[j + 1][2], p[m].at[j + 1][3]);
+    }
+#pragma unroll
+    for (int n = 0; n < kNTiles; n += 2) {
+      std::uint32_t b[4];
+      load_matrix_x4_transposed(b, v + j * 8 * kRowBytes + n * 16);
+#pragma unroll
+      for (int m = 0; m < Shape::kMTiles; ++m) {
+        mma_16x8x16<T>(o[m][n], a[m], b[0], b[1]);
+        mma_16x8x16<T>(o[m][n + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::write(
+    const Partials& partials, float (&o)[Shape::kMTiles][kNTiles][4],
+    SoftmaxState (&state)[Shape::kMTiles], float scale_log2) {
+  // A warp's output rows go through the rows of Q that only it has read.
+  T(*const staged)[Shared::kStride] = &shared_.q[warp_ * Shape::kMTiles * 16];
+#pragma unroll
+  for (int m = 0; m < Shape::kMTiles; ++m) {
+    finish_sums(state[m]);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = row_of(m, h);
+      const bool valid = row < tile_.rows;
+      const std::int64_t vector = valid ? vector_of(row) : 0;
+      const float max_log2 =
+          state[m].max[h] == -INFINITY ? -INFINITY : state[m].max[h] * scale_log2;
+      if (partials.splits > 1) {
+        if (!valid) continue;
+        const std::int64_t part = tile_.split * a_.batch.tokens * a_.num_heads + vector;
+        if (lane_ % 4 == 0) {
+          partials.max[part] = max_log2;
+          partials.sum[part] = state[m].sum[h];
+        }
+        float* const target = partials.out + part * a_.head_dim_v;
+#pragma unroll
+        for (int n = 0; n < kNTiles; ++n) {
+          const int d = 8 * n + 2 * (lane_ % 4);
+          if (d < a_.head_dim_v) {
+            *reinterpret_cast<float2*>(target + d) = {o[m][n][2 * h], o[m][n][2 * h + 1]};
+          }
+        }
+        continue;
+      }
+      const float* sink = a_.sinks != nullptr
+                              ? a_.sinks + tile_.kv_head * tile_.group + row % tile_.group
+                              : nullptr;
+      const RowEnd end = end_row(max_log2, state[m].sum[h], sink);
+      if (valid && lane_ % 4 == 0) a_.lse[vector] = end.lse;
+#pragma unroll
+      for (int n = 0; n < kNTiles; ++n) {
+        *reinterpret_cast<std::uint32_t*>(
+            &staged[m * 16 + lane_ / 4 + 8 * h][8 * n + 2 * (lane_ % 4)]) =
+            pack2<T>(o[m][n][2 * h] * end.factor, o[m][n][2 * h + 1] * end.factor);
+      }
+    }
+  }
+  if (partials.splits > 1) return;
+  __syncwarp();
+  constexpr int kChunks = kHeadDim / 8;
+  const int chunks = static_cast<int>(a_.head_dim_v / 8);
+  for (int i = lane_; i < 16 * Shape::kMTiles * kChunks; i += 32) {
+    const int r = i / kChunks;
+    const int c = i % kChunks;
+    const int row = tile_.first_row + warp_ * Shape::kMTiles * 16 + r;
+    if (row >= tile_.rows || c >= chunks) continue;
+    T* const target = static_cast<T*>(a_.out) + vector_of(row) * a_.head_dim_v + 8 * c;
+    *reinterpret_cast<uint4*>(target) = *reinterpret_cast<const uint4*>(&staged[r][8 * c]);
+  }
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& partials) {
+  const ScoreUnits units = score_units(a_);
+  float o[Shape::kMTiles][kNTiles][4] = {};
+  SoftmaxState state[Shape::kMTiles];
+
+  publish(tile_.first_step, look_up(tile_.first_step));
+  publish(tile_.first_step + 1, look_up(tile_.first_step + 1));
+  load_queries();
+  __syncthreads();
+  if (tile_.first_step < tile_.last_step) load_keys(tile_.first_step);
+  copy_async_commit();
+
+  for (int step = tile_.first_step; step < tile_.last_step; ++step) {
+    const int stage = step % Shape::kStages;
+    copy_async_wait<0>();
+    // This step's keys are there for all warps; the other stage, and its row addresses' successor,
+    // may be overwritten.
+    __syncthreads();
+    if (step + 1 < tile_.last_step) load_keys(step + 1);
+    copy_async_commit();
+    const Slot next = look_up(step + 2);
+
+    Scores<kSTiles> s[Shape::kMTiles];
+    compute_scores(stage, s);
+    if (units.transforms) {
+#pragma unroll
+      for (int m = 0; m < Shape::kMTiles; ++m) transform(step, s[m], m);
+    }
+    if (step < tile_.first_plain || step >= tile_.last_plain) {
+#pragma unroll
+      for (int m = 0; m < Shape::kMTiles; ++m) mask(step, s[m], m);
+    }
+#pragma unroll
+    for (int m = 0; m < Shape::kMTiles; ++m) {
+      float correction[2];
+      online_softmax(s[m], state[m], correction, units.scale_log2);
+#pragma unroll
+      for (int n = 0; n < kNTiles; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) o[m][n][e] *= correction[e / 2];
+      }
+    }
+    add_values(stage, s, o);
+    publish(step + 2, next);  // over this step's rows, whose loads were issued a step ago
+  }
+  copy_async_wait<0>();
+  __syncthreads();  // Q is there even when there was no step; the warps reuse it below
+  write(partials, o, state, units.scale_log2);
+}
+
+/// grid: x kv heads of sequences, y row tiles from the last to the first (the longest rows of a
+/// causal mask first), z splits.
+template <typename T, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
+    attention_prefill_kernel(const __grid_constant__ AttentionArguments a,
+                             const __grid_constant__ Partials partials) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  auto& shared = *reinterpret_cast<PrefillShared<T, Shape>*>(memory);
+  PrefillTile tile;
+  tile.kv_head = static_cast<int>(blockIdx.x % a.num_kv_heads);
+  tile.sequence = load_sequence(a.batch, blockIdx.x / a.num_kv_heads);
+  tile.group = static_cast<int>(a.num_heads / a.num_kv_heads);
+  tile.rows = static_cast<int>(tile.sequence.rows) * tile.group;
+  tile.first_row = static_cast<int>(gridDim.y - 1 - blockIdx.y) * Shape::kRows;
+  if (tile.first_row >= tile.rows) return;
+  tile.split = static_cast<int>(blockIdx.z);
+
+  const int last_row = min(tile.first_row + Shape::kRows, tile.rows) - 1;
+  const Sequence& sequence = tile.sequence;
+  const KeyRange first = visible_keys(
+      a, sequence.keys, position_of(a, sequence, packed_row(tile.first_row, tile.group).query));
+  const KeyRange last = visible_keys(
+      a, sequence.keys, position_of(a, sequence, packed_row(last_row, tile.group).query));
+  // Both ends of what a row sees move forward with the row.
+  if (first.begin < last.end) {
+    tile.first_step = static_cast<int>(first.begin / Shape::kKeys);
+    tile.last_step = static_cast<int>((last.end + Shape::kKeys - 1) / Shape::kKeys);
+  }
+  tile.first_plain = static_cast<int>((last.begin + Shape::kKeys - 1) / Shape::kKeys);
+  tile.last_plain = first.end > 0 ? static_cast<int>(first.end / Shape::kKeys) : 0;
+  if (partials.splits > 1) {
+    const int steps = tile.last_step - tile.first_step;
+    const int share = (steps + partials.splits - 1) / partials.splits;
+    tile.first_step = min(tile.first_step + tile.split * share, tile.last_step);
+    tile.last_step = min(tile.first_step + share, tile.last_step);
+  }
+  PrefillBlock<T, Shape>(a, shared, tile).run(partials);
+}
+
+}  // namespace attn::gpu
