@@ -4,12 +4,14 @@
 // but __syncwarp, and all four meet once at the end. The rows are the group's heads (and a few
 // queries), so each key is read once for all of them.
 //
-// Budget for head_dim 128: a stage is 16 keys of K and V, 8.5 KB; 3 stages x 4 warps = 102 KB, two
-// blocks an SM: 2 x 4 x 2 stages = 136 KB in flight, five times what an H200 needs to cover its
-// latency. Registers: 64 of outputs, 32 of Q, 8 of scores.
+// Budget for head_dim 128: a stage is 16 keys of K and V, 8.5 KB; 2 stages x 4 warps = 68 KB, three
+// blocks an SM: 3 x 4 stages = 102 KB in flight, four times what an H200 needs to cover its
+// latency, and one block's start and end run under the others' loads. Registers: 64 of outputs, 32
+// of Q, 8 of scores, under the 168 that three blocks leave.
 #pragma once
 
 #include "gpu/kernels/attention_mma.cuh"
+#include "gpu/kernels/prefill_shape.h"
 
 namespace attn::gpu {
 
@@ -18,8 +20,8 @@ struct DecodeShape {
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kWarps = 4;
   static constexpr int kKeys = 16;  // of a warp's step
-  static constexpr int kStages = 3;
-  static constexpr int kBlocksPerSm = kHeadDim <= 128 ? 2 : 1;
+  static constexpr int kStages = kHeadDim > 64 && kHeadDim <= 128 ? 2 : 3;
+  static constexpr int kBlocksPerSm = decode_blocks_per_sm(kHeadDim);
 };
 
 template <typename T, typename Shape>
@@ -365,6 +367,7 @@ __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kBlocksPerSm)
   work.run(begin + warp, end);
   __syncwarp();  // all lanes are done with the ring
   work.leave(shared.warps[warp].part);
+  allow_dependent_launch();
   __syncthreads();
   combine_warps<T, Shape>(a, shared, sequence, kv_head, group, partials);
 }

@@ -10,7 +10,7 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 // Keys below which a part costs more than it saves.
 constexpr std::int64_t kFewestDecodeKeys = 128;
-constexpr std::int64_t kFewestPrefillKeys = 512;
+constexpr std::int64_t kFewestPrefillKeys = 256;
 
 }  // namespace
 
@@ -34,7 +34,8 @@ AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int
     return plan;
   }
   // One wave: as many parts as blocks fit beside each other, none too short to be worth it.
-  const int per_sm = head_dim <= 128 ? 2 : 1;
+  const int per_sm =
+      plan.decode ? decode_blocks_per_sm(tile) : prefill_tile_size(tile).blocks_per_sm;
   const std::int64_t slots = static_cast<std::int64_t>(multiprocessors) * per_sm;
   const std::int64_t blocks = std::max<std::int64_t>(1, batch * num_kv_heads * plan.row_tiles);
   const std::int64_t fewest = plan.decode ? kFewestDecodeKeys : kFewestPrefillKeys;

@@ -59,7 +59,12 @@ class PrefillBlock {
   static constexpr int kSTiles = Shape::kKeys / 8;
 
   __device__ PrefillBlock(const AttentionArguments& a, Shared& shared, const PrefillTile& tile)
-      : a_(a), shared_(shared), tile_(tile), lane_(threadIdx.x % 32), warp_(threadIdx.x / 32) {}
+      : a_(a),
+        shared_(shared),
+        tile_(tile),
+        lane_(threadIdx.x % 32),
+        warp_(threadIdx.x / 32),
+        whole_pages_(a.cache.page_size % Shape::kKeys == 0) {}
 
   __device__ __forceinline__ void run(const Partials& partials);
 
@@ -72,7 +77,8 @@ class PrefillBlock {
   };
   __device__ __forceinline__ Slot look_up(int step);
   __device__ __forceinline__ void publish(int step, const Slot& slot);
-  __device__ __forceinline__ void load_keys(int step);
+  __device__ __forceinline__ void load_page(int step, const Slot& slot);
+  __device__ __forceinline__ void load_keys(int step, const Slot& slot);
   __device__ __forceinline__ void compute_scores(int stage, Scores<kSTiles> (&s)[Shape::kMTiles]);
   __device__ __forceinline__ void transform(int step, Scores<kSTiles>& s, int m);
   __device__ __forceinline__ void mask(int step, Scores<kSTiles>& s, int m);
@@ -96,6 +102,8 @@ class PrefillBlock {
   const PrefillTile& tile_;
   int lane_;
   int warp_;
+  /// A step never crosses a page: one look-up a step, and rows a stride apart.
+  bool whole_pages_;
 };
 
 template <typename T, typename Shape>
@@ -112,14 +120,16 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_queries() {
   }
 }
 
-/// Threads 0 .. kKeys - 1 find the rows of a step. The table is read early and the addresses are
-/// published late, so that no warp waits for the read.
+/// Threads 0 .. kKeys - 1 find the rows of a step, or all threads its only page. The table is read
+/// early and the addresses are published late, so that no warp waits for the read.
 template <typename T, typename Shape>
 __device__ __forceinline__ typename PrefillBlock<T, Shape>::Slot PrefillBlock<T, Shape>::look_up(
     int step) {
   Slot slot;
-  const std::int64_t key = static_cast<std::int64_t>(step) * Shape::kKeys + threadIdx.x;
-  if (threadIdx.x >= Shape::kKeys || step >= tile_.last_step || key >= tile_.sequence.keys) {
+  const std::int64_t key =
+      static_cast<std::int64_t>(step) * Shape::kKeys + (whole_pages_ ? 0 : threadIdx.x);
+  if ((!whole_pages_ && threadIdx.x >= Shape::kKeys) || step >= tile_.last_step ||
+      key >= tile_.sequence.keys) {
     return slot;
   }
   const auto page_size = static_cast<unsigned>(a_.cache.page_size);
@@ -134,7 +144,7 @@ __device__ __forceinline__ typename PrefillBlock<T, Shape>::Slot PrefillBlock<T,
 /// never reaches a product.
 template <typename T, typename Shape>
 __device__ __forceinline__ void PrefillBlock<T, Shape>::publish(int step, const Slot& slot) {
-  if (threadIdx.x >= Shape::kKeys) return;
+  if (whole_pages_ || threadIdx.x >= Shape::kKeys) return;
   const std::int64_t page = slot.page;
   const T* const k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
                      slot.slot * a_.cache.k_token_stride + tile_.kv_head * a_.cache.k_head_stride;
@@ -144,8 +154,41 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::publish(int step, const 
   shared_.v_row[step % Shape::kStages][threadIdx.x] = slot.valid ? v : nullptr;
 }
 
+/// A step that lies in one page.
 template <typename T, typename Shape>
-__device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int step) {
+__device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int step, const Slot& slot) {
+  constexpr int kChunks = kHeadDim / 8;
+  constexpr int kCopies = Shape::kKeys * kChunks;
+  const int stage = step % Shape::kStages;
+  const std::int64_t page = slot.page;
+  const T* const k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
+                     slot.slot * a_.cache.k_token_stride + tile_.kv_head * a_.cache.k_head_stride;
+  const T* const v = static_cast<const T*>(a_.cache.v) + page * a_.cache.v_page_stride +
+                     slot.slot * a_.cache.v_token_stride + tile_.kv_head * a_.cache.v_head_stride;
+  // A page is far smaller than 2^31 elements, so offsets within it are ints.
+  const int k_stride = static_cast<int>(a_.cache.k_token_stride);
+  const int v_stride = static_cast<int>(a_.cache.v_token_stride);
+  const int rows =
+      static_cast<int>(min(static_cast<std::int64_t>(Shape::kKeys),
+                           tile_.sequence.keys - static_cast<std::int64_t>(step) * Shape::kKeys));
+#pragma unroll
+  for (int first = 0; first < kCopies; first += Shape::kThreads) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    if (kCopies % Shape::kThreads != 0 && i >= kCopies) break;
+    const int r = i / kChunks;
+    const int c = i % kChunks;
+    const bool k_valid = r < rows && 8 * c < a_.head_dim;
+    const bool v_valid = r < rows && 8 * c < a_.head_dim_v;
+    copy_async_16(shared_address(&shared_.k[stage][r][8 * c]),
+                  k + (k_valid ? r * k_stride + 8 * c : 0), k_valid);
+    copy_async_16(shared_address(&shared_.v[stage][r][8 * c]),
+                  v + (v_valid ? r * v_stride + 8 * c : 0), v_valid);
+  }
+}
+
+template <typename T, typename Shape>
+__device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int step, const Slot& slot) {
+  if (whole_pages_) return load_page(step, slot);
   constexpr int kChunks = kHeadDim / 8;
   const int stage = step % Shape::kStages;
   const int k_chunks = static_cast<int>(a_.head_dim / 8);
@@ -348,11 +391,13 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& part
   float o[Shape::kMTiles][kNTiles][4] = {};
   SoftmaxState state[Shape::kMTiles];
 
-  publish(tile_.first_step, look_up(tile_.first_step));
-  publish(tile_.first_step + 1, look_up(tile_.first_step + 1));
+  const Slot first = look_up(tile_.first_step);
+  Slot ahead = look_up(tile_.first_step + 1);
   load_queries();
+  publish(tile_.first_step, first);
+  publish(tile_.first_step + 1, ahead);
   __syncthreads();
-  if (tile_.first_step < tile_.last_step) load_keys(tile_.first_step);
+  if (tile_.first_step < tile_.last_step) load_keys(tile_.first_step, first);
   copy_async_commit();
 
   for (int step = tile_.first_step; step < tile_.last_step; ++step) {
@@ -361,7 +406,7 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& part
     // This step's keys are there for all warps; the other stage, and its row addresses' successor,
     // may be overwritten.
     __syncthreads();
-    if (step + 1 < tile_.last_step) load_keys(step + 1);
+    if (step + 1 < tile_.last_step) load_keys(step + 1, ahead);
     copy_async_commit();
     const Slot next = look_up(step + 2);
 
@@ -379,13 +424,17 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& part
     for (int m = 0; m < Shape::kMTiles; ++m) {
       float correction[2];
       online_softmax(s[m], state[m], correction, units.scale_log2);
+      // The maximum of a row settles early; most steps have nothing to rescale.
+      if (__any_sync(0xffffffffu, correction[0] != 1.0f || correction[1] != 1.0f)) {
 #pragma unroll
-      for (int n = 0; n < kNTiles; ++n) {
+        for (int n = 0; n < kNTiles; ++n) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) o[m][n][e] *= correction[e / 2];
+          for (int e = 0; e < 4; ++e) o[m][n][e] *= correction[e / 2];
+        }
       }
     }
     add_values(stage, s, o);
+    ahead = next;
     publish(step + 2, next);  // over this step's rows, whose loads were issued a step ago
   }
   copy_async_wait<0>();

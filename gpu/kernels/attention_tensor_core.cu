@@ -14,6 +14,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps)
   const std::int64_t vectors = a.batch.tokens * a.num_heads;
   const std::int64_t vector =
       static_cast<std::int64_t>(blockIdx.x) * kCombineWarps + threadIdx.x / 32;
+  wait_for_previous_grid();
   if (vector >= vectors) return;
   const int lane = threadIdx.x % 32;
   float max = -INFINITY;
@@ -40,6 +41,16 @@ __global__ void __launch_bounds__(32 * kCombineWarps)
     *reinterpret_cast<std::uint32_t*>(static_cast<T*>(a.out) + vector * a.head_dim_v + d) =
         pack2<T>(o.x * end.factor, o.y * end.factor);
   }
+}
+
+/// Compute capability 9.0 and up.
+bool has_dependent_launch() {
+  int device = 0;
+  int major = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  return major >= 9;
 }
 
 template <int kHeadDim>
@@ -78,14 +89,19 @@ void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& pla
     launch<256>(a, plan, partials, stream);
   }
   if (plan.splits == 1) return;
-  const auto blocks =
-      static_cast<unsigned>((a.batch.tokens * a.num_heads + kCombineWarps - 1) / kCombineWarps);
-  if (a.type == Type::kBFloat16) {
-    combine_kernel<Bf16><<<blocks, 32 * kCombineWarps, 0, stream>>>(a, partials);
-  } else {
-    combine_kernel<Half><<<blocks, 32 * kCombineWarps, 0, stream>>>(a, partials);
-  }
-  check_launch("combine");
+  const auto combine = a.type == Type::kBFloat16 ? combine_kernel<Bf16> : combine_kernel<Half>;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(
+      static_cast<unsigned>((a.batch.tokens * a.num_heads + kCombineWarps - 1) / kCombineWarps));
+  config.blockDim = dim3(32 * kCombineWarps);
+  config.stream = stream;
+  // Its launch overlaps the attention kernel's end; it waits for the whole grid before it reads.
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = has_dependent_launch() ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, combine, a, partials), "combine");
 }
 
 }  // namespace attn::gpu

@@ -84,6 +84,19 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+/// Lets the next kernel of the stream start before this one ends, where it was launched so; it must
+/// wait_for_previous_grid() before it reads what this grid writes. Nothing before sm_90.
+__device__ __forceinline__ void allow_dependent_launch() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous_grid() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /// 2^x, relative error below 2^-22; -inf gives 0.
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;

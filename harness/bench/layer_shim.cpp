@@ -1,0 +1,116 @@
+// The CUDA layers behind a C interface, so that a script that holds another implementation's
+// tensors (peers.py) can time both in one process, on the same memory and stream.
+#include <cstring>
+#include <exception>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "gpu/layers/layer.h"
+#include "reference/core/config.h"
+
+namespace {
+
+struct BenchLayer {
+  std::unique_ptr<attn::gpu::AttentionLayer> layer;
+  attn::gpu::LayerPlan plan;
+};
+
+thread_local std::string last_error;
+
+template <typename Body>
+int guarded(const Body& body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return 1;
+  }
+}
+
+}  // namespace
+
+#define ATTN_SHIM extern "C" __attribute__((visibility("default")))
+
+/// Device pointers and strides of one call, in the order of gpu::LayerTensors.
+struct AttnShimCall {
+  const void* x;
+  const void* q;
+  const float* freqs_cis;
+  const std::uint32_t* row_offsets;
+  const std::uint32_t* cache_lengths;
+  void* k;
+  void* v;
+  const std::uint32_t* page_table;
+  std::int64_t table_stride;
+  std::int64_t page_size;
+  std::int64_t page_stride;
+  std::int64_t token_stride;
+  std::int64_t head_stride;
+  void* out;
+  float* lse;
+  void* attn_out;
+  void* workspace;
+};
+
+ATTN_SHIM const char* attn_shim_error() { return last_error.c_str(); }
+
+/// `names` and `data`: the config's weights in host memory, as a golden file stores them.
+ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** names,
+                               const void** data) {
+  auto bench = std::make_unique<BenchLayer>();
+  const int status = guarded([&] {
+    const attn::AttentionConfig config = attn::parse_config(config_json);
+    std::map<std::string, const void*> given;
+    for (int i = 0; i < count; ++i) given[names[i]] = data[i];
+    attn::LayerWeights weights;
+    for (const attn::TensorSpec& spec : attn::expected_weights(config)) {
+      const auto it = given.find(spec.name);
+      if (it == given.end()) continue;
+      attn::Tensor tensor(spec.types.front(), spec.shape);
+      std::memcpy(tensor.data(), it->second, tensor.bytes().size());
+      weights.emplace(spec.name, std::move(tensor));
+    }
+    bench->layer = std::make_unique<attn::gpu::AttentionLayer>(config, weights);
+  });
+  return status == 0 ? bench.release() : nullptr;
+}
+
+ATTN_SHIM void attn_shim_free(void* handle) { delete static_cast<BenchLayer*>(handle); }
+
+/// Bytes of workspace for these lengths, -1 on failure.
+ATTN_SHIM std::int64_t attn_shim_plan(void* handle, std::int64_t batch, const std::int64_t* rows,
+                                      const std::int64_t* cached) {
+  auto* const bench = static_cast<BenchLayer*>(handle);
+  const int status = guarded([&] {
+    bench->plan = bench->layer->plan({{rows, rows + batch}, {cached, cached + batch}});
+  });
+  return status == 0 ? static_cast<std::int64_t>(bench->plan.workspace_bytes) : -1;
+}
+
+ATTN_SHIM int attn_shim_run(void* handle, const AttnShimCall* call, void* stream) {
+  return guarded([&] {
+    const auto* const bench = static_cast<BenchLayer*>(handle);
+    attn::gpu::LayerTensors t;
+    t.x = call->x;
+    t.q = call->q;
+    t.freqs_cis = call->freqs_cis;
+    t.row_offsets = call->row_offsets;
+    t.cache_lengths = call->cache_lengths;
+    t.cache.k = call->k;
+    t.cache.v = call->v;
+    t.cache.type = attn::gpu::Type::kBFloat16;
+    t.cache.k_page_stride = t.cache.v_page_stride = call->page_stride;
+    t.cache.k_token_stride = t.cache.v_token_stride = call->token_stride;
+    t.cache.k_head_stride = t.cache.v_head_stride = call->head_stride;
+    t.cache.page_table = call->page_table;
+    t.cache.table_stride = call->table_stride;
+    t.cache.page_size = call->page_size;
+    t.out = call->out;
+    t.lse = call->lse;
+    t.attn_out = call->attn_out;
+    bench->layer->run(bench->plan, t, call->workspace,
+                      static_cast<attn::gpu::StreamHandle>(stream));
+  });
+}
