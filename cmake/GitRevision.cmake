@@ -1,10 +1,13 @@
 set(revision "unknown")
+set(commit "unknown")
 set(dirty "false")
 if(GIT)
   execute_process(COMMAND ${GIT} -C ${SOURCE_DIR} rev-parse --short=12 HEAD OUTPUT_VARIABLE out
                   RESULT_VARIABLE rc ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
   if(rc EQUAL 0)
     set(revision "${out}")
+    execute_process(COMMAND ${GIT} -C ${SOURCE_DIR} rev-parse HEAD OUTPUT_VARIABLE commit
+                    ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
     execute_process(COMMAND ${GIT} -C ${SOURCE_DIR} status --porcelain --untracked-files=no
                     OUTPUT_VARIABLE changes ERROR_QUIET)
     if(NOT changes STREQUAL "")
@@ -12,7 +15,8 @@ if(GIT)
     endif()
   endif()
 endif()
-set(text "#define ATTN_GIT_REVISION \"${revision}\"\n#define ATTN_GIT_DIRTY ${dirty}\n")
+string(CONCAT text "#define ATTN_GIT_REVISION \"${revision}\"\n#define ATTN_GIT_DIRTY ${dirty}\n"
+         "#define ATTN_GIT_COMMIT \"${commit}\"\n")
 set(old "")
 if(EXISTS ${OUT})
   file(READ ${OUT} old)

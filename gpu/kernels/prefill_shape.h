@@ -16,9 +16,7 @@ constexpr PrefillTileSize prefill_tile_size(int head_dim) {
   return head_dim <= 128 ? PrefillTileSize{4, 2, 64, 2} : PrefillTileSize{8, 1, 64, 1};
 }
 /// Blocks of the decoding kernel that share an SM: what shared memory and registers allow.
-constexpr int decode_blocks_per_sm(int head_dim) {
-  return head_dim <= 64 ? 4 : head_dim <= 128 ? 3 : 1;
-}
+constexpr int decode_blocks_per_sm(int head_dim) { return head_dim <= 128 ? 2 : 1; }
 
 constexpr int prefill_rows(int head_dim) {
   return 16 * prefill_tile_size(head_dim).m_tiles * prefill_tile_size(head_dim).warps;

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/cublas_lt.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
 #include "gpu/kernels/head_pass.h"
@@ -57,6 +58,26 @@ MaskKind mask_kind(MaskVariant variant) {
   return MaskKind::kNone;
 }
 
+// Fewer products than this are over before the library's heuristic has been asked.
+constexpr std::int64_t kFewestCublasProducts = std::int64_t{1} << 22;
+
+std::shared_ptr<const CublasLtGemm> plan_product(const GemmArguments& shape, bool has_bias) {
+  // Rows of 16 bytes, which its fast kernels want.
+  const std::int64_t width = 16 / size_of(shape.type);
+  if (shape.k % width != 0 || shape.n % width != 0) return nullptr;
+  if (shape.m * shape.n * shape.k < kFewestCublasProducts) return nullptr;
+  return CublasLtGemm::plan(shape, has_bias);
+}
+
+/// By the library where it was planned, else by our own kernel.
+void multiply(const GemmArguments& a, const CublasLtGemm* planned, const void* typed_bias,
+              void* workspace, StreamHandle stream) {
+  if (planned == nullptr) return gemm(a, stream);
+  planned->run(a, typed_bias, workspace, stream);
+  // Clipping what is rounded is rounding what is clipped: the bound is a value of the type.
+  if (a.clip > 0.0f) clip(a.y, a.type, a.m * a.n, a.clip, stream);
+}
+
 }  // namespace
 
 std::string unsupported_reason(const AttentionConfig& config) {
@@ -85,9 +106,10 @@ std::int64_t BatchShape::tokens() const {
 
 /// Weights as the kernels want them: q, k and v one after another, clipped; vectors in float32.
 struct AttentionLayer::Weights {
-  Buffer qkv;  ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
-  Buffer qkv_bias;
-  Buffer o;  ///< [hidden, Hq Dv]
+  Buffer qkv;             ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
+  Buffer qkv_bias;        ///< float32
+  Buffer qkv_bias_typed;  ///< of config.dtype where that is exact, else empty
+  Buffer o;               ///< [hidden, Hq Dv]
   Buffer q_gamma, k_gamma, sinks;
 
   void load_projections(const AttentionConfig& config, const LayerWeights& weights,
@@ -121,7 +143,15 @@ void AttentionLayer::Weights::load_projections(const AttentionConfig& config,
          static_cast<float>(*bound), stream.get());
     stream.synchronize();
   }
-  if (config.has_bias) qkv_bias = upload(bias.data(), bias.size() * sizeof(float), stream);
+  if (config.has_bias) {
+    qkv_bias = upload(bias.data(), bias.size() * sizeof(float), stream);
+    const std::vector<double> values(bias.begin(), bias.end());
+    const Tensor typed =
+        Tensor::from_values(config.dtype, {static_cast<std::int64_t>(values.size())}, values);
+    if (typed.values() == values) {
+      qkv_bias_typed = upload(typed.data(), typed.bytes().size(), stream);
+    }
+  }
   if (cache_only) return;
   const Tensor& o_proj = weights.at("o_proj.weight");
   o = upload(o_proj.data(), o_proj.bytes().size(), stream);
@@ -167,6 +197,7 @@ struct AttentionLayer::Buffers {
   float* lse = nullptr;
   void* attn_out = nullptr;
   float* partials = nullptr;
+  void* gemm_workspace = nullptr;
 };
 
 BatchView AttentionLayer::batch_of(const LayerPlan& plan, const LayerTensors& t) const {
@@ -185,6 +216,11 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   const bool unfused = layer && !options_.fused_head_pass;
   Buffers b;
   b.batch = batch_of(plan, t);
+  std::size_t gemm_bytes = 0;
+  for (const auto& product : {plan.qkv_gemm, plan.out_gemm}) {
+    if (product != nullptr) gemm_bytes = std::max(gemm_bytes, product->workspace_bytes());
+  }
+  b.gemm_workspace = arena.take(gemm_bytes);
   b.qkv = take(t.qkv, qkv_width(), layer);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
   b.k_norm = take(t.k_norm, config_.k_width(), unfused && config_.use_qk_norm);
@@ -220,29 +256,52 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
         plan.batch, max_rows, max_keys, config_.num_attention_heads, config_.num_key_value_heads,
         std::max(config_.head_dim, config_.head_dim_v), multiprocessors_, options_.fixed_splits);
   }
+  if (options_.cublas && !config_.starts_at_attention()) {
+    const bool typed_bias = weights_->qkv_bias_typed.size() > 0;
+    if (!config_.has_bias || typed_bias) {
+      plan.qkv_gemm = plan_product(qkv_shape(plan.tokens), config_.has_bias);
+    }
+    if (config_.entry_point == EntryPoint::kForward) {
+      plan.out_gemm = plan_product(out_shape(plan.tokens), false);
+    }
+  }
   Arena counter;
   buffers(plan, LayerTensors{}, counter);
   plan.workspace_bytes = counter.used();
   return plan;
 }
 
-void AttentionLayer::project_and_store(const LayerTensors& t, const Buffers& b,
-                                       StreamHandle stream) const {
+GemmArguments AttentionLayer::qkv_shape(std::int64_t tokens) const {
+  GemmArguments a;
+  a.w = weights_->qkv.data();
+  a.bias = config_.has_bias ? floats(weights_->qkv_bias) : nullptr;
+  a.m = tokens;
+  a.n = qkv_width();
+  a.k = config_.hidden_size;
+  a.type = type_of(config_.dtype);
+  if (config_.clip_activations) a.clip = round_to_type(*config_.clip_activations, config_.dtype);
+  return a;
+}
+
+GemmArguments AttentionLayer::out_shape(std::int64_t tokens) const {
+  GemmArguments a;
+  a.w = weights_->o.data();
+  a.m = tokens;
+  a.n = config_.hidden_size;
+  a.k = config_.attn_width();
+  a.type = type_of(config_.dtype);
+  return a;
+}
+
+void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors& t,
+                                       const Buffers& b, StreamHandle stream) const {
   const Type type = type_of(config_.dtype);
   const bool forward = config_.entry_point == EntryPoint::kForward;
-  GemmArguments projection;
+  GemmArguments projection = qkv_shape(b.batch.tokens);
   projection.x = t.x;
-  projection.w = weights_->qkv.data();
-  projection.bias = config_.has_bias ? floats(weights_->qkv_bias) : nullptr;
   projection.y = b.qkv;
-  projection.m = b.batch.tokens;
-  projection.n = qkv_width();
-  projection.k = config_.hidden_size;
-  projection.type = type;
-  if (config_.clip_activations) {
-    projection.clip = round_to_type(*config_.clip_activations, config_.dtype);
-  }
-  gemm(projection, stream);
+  multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
+           stream);
 
   HeadPassArguments a;
   a.type = type;
@@ -331,19 +390,14 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* wor
   if (plan.tokens == 0) return;
   Arena arena(workspace, plan.workspace_bytes);
   const Buffers b = buffers(plan, t, arena);
-  if (!config_.starts_at_attention()) project_and_store(t, b, stream);
+  if (!config_.starts_at_attention()) project_and_store(plan, t, b, stream);
   if (config_.entry_point == EntryPoint::kMaterializeKvFromHidden) return;
   attend(plan, t, b, stream);
   if (config_.starts_at_attention()) return;
-  GemmArguments output;
+  GemmArguments output = out_shape(plan.tokens);
   output.x = b.attn_out;
-  output.w = weights_->o.data();
   output.y = t.out;
-  output.m = plan.tokens;
-  output.n = config_.hidden_size;
-  output.k = config_.attn_width();
-  output.type = type_of(config_.dtype);
-  gemm(output, stream);
+  multiply(output, plan.out_gemm.get(), nullptr, b.gemm_workspace, stream);
 }
 
 }  // namespace attn::gpu

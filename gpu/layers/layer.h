@@ -8,10 +8,13 @@
 #include "gpu/device/device.h"
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/batch.h"
+#include "gpu/kernels/gemm.h"
 #include "reference/core/case.h"
 #include "reference/core/config.h"
 
 namespace attn::gpu {
+
+class CublasLtGemm;
 
 /// Which of several equivalent ways a layer takes. The defaults are the fast ones; the others are
 /// for tests and for comparing.
@@ -60,11 +63,13 @@ struct LayerTensors {
   void* attn_out = nullptr;  ///< [tokens, Hq Dv]
 };
 
-/// What was decided for one batch shape. A value: no device memory.
+/// What was decided for one batch shape. No device memory.
 struct LayerPlan {
   std::int64_t tokens = 0;
   std::int64_t batch = 0;
   AttentionPlan attention;
+  std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
+  std::shared_ptr<const CublasLtGemm> out_gemm;
   std::size_t workspace_bytes = 0;
 };
 
@@ -93,7 +98,10 @@ class AttentionLayer {
   struct Weights;
   struct Buffers;
   Buffers buffers(const LayerPlan& plan, const LayerTensors& tensors, Arena& arena) const;
-  void project_and_store(const LayerTensors& t, const Buffers& b, StreamHandle stream) const;
+  GemmArguments qkv_shape(std::int64_t tokens) const;
+  GemmArguments out_shape(std::int64_t tokens) const;
+  void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
+                         StreamHandle stream) const;
   void attend(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
               StreamHandle stream) const;
   BatchView batch_of(const LayerPlan& plan, const LayerTensors& t) const;

@@ -206,6 +206,84 @@ def bench_attention(lib, name, batch, queries, keys, heads, kv_heads, dim, causa
     return row
 
 
+def rope_table(positions, dim, theta=500000.0):
+    inverse = theta ** (-torch.arange(0, dim, 2, device="cuda", dtype=torch.float64) / dim)
+    angles = torch.arange(positions, device="cuda", dtype=torch.float64)[:, None] * inverse
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x, cos, sin):
+    """Half-split rotation of [batch, heads, rows, dim] in float32, rounded once."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def bench_layer(lib, name, batch, new, cached, backend, rounds, page):
+    hidden, heads, kv_heads, dim = 4096, 32, 8, 128
+    keys, tokens = cached + new, batch * new
+    widths = [heads * dim, kv_heads * dim, kv_heads * dim]
+    std = hidden ** -0.5
+    weights = [torch.randn(w, hidden, device="cuda").mul(std).to(BF16) for w in widths]
+    w_qkv = torch.cat(weights)
+    w_o = torch.randn(hidden, heads * dim, device="cuda").mul(std).to(BF16)
+    cos, sin = rope_table(keys, dim)
+    freqs = torch.stack((cos, sin), dim=-1).reshape(keys, dim).contiguous()
+    config = {"variant": "attention_with_rope", "entry_point": "forward",
+              "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": dim,
+              "hidden_size": hidden, "dtype": "bfloat16", "mask": {"variant": "causal"},
+              "rope": {"theta": 500000.0, "interleaved": False},
+              "kv_cache": {"page_size": page, "dtype": "bfloat16"}}
+    host = {f"{n}_proj.weight": w.cpu() for n, w in zip("qkv", weights)}
+    host["o_proj.weight"] = w_o.cpu()
+    handle = lib.make(config, host)
+    space = lib.plan(handle, [new] * batch, [cached] * batch)
+    offsets = lengths([new * b for b in range(batch + 1)])
+    counts = lengths([cached] * batch)
+    x = torch.randn(tokens, hidden, device="cuda").to(BF16)
+    out = torch.empty_like(x)
+    k = torch.randn(batch, kv_heads, keys, dim, device="cuda", dtype=BF16)
+    v = torch.randn(batch, kv_heads, keys, dim, device="cuda", dtype=BF16)
+    pages = Pages(k, v, page)
+    call = Call(x=x.data_ptr(), freqs_cis=freqs.data_ptr(), row_offsets=offsets.data_ptr(),
+                cache_lengths=counts.data_ptr(), out=out.data_ptr(), workspace=space.data_ptr())
+    pages.fill(call)
+    cos_new, sin_new = cos[cached:], sin[cached:]
+
+    def peer():
+        qkv = F.linear(x, w_qkv).view(batch, new, heads + 2 * kv_heads, dim).transpose(1, 2)
+        q = rotate(qkv[:, :heads], cos_new, sin_new)
+        k[:, :, cached:] = rotate(qkv[:, heads:heads + kv_heads], cos_new, sin_new)
+        v[:, :, cached:] = qkv[:, heads + kv_heads:]
+        with sdpa_kernel(backend):
+            o = F.scaled_dot_product_attention(q, k, v, is_causal=cached == 0, enable_gqa=True)
+        return F.linear(o.transpose(1, 2).reshape(tokens, heads * dim), w_o)
+
+    lib.run(handle, call)
+    row = {"name": name, "page": page, "peer": backend.name, "error": relative_error(out, peer())}
+    graphs = {"ours": graph_of([lambda: lib.run(handle, call)]), "peer_graph": graph_of([peer])}
+    row.update({who + "_us": round(us, 1) for who, us in time_graphs(graphs, 1, rounds).items()})
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    eager = []
+    for _ in range(20):
+        torch.cuda.synchronize()
+        begin.record()
+        peer()
+        end.record()
+        end.synchronize()
+        eager.append(begin.elapsed_time(end) * 1e3)
+    row["peer_eager_us"] = round(statistics.median(eager), 1)
+    for who in ("peer_graph", "peer_eager"):
+        row["ratio_" + who] = round(row[who + "_us"] / row["ours_us"], 3)
+    lib.lib.attn_shim_free(handle)
+    return row
+
+
+LAYER = [
+    ("layer prefill 1x4096", 1, 4096, 0, SDPBackend.FLASH_ATTENTION),
+    ("layer prefill 8x2048", 8, 2048, 0, SDPBackend.FLASH_ATTENTION),
+    ("layer decode 64 x ctx 8191", 64, 1, 8191, SDPBackend.CUDNN_ATTENTION),
+    ("layer decode 1 x ctx 8191", 1, 1, 8191, SDPBackend.CUDNN_ATTENTION),
+]
 PREFILL = [
     ("B1 S512 32/8 causal", 1, 512, 512, 32, 8, 128, True),
     ("B1 S4096 32/8 causal", 1, 4096, 4096, 32, 8, 128, True),
@@ -234,7 +312,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", required=True)
     parser.add_argument("--json")
-    parser.add_argument("--only", default="prefill,decode")
+    parser.add_argument("--only", default="prefill,decode,layer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--page", type=int, default=64)
     args = parser.parse_args()
@@ -245,10 +323,14 @@ def main():
     report = {"device": smi, "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
               "timer": "CUDA graphs of one call per buffer set, events around replays; median of "
                        f"{args.rounds} interleaved rounds", "rows": []}
-    shapes = [s for kind, s in (("prefill", PREFILL), ("decode", DECODE)) if kind in args.only]
-    for shape in [s for group in shapes for s in group]:
+    jobs = []
+    for kind, shapes, bench in (("prefill", PREFILL, bench_attention),
+                                ("decode", DECODE, bench_attention), ("layer", LAYER, bench_layer)):
+        if kind in args.only.split(","):
+            jobs += [(bench, shape) for shape in shapes]
+    for bench, shape in jobs:
         try:
-            row = bench_attention(lib, *shape, args.page, args.rounds)
+            row = bench(lib, *shape, page=args.page, rounds=args.rounds)
         except RuntimeError as error:
             row = {"name": shape[0], "failed": str(error)[:200]}
         report["rows"].append(row)
