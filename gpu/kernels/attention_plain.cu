@@ -33,6 +33,13 @@ __device__ float reduce_block(float x, float* parts, const Combine& combine) {
   return x;
 }
 
+/// Scale of a key or value; 1 for caches without, which changes no bit.
+__device__ float scale_of(const AttentionArguments& a, const float* scales, const Sequence& s,
+                          std::int64_t key, std::int64_t kv_head) {
+  if (a.cache.scales == CacheScales::kNone) return 1.0f;
+  return scales[scale_offset(a.cache, s.index, key, kv_head)];
+}
+
 /// One head of one row.
 __global__ void __launch_bounds__(kThreads) attention_plain_kernel(AttentionArguments a) {
   extern __shared__ float shared[];
@@ -75,7 +82,8 @@ __global__ void __launch_bounds__(kThreads) attention_plain_kernel(AttentionArgu
       }
 #pragma unroll
       for (int step = 16; step > 0; step /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, step);
-      if (lane == 0) scores[j] = dot;
+      // Keys of a head share a scale, so it leaves the sum.
+      if (lane == 0) scores[j] = dot * scale_of(a, a.cache.k_scale, s, key, kv_head);
     }
     __syncthreads();
     const std::int64_t key = first + threadIdx.x;
@@ -108,7 +116,11 @@ __global__ void __launch_bounds__(kThreads) attention_plain_kernel(AttentionArgu
         const std::int64_t at =
             v_offset(a.cache, s.index, first + j) + kv_head * a.cache.v_head_stride;
         const float p = scores[j];
-        if (p != kHidden) sum = fmaf(p, load_element(a.cache.v, a.cache.type, at + d), sum);
+        if (p != kHidden) {
+          const float v = load_element(a.cache.v, a.cache.type, at + d) *
+                          scale_of(a, a.cache.v_scale, s, first + j, kv_head);
+          sum = fmaf(p, v, sum);
+        }
       }
       o[d] = o[d] * rescale + sum;
     }

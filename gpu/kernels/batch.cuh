@@ -48,4 +48,14 @@ __device__ __forceinline__ std::int64_t v_offset(const CacheView& cache, std::in
   return page * cache.v_page_stride + p % cache.page_size * cache.v_token_stride;
 }
 
+/// Index of the scale of a kv head at position p, in k_scale and v_scale alike. Not for kNone.
+__device__ __forceinline__ std::int64_t scale_offset(const CacheView& cache, std::int64_t b,
+                                                     std::int64_t p, std::int64_t kv_head) {
+  if (cache.scales == CacheScales::kTensor) return 0;
+  if (cache.scales == CacheScales::kHead) return kv_head;
+  const std::int64_t page = cache.page_table[b * cache.table_stride + p / cache.page_size];
+  return page * cache.scale_page_stride + p % cache.page_size * cache.scale_token_stride +
+         kv_head * cache.scale_head_stride;
+}
+
 }  // namespace attn::gpu

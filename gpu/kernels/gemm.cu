@@ -16,6 +16,7 @@ __device__ __forceinline__ float finish(float sum, const GemmArguments& a, std::
 constexpr int kTile = 64;
 constexpr int kStep32 = 16;  // columns of x and w in shared memory at a time
 
+template <typename Out>
 __global__ void __launch_bounds__(256) gemm_float32(GemmArguments a) {
   // Transposed, so that a thread reads its 4 rows and 4 columns with one 16-byte load each.
   __shared__ float xs[kStep32][kTile + 4];
@@ -50,12 +51,14 @@ __global__ void __launch_bounds__(256) gemm_float32(GemmArguments a) {
     }
     __syncthreads();
   }
-  auto* y = static_cast<float*>(a.y);
+  auto* y = static_cast<Out*>(a.y);
   for (int i = 0; i < 4; ++i) {
     for (int j = 0; j < 4; ++j) {
       const std::int64_t row = row0 + 4 * ty + i;
       const std::int64_t column = column0 + 4 * tx + j;
-      if (row < a.m && column < a.n) y[row * a.n + column] = finish(sum[i][j], a, column);
+      if (row < a.m && column < a.n) {
+        y[row * a.y_stride + column] = from_float<Out>(finish(sum[i][j], a, column));
+      }
     }
   }
 }
@@ -139,10 +142,20 @@ __global__ void __launch_bounds__(128) gemm_16bit(GemmArguments a, bool wide) {
         const std::int64_t row = row0 + warp_row + 16 * i + lane / 4 + 8 * (e / 2);
         const std::int64_t column = column0 + warp_column + 8 * j + 2 * (lane % 4) + e % 2;
         if (row < a.m && column < a.n) {
-          y[row * a.n + column] = from_float<T>(finish(sum[i][j][e], a, column));
+          y[row * a.y_stride + column] = from_float<T>(finish(sum[i][j][e], a, column));
         }
       }
     }
+  }
+}
+
+void launch_float32(const GemmArguments& a, dim3 grid, StreamHandle stream) {
+  if (a.out_type == Type::kFloat32) {
+    gemm_float32<float><<<grid, 256, 0, stream>>>(a);
+  } else if (a.out_type == Type::kBFloat16) {
+    gemm_float32<Bf16><<<grid, 256, 0, stream>>>(a);
+  } else {
+    gemm_float32<Half><<<grid, 256, 0, stream>>>(a);
   }
 }
 
@@ -157,13 +170,13 @@ void gemm(const GemmArguments& a, StreamHandle stream) {
                   static_cast<unsigned>(((a.m < kMostRows ? a.m : kMostRows) + kTile - 1) / kTile));
   for (std::int64_t first = 0; first < a.m; first += kMostRows) {
     GemmArguments part = a;
-    const std::int64_t bytes = size_of(a.type);
-    part.x = static_cast<const char*>(a.x) + first * a.k * bytes;
-    part.y = static_cast<char*>(a.y) + first * a.n * bytes;
+    part.y_stride = a.y_stride > 0 ? a.y_stride : a.n;
+    part.x = static_cast<const char*>(a.x) + first * a.k * size_of(a.type);
+    part.y = static_cast<char*>(a.y) + first * part.y_stride * size_of(a.out_type);
     part.m = a.m - first < kMostRows ? a.m - first : kMostRows;
     const bool wide = a.k % 8 == 0;
     if (a.type == Type::kFloat32) {
-      gemm_float32<<<grid, 256, 0, stream>>>(part);
+      launch_float32(part, grid, stream);
     } else if (a.type == Type::kBFloat16) {
       gemm_16bit<Bf16><<<grid, 128, 0, stream>>>(part, wide);
     } else {

@@ -7,8 +7,9 @@
 
 namespace attn::gpu {
 
-/// y = clip(x w^T + bias), rounded once to `type`: x [m, k], w [n, k], y [m, n], all dense and of
-/// `type`. Sums in float32; products of float32 are true float32, never tf32.
+/// y = clip(x w^T + bias), rounded once to `out_type`: x [m, k] and w [n, k], dense and of `type`,
+/// y [m, n]. Sums in float32; products of float32 are true float32, never tf32. Only these may have
+/// another out_type.
 struct GemmArguments {
   const void* x = nullptr;
   const void* w = nullptr;
@@ -19,6 +20,8 @@ struct GemmArguments {
   std::int64_t k = 0;
   float clip = 0.0f;  ///< bound of |y|, 0 for none
   Type type = Type::kFloat32;
+  Type out_type = Type::kFloat32;
+  std::int64_t y_stride = 0;  ///< elements from row to row of y; 0: n
 };
 
 /// Our own kernels: any shape and alignment. float32 on the CUDA cores, one sum in order of k;

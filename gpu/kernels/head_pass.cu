@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "gpu/device/check.h"
 #include "gpu/kernels/batch.cuh"
 #include "gpu/kernels/element.cuh"
@@ -90,6 +92,36 @@ class HeadOfRow {
     });
   }
 
+  /// The scale of a row of an fp8 cache: float32(amax / 448), 1 for zeros.
+  __device__ float dynamic_scale() const {
+    float amax = 0.0f;
+    each([&](int d) {
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) amax = fmaxf(amax, fabsf(x_[d + e]));
+    });
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+      amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
+    }
+    return amax == 0.0f ? 1.0f : __fdiv_rn(amax, 448.0f);
+  }
+
+  /// e4m3(x / scale), quotients in float64: a code is rounded once. A scale that underflowed to 0
+  /// makes every value 0.
+  __device__ void divide(float scale, E4m3* target) const {
+    each([&](int d) {
+      Vector<E4m3, kWidth> out;
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) {
+        const double quotient =
+            scale == 0.0f ? 0.0 : static_cast<double>(x_[d + e]) / static_cast<double>(scale);
+        out.at[e].code =
+            static_cast<std::uint8_t>(__nv_cvt_double_to_fp8(quotient, __NV_SATFINITE, __NV_E4M3));
+      }
+      *reinterpret_cast<Vector<E4m3, kWidth>*>(target + d) = out;
+    });
+  }
+
  private:
   // head_dim <= 1024: 8 steps of 128 channels, or 32 of 32.
   static constexpr int kMostSteps = 1024 / (32 * kWidth);
@@ -150,7 +182,18 @@ __global__ void __launch_bounds__(32 * kWarps) head_pass_kernel(HeadPassArgument
                                  h * a.cache.v_head_stride
                            : static_cast<C*>(a.cache.k) + k_offset(a.cache, b, position) +
                                  h * a.cache.k_head_stride;
-    x.write(target);
+    if constexpr (std::is_same_v<C, E4m3>) {
+      float scale = 1.0f;
+      if (a.cache.scales != CacheScales::kNone) {
+        float* const at =
+            (is_v ? a.cache.v_scale : a.cache.k_scale) + scale_offset(a.cache, b, position, h);
+        scale = a.cache.scales == CacheScales::kTokenHead ? x.dynamic_scale() : *at;
+        if (a.cache.scales == CacheScales::kTokenHead && threadIdx.x % 32 == 0) *at = scale;
+      }
+      x.divide(scale, target);
+    } else {
+      x.write(target);
+    }
   }
 }
 

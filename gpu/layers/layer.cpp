@@ -8,7 +8,10 @@
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
 #include "gpu/kernels/head_pass.h"
+#include "gpu/kernels/quantise.h"
+#include "gpu/layers/device_weights.h"
 #include "gpu/layers/types.h"
+#include "reference/core/devices.h"
 #include "reference/core/error.h"
 
 namespace attn::gpu {
@@ -19,24 +22,6 @@ constexpr std::int64_t kMostHeadDim = 1024;  // head_pass.cu and the plain kerne
 bool is_plain_float(ElementType type) {
   return type == ElementType::kFloat32 || type == ElementType::kBFloat16 ||
          type == ElementType::kFloat16;
-}
-
-/// A vector of any float type as float32: exact for the types that a file may hold.
-std::vector<float> as_floats(const Tensor& tensor) {
-  const std::vector<double> values = tensor.values();
-  return {values.begin(), values.end()};
-}
-
-Buffer upload(const void* data, std::size_t bytes, const Stream& stream) {
-  Buffer buffer(bytes);
-  copy_to_device(buffer.data(), data, bytes, stream.get());
-  stream.synchronize();  // the host's copy may go
-  return buffer;
-}
-
-Buffer upload_floats(const Tensor& tensor, const Stream& stream) {
-  const std::vector<float> values = as_floats(tensor);
-  return upload(values.data(), values.size() * sizeof(float), stream);
 }
 
 const float* floats(const Buffer& buffer) { return reinterpret_cast<const float*>(buffer.data()); }
@@ -69,6 +54,23 @@ std::shared_ptr<const CublasLtGemm> plan_product(const GemmArguments& shape, boo
   return CublasLtGemm::plan(shape, has_bias);
 }
 
+/// Columns of product.x, [m, k] of out_type, to the values of their codes.
+void quantise_columns(const InputFormat& format, const GemmArguments& product, std::int64_t first,
+                      std::int64_t count, float* codes, StreamHandle stream) {
+  QuantiseArguments a;
+  a.x = product.x;
+  a.type = product.out_type;
+  a.y = codes;
+  a.rows = product.m;
+  a.width = product.k;
+  a.first_column = first;
+  a.columns = count;
+  a.block = format.block > 0 ? format.block : count;
+  a.format = format.format;
+  a.scale = format.scale;
+  quantise(a, stream);
+}
+
 /// By the library where it was planned, else by our own kernel.
 void multiply(const GemmArguments& a, const CublasLtGemm* planned, const void* typed_bias,
               void* workspace, StreamHandle stream) {
@@ -81,12 +83,12 @@ void multiply(const GemmArguments& a, const CublasLtGemm* planned, const void* t
 }  // namespace
 
 std::string unsupported_reason(const AttentionConfig& config) {
-  if (config.quant) return "quantised weights (config.quant) are not implemented";
   if (!is_plain_float(config.dtype)) {
     return "activations in " + std::string(element_name(config.dtype)) + " are not implemented";
   }
-  if (!is_plain_float(config.kv_cache.dtype)) {
-    return "a cache in " + std::string(element_name(config.kv_cache.dtype)) + " is not implemented";
+  const ElementType cache = config.kv_cache.dtype;
+  if (!is_plain_float(cache) && cache != ElementType::kFloat8E4M3FN) {
+    return "a cache in " + std::string(element_name(cache)) + " is not implemented";
   }
   if (config.head_dim > kMostHeadDim || config.head_dim_v > kMostHeadDim) {
     return "head_dim above " + std::to_string(kMostHeadDim) + " is not implemented";
@@ -104,79 +106,13 @@ std::int64_t BatchShape::tokens() const {
   return std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
 }
 
-/// Weights as the kernels want them: q, k and v one after another, clipped; vectors in float32.
-struct AttentionLayer::Weights {
-  Buffer qkv;             ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
-  Buffer qkv_bias;        ///< float32
-  Buffer qkv_bias_typed;  ///< of config.dtype where that is exact, else empty
-  Buffer o;               ///< [hidden, Hq Dv]
-  Buffer q_gamma, k_gamma, sinks;
-
-  void load_projections(const AttentionConfig& config, const LayerWeights& weights,
-                        const Stream& stream);
-};
-
-void AttentionLayer::Weights::load_projections(const AttentionConfig& config,
-                                               const LayerWeights& weights, const Stream& stream) {
-  const bool cache_only = config.entry_point == EntryPoint::kMaterializeKvFromHidden;
-  const auto row_bytes = static_cast<std::size_t>(config.hidden_size) * element_size(config.dtype);
-  const auto q_rows = static_cast<std::size_t>(config.q_width());
-  std::vector<std::byte> rows;
-  std::vector<float> bias;
-  const auto append = [&](const Tensor& tensor, std::size_t first_row) {
-    const std::span<const std::byte> bytes = tensor.bytes().subspan(first_row * row_bytes);
-    rows.insert(rows.end(), bytes.begin(), bytes.end());
-  };
-  if (config.stacked_qkv) append(weights.at("qkv_proj.weight"), cache_only ? q_rows : 0);
-  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
-    if (cache_only && name[0] == 'q') continue;
-    if (!config.stacked_qkv) append(weights.at(std::string(name) + ".weight"), 0);
-    if (config.has_bias) {
-      const std::vector<float> part = as_floats(weights.at(std::string(name) + ".bias"));
-      bias.insert(bias.end(), part.begin(), part.end());
-    }
-  }
-  qkv = upload(rows.data(), rows.size(), stream);
-  if (const auto bound = config.weight_clip()) {
-    clip(qkv.data(), type_of(config.dtype),
-         static_cast<std::int64_t>(rows.size() / element_size(config.dtype)),
-         static_cast<float>(*bound), stream.get());
-    stream.synchronize();
-  }
-  if (config.has_bias) {
-    qkv_bias = upload(bias.data(), bias.size() * sizeof(float), stream);
-    const std::vector<double> values(bias.begin(), bias.end());
-    const Tensor typed =
-        Tensor::from_values(config.dtype, {static_cast<std::int64_t>(values.size())}, values);
-    if (typed.values() == values) {
-      qkv_bias_typed = upload(typed.data(), typed.bytes().size(), stream);
-    }
-  }
-  if (cache_only) return;
-  const Tensor& o_proj = weights.at("o_proj.weight");
-  o = upload(o_proj.data(), o_proj.bytes().size(), stream);
-}
-
 AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights& weights,
                                const LayerOptions& options)
-    : config_(config),
-      options_(options),
-      multiprocessors_(multiprocessor_count()),
-      weights_(std::make_unique<Weights>()) {
+    : config_(config), options_(options), multiprocessors_(multiprocessor_count()) {
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
-  const Stream stream;
-  if (!config.starts_at_attention()) weights_->load_projections(config, weights, stream);
-  if (config.use_qk_norm) {
-    weights_->k_gamma = upload_floats(weights.at("k_norm.weight"), stream);
-    if (config.entry_point == EntryPoint::kForward) {
-      weights_->q_gamma = upload_floats(weights.at("q_norm.weight"), stream);
-    }
-  }
-  if (const auto sinks = weights.find("sinks"); sinks != weights.end()) {
-    weights_->sinks = upload_floats(sinks->second, stream);
-  }
+  weights_ = std::make_unique<DeviceWeights>(config, weights, Stream());
 }
 
 AttentionLayer::~AttentionLayer() = default;
@@ -198,6 +134,7 @@ struct AttentionLayer::Buffers {
   void* attn_out = nullptr;
   float* partials = nullptr;
   void* gemm_workspace = nullptr;
+  float* codes = nullptr;  ///< quantised input of a product
 };
 
 BatchView AttentionLayer::batch_of(const LayerPlan& plan, const LayerTensors& t) const {
@@ -221,6 +158,10 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
     if (product != nullptr) gemm_bytes = std::max(gemm_bytes, product->workspace_bytes());
   }
   b.gemm_workspace = arena.take(gemm_bytes);
+  if (config_.quant) {
+    b.codes =
+        arena.take_array<float>(plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
+  }
   b.qkv = take(t.qkv, qkv_width(), layer);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
   b.k_norm = take(t.k_norm, config_.k_width(), unfused && config_.use_qk_norm);
@@ -256,7 +197,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
         plan.batch, max_rows, max_keys, config_.num_attention_heads, config_.num_key_value_heads,
         std::max(config_.head_dim, config_.head_dim_v), multiprocessors_, options_.fixed_splits);
   }
-  if (options_.cublas && !config_.starts_at_attention()) {
+  if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
     const bool typed_bias = weights_->qkv_bias_typed.size() > 0;
     if (!config_.has_bias || typed_bias) {
       plan.qkv_gemm = plan_product(qkv_shape(plan.tokens), config_.has_bias);
@@ -278,7 +219,8 @@ GemmArguments AttentionLayer::qkv_shape(std::int64_t tokens) const {
   a.m = tokens;
   a.n = qkv_width();
   a.k = config_.hidden_size;
-  a.type = type_of(config_.dtype);
+  a.type = config_.quant ? Type::kFloat32 : type_of(config_.dtype);
+  a.out_type = type_of(config_.dtype);
   if (config_.clip_activations) a.clip = round_to_type(*config_.clip_activations, config_.dtype);
   return a;
 }
@@ -289,8 +231,38 @@ GemmArguments AttentionLayer::out_shape(std::int64_t tokens) const {
   a.m = tokens;
   a.n = config_.hidden_size;
   a.k = config_.attn_width();
-  a.type = type_of(config_.dtype);
+  a.type = config_.quant ? Type::kFloat32 : type_of(config_.dtype);
+  a.out_type = type_of(config_.dtype);
   return a;
+}
+
+/// Each group of q, k and v rows with its own input. The codes of one input serve the next group
+/// only if they were made alike, and then they are one group.
+void AttentionLayer::project_quantised(GemmArguments product, float* codes,
+                                       StreamHandle stream) const {
+  const GemmArguments whole = product;
+  for (const InputGroup& group : weights_->groups) {
+    quantise_columns(group.format, whole, 0, whole.k, codes, stream);
+    product.x = codes;
+    product.w = static_cast<const float*>(whole.w) + group.first_row * whole.k;
+    product.bias = whole.bias != nullptr ? whole.bias + group.first_row : nullptr;
+    product.y = static_cast<std::byte*>(whole.y) + group.first_row * size_of(whole.out_type);
+    product.n = group.rows;
+    product.y_stride = whole.n;
+    gemm(product, stream);
+  }
+}
+
+/// Devices of a tensor_parallel layer quantise their own slices of the input, each with its own
+/// scales; the sum of their products is one product.
+void AttentionLayer::output_quantised(GemmArguments product, float* codes,
+                                      StreamHandle stream) const {
+  for (const DeviceHeads& device : device_heads(config_)) {
+    quantise_columns(weights_->o_format, product, device.q_heads.first * config_.head_dim_v,
+                     device.q_heads.count * config_.head_dim_v, codes, stream);
+  }
+  product.x = codes;
+  gemm(product, stream);
 }
 
 void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors& t,
@@ -300,8 +272,12 @@ void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors
   GemmArguments projection = qkv_shape(b.batch.tokens);
   projection.x = t.x;
   projection.y = b.qkv;
-  multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
-           stream);
+  if (config_.quant) {
+    project_quantised(projection, b.codes, stream);
+  } else {
+    multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
+             stream);
+  }
 
   HeadPassArguments a;
   a.type = type;
@@ -397,6 +373,7 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* wor
   GemmArguments output = out_shape(plan.tokens);
   output.x = b.attn_out;
   output.y = t.out;
+  if (config_.quant) return output_quantised(output, b.codes, stream);
   multiply(output, plan.out_gemm.get(), nullptr, b.gemm_workspace, stream);
 }
 

@@ -15,6 +15,7 @@
 namespace attn::gpu {
 
 class CublasLtGemm;
+struct DeviceWeights;
 
 /// Which of several equivalent ways a layer takes. The defaults are the fast ones; the others are
 /// for tests and for comparing.
@@ -50,7 +51,7 @@ struct LayerTensors {
   std::int64_t mask_stride = 0;
   const std::uint32_t* row_offsets = nullptr;    ///< [batch + 1]
   const std::uint32_t* cache_lengths = nullptr;  ///< [batch]
-  CacheView cache;
+  CacheView cache;                               ///< with its scales where the config has some
   void* out = nullptr;  ///< [tokens, hidden_size]; entry point attention: null
 
   /// Taps: kept in the workspace where null.
@@ -95,13 +96,14 @@ class AttentionLayer {
   std::int64_t qkv_width() const;
 
  private:
-  struct Weights;
   struct Buffers;
   Buffers buffers(const LayerPlan& plan, const LayerTensors& tensors, Arena& arena) const;
   GemmArguments qkv_shape(std::int64_t tokens) const;
   GemmArguments out_shape(std::int64_t tokens) const;
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
+  void project_quantised(GemmArguments product, float* codes, StreamHandle stream) const;
+  void output_quantised(GemmArguments product, float* codes, StreamHandle stream) const;
   void attend(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
               StreamHandle stream) const;
   BatchView batch_of(const LayerPlan& plan, const LayerTensors& t) const;
@@ -109,7 +111,7 @@ class AttentionLayer {
   AttentionConfig config_;
   LayerOptions options_;
   int multiprocessors_ = 0;
-  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<DeviceWeights> weights_;
 };
 
 }  // namespace attn::gpu

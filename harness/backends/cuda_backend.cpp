@@ -140,7 +140,8 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   Arithmetic a;
   a.store = a.out = config.dtype;
   a.cache = config.kv_cache.dtype;
-  if (config.dtype != ElementType::kFloat32) a.projection_acc = Accumulator::kFloat32TensorCore;
+  const bool float32_products = config.dtype == ElementType::kFloat32 || config.quant;
+  if (!float32_products) a.projection_acc = Accumulator::kFloat32TensorCore;
   a.exp_rel = 0x1p-22;
   a.block = gpu::kPlainBlock;
   if (!gpu::uses_tensor_cores(config, layer_options())) return a;
@@ -170,7 +171,7 @@ void CudaBackend::give_back(std::unique_ptr<Context> context) const {
 struct CaseImage {
   DeviceImage image;
   std::size_t x = 0, q = 0, freqs_cis = 0, mask = 0, row_offsets = 0, cache_lengths = 0;
-  std::size_t k = 0, v = 0, page_table = 0, workspace = 0, out = 0;
+  std::size_t k = 0, v = 0, k_scale = 0, v_scale = 0, page_table = 0, workspace = 0, out = 0;
   std::size_t qkv = 0, q_norm = 0, k_norm = 0, q_rope = 0, k_rope = 0, lse = 0, attn_out = 0;
 };
 
@@ -188,6 +189,11 @@ CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::La
   m.cache_lengths = m.image.add("cache_lengths", c.cache_lengths);
   m.k = m.image.add("the cache of keys", c.cache.k, true);
   m.v = m.image.add("the cache of values", c.cache.v, true);
+  // Scales of tokens are written with them; the others are given.
+  const bool makes_scales =
+      layer_case && config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
+  m.k_scale = m.image.add("k_scale", c.cache.k_scale, makes_scales);
+  m.v_scale = m.image.add("v_scale", c.cache.v_scale, makes_scales);
   m.page_table = m.image.add("page_table", c.cache.page_table);
   const auto output = [&](const char* name, std::int64_t width, bool present, std::size_t bytes) {
     const auto size = present ? static_cast<std::size_t>(plan.tokens * width) * bytes : 0;
@@ -206,6 +212,20 @@ CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::La
   return m;
 }
 
+gpu::CacheScales cache_scales(ScaleGranularity granularity) {
+  switch (granularity) {
+    case ScaleGranularity::kTensor:
+      return gpu::CacheScales::kTensor;
+    case ScaleGranularity::kHead:
+      return gpu::CacheScales::kHead;
+    case ScaleGranularity::kTokenHead:
+      return gpu::CacheScales::kTokenHead;
+    case ScaleGranularity::kNone:
+      break;
+  }
+  return gpu::CacheScales::kNone;
+}
+
 gpu::CacheView cache_view(const Case& c, const CaseImage& m) {
   const KvCache& cache = c.cache;
   const std::int64_t heads = c.config.num_key_value_heads;
@@ -222,6 +242,16 @@ gpu::CacheView cache_view(const Case& c, const CaseImage& m) {
   const std::int64_t v_layer = cache.layer * cache.page_size * view.v_token_stride * bytes;
   view.k = m.image.at<std::byte>(m.k) + k_layer;
   view.v = m.image.at<std::byte>(m.v) + v_layer;
+  view.scales = cache_scales(c.config.kv_cache.scale_granularity);
+  if (view.scales != gpu::CacheScales::kNone) {
+    const bool by_token = view.scales == gpu::CacheScales::kTokenHead;
+    const std::int64_t layer = by_token ? cache.layer * cache.page_size * heads : 0;
+    view.k_scale = m.image.at<float>(m.k_scale) + layer;
+    view.v_scale = m.image.at<float>(m.v_scale) + layer;
+    view.scale_head_stride = 1;
+    view.scale_token_stride = heads;
+    view.scale_page_stride = cache.num_layers * cache.page_size * heads;
+  }
   view.page_table = m.image.at<std::uint32_t>(m.page_table);
   view.table_stride = cache.page_table.dim(1);
   view.page_size = cache.page_size;
@@ -288,10 +318,13 @@ Trace read_trace(const Case& c, const CaseImage& m, std::int64_t qkv_width) {
     }
     if (forward) dense(Stage::kQRope, config.dtype, m.q_rope, config.q_width());
     dense(Stage::kKRope, config.dtype, m.k_rope, config.k_width());
-    std::ranges::copy_n(m.image.result(m.k), std::ssize(trace.cache->k.bytes()),
-                        trace.cache->k.data());
-    std::ranges::copy_n(m.image.result(m.v), std::ssize(trace.cache->v.bytes()),
-                        trace.cache->v.data());
+    const auto read = [&](std::size_t offset, Tensor& tensor) {
+      std::ranges::copy_n(m.image.result(offset), std::ssize(tensor.bytes()), tensor.data());
+    };
+    read(m.k, trace.cache->k);
+    read(m.v, trace.cache->v);
+    read(m.k_scale, trace.cache->k_scale);
+    read(m.v_scale, trace.cache->v_scale);
   }
   trace[Stage::kCacheK] = logical_keys(c, *trace.cache);
   trace[Stage::kCacheV] = logical_values(c, *trace.cache);

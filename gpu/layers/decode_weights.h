@@ -1,0 +1,23 @@
+#pragma once
+
+#include <vector>
+
+#include "reference/core/case.h"
+
+namespace attn::gpu {
+
+enum class Matrix { kQ, kK, kV, kO };
+
+QuantEncoding encoding_of(const AttentionConfig& config, Matrix matrix);
+
+/// A projection's weight as float32 [out, in], whatever it is stored as: formulas in float64,
+/// rounded once. q, k and v are clipped, taken out of the stacked matrix, and merged to one scale
+/// where static per-tensor fp8 asks for it.
+std::vector<float> decode_weight(const AttentionConfig& config, const LayerWeights& weights,
+                                 Matrix matrix);
+
+/// Scale of statically quantised activations (fp8 and nvfp4): o_proj's own, or the largest of the
+/// three of q, k and v, which are one product. 0 where the config has none.
+float static_input_scale(const AttentionConfig& config, const LayerWeights& weights, Matrix matrix);
+
+}  // namespace attn::gpu

@@ -1,0 +1,176 @@
+#include "gpu/layers/device_weights.h"
+
+#include <string>
+
+#include "gpu/kernels/elementwise.h"
+#include "gpu/layers/decode_weights.h"
+#include "gpu/layers/types.h"
+
+namespace attn::gpu {
+namespace {
+
+/// A vector of any float type as float32: exact for the types that a file may hold.
+std::vector<float> as_floats(const Tensor& tensor) {
+  const std::vector<double> values = tensor.values();
+  return {values.begin(), values.end()};
+}
+
+Buffer upload(const void* data, std::size_t bytes, const Stream& stream) {
+  Buffer buffer(bytes);
+  copy_to_device(buffer.data(), data, bytes, stream.get());
+  stream.synchronize();  // the host's copy may go
+  return buffer;
+}
+
+Buffer upload_floats(const std::vector<float>& values, const Stream& stream) {
+  return upload(values.data(), values.size() * sizeof(float), stream);
+}
+
+bool is_cache_only(const AttentionConfig& config) {
+  return config.entry_point == EntryPoint::kMaterializeKvFromHidden;
+}
+
+ActivationFormat activation_format(const AttentionConfig& config, QuantEncoding encoding) {
+  switch (config.quant->activation) {
+    case ActivationQuant::kNone:
+      return ActivationFormat::kNone;
+    case ActivationQuant::kStatic:
+      return ActivationFormat::kFp8Static;
+    case ActivationQuant::kToken:
+      return ActivationFormat::kFp8;
+    case ActivationQuant::kInt8:
+      return ActivationFormat::kInt8;
+    case ActivationQuant::kBlock:
+      break;
+  }
+  switch (encoding) {
+    case QuantEncoding::kNvfp4:
+      return ActivationFormat::kNvfp4;
+    case QuantEncoding::kMxfp4:
+      return ActivationFormat::kMxfp4;
+    case QuantEncoding::kMxfp8:
+      return ActivationFormat::kMxfp8;
+    default:
+      return ActivationFormat::kFp8;
+  }
+}
+
+std::int64_t activation_block(const AttentionConfig& config, ActivationFormat format,
+                              QuantEncoding encoding) {
+  switch (format) {
+    case ActivationFormat::kFp8:
+      return config.quant->activation == ActivationQuant::kBlock ? config.quant->block_k : 0;
+    case ActivationFormat::kInt8:
+      return encoding == QuantEncoding::kQ4_0 || encoding == QuantEncoding::kQ8_0 ? 32 : 256;
+    case ActivationFormat::kNvfp4:
+      return 16;
+    case ActivationFormat::kMxfp4:
+    case ActivationFormat::kMxfp8:
+      return 32;
+    default:
+      return 0;
+  }
+}
+
+InputFormat input_format(const AttentionConfig& config, const LayerWeights& weights,
+                         Matrix matrix) {
+  const QuantEncoding encoding = encoding_of(config, matrix);
+  InputFormat format;
+  format.format = activation_format(config, encoding);
+  format.block = activation_block(config, format.format, encoding);
+  format.scale = static_input_scale(config, weights, matrix);
+  return format;
+}
+
+}  // namespace
+
+DeviceWeights::DeviceWeights(const AttentionConfig& config, const LayerWeights& weights,
+                             const Stream& stream) {
+  if (!config.starts_at_attention()) {
+    if (config.quant) {
+      load_quantised(config, weights, stream);
+    } else {
+      load_dense(config, weights, stream);
+    }
+    if (config.has_bias) load_bias(config, weights, stream);
+  }
+  if (config.use_qk_norm) {
+    k_gamma = upload_floats(as_floats(weights.at("k_norm.weight")), stream);
+    if (!is_cache_only(config)) {
+      q_gamma = upload_floats(as_floats(weights.at("q_norm.weight")), stream);
+    }
+  }
+  if (const auto it = weights.find("sinks"); it != weights.end()) {
+    sinks = upload_floats(as_floats(it->second), stream);
+  }
+}
+
+void DeviceWeights::load_dense(const AttentionConfig& config, const LayerWeights& weights,
+                               const Stream& stream) {
+  const std::size_t element = element_size(config.dtype);
+  const auto row_bytes = static_cast<std::size_t>(config.hidden_size) * element;
+  std::vector<std::byte> rows;
+  const auto append = [&](const Tensor& tensor, std::size_t first_row) {
+    const std::span<const std::byte> bytes = tensor.bytes().subspan(first_row * row_bytes);
+    rows.insert(rows.end(), bytes.begin(), bytes.end());
+  };
+  if (config.stacked_qkv) {
+    append(weights.at("qkv_proj.weight"),
+           is_cache_only(config) ? static_cast<std::size_t>(config.q_width()) : 0);
+  } else {
+    if (!is_cache_only(config)) append(weights.at("q_proj.weight"), 0);
+    append(weights.at("k_proj.weight"), 0);
+    append(weights.at("v_proj.weight"), 0);
+  }
+  qkv = upload(rows.data(), rows.size(), stream);
+  if (const auto bound = config.weight_clip()) {
+    clip(qkv.data(), type_of(config.dtype), static_cast<std::int64_t>(rows.size() / element),
+         static_cast<float>(*bound), stream.get());
+    stream.synchronize();
+  }
+  if (is_cache_only(config)) return;
+  const Tensor& o_proj = weights.at("o_proj.weight");
+  o = upload(o_proj.data(), o_proj.bytes().size(), stream);
+}
+
+void DeviceWeights::load_quantised(const AttentionConfig& config, const LayerWeights& weights,
+                                   const Stream& stream) {
+  std::vector<float> rows;
+  for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV}) {
+    if (is_cache_only(config) && matrix == Matrix::kQ) continue;
+    const std::vector<float> part = decode_weight(config, weights, matrix);
+    InputGroup group;
+    group.first_row = static_cast<std::int64_t>(rows.size()) / config.hidden_size;
+    group.rows = static_cast<std::int64_t>(part.size()) / config.hidden_size;
+    group.format = input_format(config, weights, matrix);
+    rows.insert(rows.end(), part.begin(), part.end());
+    if (!groups.empty() && groups.back().format == group.format) {
+      groups.back().rows += group.rows;
+    } else {
+      groups.push_back(group);
+    }
+  }
+  qkv = upload_floats(rows, stream);
+  if (is_cache_only(config)) return;
+  o = upload_floats(decode_weight(config, weights, Matrix::kO), stream);
+  o_format = input_format(config, weights, Matrix::kO);
+}
+
+void DeviceWeights::load_bias(const AttentionConfig& config, const LayerWeights& weights,
+                              const Stream& stream) {
+  std::vector<float> bias;
+  for (const char* name : {"q_proj.bias", "k_proj.bias", "v_proj.bias"}) {
+    if (is_cache_only(config) && name[0] == 'q') continue;
+    const std::vector<float> part = as_floats(weights.at(name));
+    bias.insert(bias.end(), part.begin(), part.end());
+  }
+  qkv_bias = upload_floats(bias, stream);
+  const std::vector<double> values(bias.begin(), bias.end());
+  const Tensor typed =
+      Tensor::from_values(config.dtype, {static_cast<std::int64_t>(values.size())}, values);
+  if (typed.values() == values) {
+    qkv_bias_typed = upload(typed.data(), typed.bytes().size(), stream);
+  }
+}
+
+}  // namespace attn::gpu

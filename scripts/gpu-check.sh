@@ -1,0 +1,99 @@
+#!/bin/sh
+# Proves the CUDA layers on this machine's GPU and keeps the results.
+#   scripts/gpu-check.sh PROGRAMS [STEP...]
+# PROGRAMS is a build's bin folder, or bin of what scripts/bundle.sh made (attn-compare,
+# attn-gpu-conformance and gpu_layer_test are needed). Steps, all of them when none is named:
+#   verify     every file of data/golden and tests/data/unsupported
+#   cases      5,000 random cases in four ways to run the layer; writes conformance.json
+#   layers     the layers against themselves: fused and unfused kernels, repeats
+#   sanitize   compute-sanitizer on a small covering set: memcheck, racecheck, synccheck
+#   speed      beside PyTorch's kernels, when python3 has torch; writes peers.json
+# A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
+# Results: data/gpu/DEVICE/.
+set -eu
+
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+if [ $# -lt 1 ]; then
+  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+programs=$(CDPATH= cd -- "$1" && pwd)
+shift
+[ $# -gt 0 ] || set -- verify cases layers sanitize speed
+cd "$root"
+
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
+if [ -z "$device" ]; then
+  echo "gpu-check: no GPU: nvidia-smi names none" >&2
+  exit 1
+fi
+out=data/gpu/$device
+mkdir -p "$out"
+commit=$("$programs/attn-compare" doctor | sed -n 's/.*commit \([0-9a-f]*\)\(-dirty\)*$/\1\2/p')
+done_file=$out/.done
+
+passed() { [ -z "${ATTN_GPU_CHECK_AGAIN:-}" ] && grep -qx "$commit $1" "$done_file" 2>/dev/null; }
+
+# compute-sanitizer does not follow the bundle's shell wrapper on its own.
+sanitizer_run() {
+  tool=$1
+  target=$programs/gpu_layer_test
+  [ -x "$programs/../libexec/gpu_layer_test" ] && target=$programs/../libexec/gpu_layer_test
+  # One host thread: racecheck loses launches that overlap.
+  LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 ATTN_GPU_CASES=30 \
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
+    --gtest_filter='GpuLayer.PassesRandomCases' > "$out/.$tool.log" 2>&1 ||
+    { tail -n 20 "$out/.$tool.log"; return 1; }
+  tail -n 1 "$out/.$tool.log"
+}
+
+run_step() {
+  case $1 in
+    verify)
+      "$programs/attn-compare" verify data/golden tests/data/unsupported --backend cuda |
+        tail -n 2
+      ;;
+    cases) "$programs/attn-gpu-conformance" 1250 "$out/conformance.json" ;;
+    layers)
+      ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' |
+        tail -n 1
+      ;;
+    sanitize)
+      if ! command -v compute-sanitizer > /dev/null; then
+        echo "compute-sanitizer is not installed" >&2
+        return 1
+      fi
+      for tool in memcheck racecheck synccheck; do sanitizer_run $tool || return 1; done
+      ;;
+    speed)
+      library=$(find "$programs" "$programs/../lib" "$programs/.." -maxdepth 3 \
+                  -name 'libattn_layer_shim.so' 2>/dev/null | head -n 1)
+      if ! python3 -c 'import torch' 2>/dev/null || [ -z "$library" ]; then
+        echo "no torch for python3, or no libattn_layer_shim.so beside the programs" >&2
+        return 1
+      fi
+      python3 harness/bench/peers.py --library "$library" --json "$out/peers.json" > /dev/null
+      ;;
+    *)
+      echo "there is no step $1; known: verify cases layers sanitize speed" >&2
+      return 2
+      ;;
+  esac
+}
+
+failed=0
+for step in "$@"; do
+  if passed "$step"; then
+    echo "$step: passed before for $commit"
+    continue
+  fi
+  begin=$(date +%s)
+  if run_step "$step"; then
+    echo "$step: passed in $(($(date +%s) - begin)) s"
+    case $commit in *-dirty) ;; *) echo "$commit $step" >> "$done_file" ;; esac
+  else
+    echo "$step: FAILED"
+    failed=1
+  fi
+done
+exit $failed
