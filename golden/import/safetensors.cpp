@@ -53,6 +53,7 @@ const SafetensorsType& find_type(const std::string& path, const std::string& ten
   const auto found = std::ranges::find(kTypes, name, &SafetensorsType::name);
   if (found != kTypes.end()) return *found;
   std::vector<std::string> known;
+  known.reserve(kTypes.size());
   for (const SafetensorsType& type : kTypes) known.emplace_back(type.name);
   refuse_file(path, tensor, "dtype \"" + name + "\" is unknown" + hint(name, known));
 }
