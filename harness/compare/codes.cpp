@@ -219,7 +219,8 @@ CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmet
   const double u = scaling_roundoff(arithmetic);
   // Converted from unrounded values: a tap lies one rounding of `store` beside them.
   const double fused = arithmetic.fused_cache && x.exact() ? unit_roundoff(arithmetic.store) : 0.0;
-  CodedRows out{Bounded::zeros(x.y.rows(), x.y.cols()), RowMatrix::Zero(x.y.rows(), x.y.cols())};
+  CodedRows out{Bounded::zeros(x.y.rows(), x.y.cols()), x.y,
+                RowMatrix::Zero(x.y.rows(), x.y.cols())};
   for (Index r = 0; r < x.y.rows(); ++r) {
     for (Index first = 0; first < x.y.cols(); first += width) {
       const HeadScale scale =

@@ -64,8 +64,9 @@ QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounde
 
 /// Rows of an fp8 cache.
 struct CodedRows {
-  Bounded x;        ///< code * scale
-  RowMatrix flips;  ///< probability that a correct backend stores another code
+  Bounded x;         ///< code * scale
+  RowMatrix values;  ///< what is rounded to these; empty where nothing is
+  RowMatrix flips;   ///< probability that a correct backend stores another code
 };
 /// New rows k (stage kCacheK) or v of an fp8 cache, from x [rows, Hkv * width].
 CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmetic& arithmetic);

@@ -300,7 +300,8 @@ void Comparison::count_codes(StageScore& score, const std::vector<double>& got,
     const double top = have.cwiseAbs().maxCoeff();
     const double factor = own_scale && top > 0.0 ? want.cwiseAbs().maxCoeff() / top : 1.0;
     for (Index j = 0; j < width; ++j) {
-      score.add_code(have[j] * factor, want[j], coded.flips(i, first + j));
+      score.add_code(have[j] * factor, want[j], coded.values(i, first + j),
+                     coded.flips(i, first + j));
     }
   }
 }
@@ -386,7 +387,7 @@ AttentionInputs Comparison::attention_inputs() {
   if (config_.starts_at_attention()) {  // no new rows: all of the cache must come back as it was
     for (const auto& [stage, width] : {std::pair{Stage::kCacheK, config_.k_width()},
                                        std::pair{Stage::kCacheV, config_.v_width()}}) {
-      if (offered(stage)) judge_cache(stage, {}, {{RowMatrix(0, width), {}, {}, {}}, {}});
+      if (offered(stage)) judge_cache(stage, {}, {{RowMatrix(0, width), {}, {}, {}}, {}, {}});
     }
     return {c_, rows_, decode_tap(c_.q, rows_), CacheRows::paged(c_, Stage::kCacheK, {}),
             CacheRows::paged(c_, Stage::kCacheV, {})};

@@ -68,7 +68,7 @@ Bounded project_rows(const Case& c, reference::Projection which, const Projectio
 
 CodedRows cache_rows(const Case& c, Stage stage, const Bounded& x, const BoundOptions& options) {
   if (has_coded_cache(c.config)) return code_rows(c, stage, x, options.arithmetic);
-  return {store_in_cache(x, options), {}};
+  return {store_in_cache(x, options), {}, {}};
 }
 
 Bounded normalize_rows(const Case& c, Stage stage, const Bounded& x, const BoundOptions& options) {

@@ -68,6 +68,63 @@ RowMatrix magnitude_of_parts(const RowMatrix& x, const RowMatrix& w,
   return sum;
 }
 
+/// The products x W^T of a projection and what computing them is off by.
+class ProductError {
+ public:
+  ProductError(const RowMatrix& x, const Projection& p, const Arithmetic& arithmetic)
+      : p_(p),
+        arithmetic_(arithmetic),
+        sum_(arithmetic.projection_acc, p.weight.cols(),
+             chain_length(p.weight.cols(), arithmetic.lanes)),
+        value_(x * p.weight.transpose()),
+        magnitude_(x.cwiseAbs() * p.weight.cwiseAbs().transpose()),
+        parts_(magnitude_of_parts(x, p.weight, p.parts)),
+        minima_(magnitude_of_parts(x, p.minima, p.blocks)) {
+    if (sum_.needs_e() || arithmetic.operand_roundoff > 0.0) {
+      squares_ = x.cwiseAbs2() * p.weight.cwiseAbs2().transpose();
+    }
+    if (p.clipped.size() != 0) clipped_ = x * p.clipped.transpose();
+    if (p.ties.size() != 0) ties_ = x.cwiseAbs() * p.ties.transpose();
+  }
+
+  double value(Eigen::Index r, Eigen::Index c) const { return value_(r, c); }
+
+  /// That of y = value + bias for exact x, before y is rounded to its type.
+  Allowance own(Eigen::Index r, Eigen::Index c, double y) const {
+    const double u = elementary_roundoff(arithmetic_.projection_acc);
+    const double u_operand = arithmetic_.operand_roundoff;
+    const double g = value_(r, c), a = magnitude_(r, c);
+    const double e = squares_.size() != 0 ? std::sqrt(squares_(r, c)) : 0.0;
+    Allowance own;
+    own.sum = sum_(g, a, e);
+    if (u_operand > 0.0) own.operand = operand_error(u_operand, g, a, e);
+    if (clipped_.size() != 0) own.operand += p_.clip_error * std::abs(clipped_(r, c));
+    own.operand += p_.scale_error * a;
+    // The sum of codes is what remains of it and the minima's, which is subtracted: twice.
+    if (minima_.size() != 0) own.operand += 2.0 * p_.scale_error * minima_(r, c);
+    if (ties_.size() != 0) own.codes = ties_(r, c);
+    own.rounding =
+        2.0 * u * (std::abs(y) + std::abs(g)) + static_cast<double>(p_.weight.cols()) * 0x1p-126;
+    return own;
+  }
+
+  /// Rounding of the devices' parts, whose sum is off by d already.
+  double part_rounding(Eigen::Index r, Eigen::Index c, double d) const {
+    if (parts_.size() == 0) return 0.0;
+    return static_cast<double>(p_.parts.size()) * rounding(arithmetic_.partial, 0.0, d) +
+           unit_roundoff(arithmetic_.partial) * parts_(r, c);
+  }
+  double part_variance(Eigen::Index r, Eigen::Index c) const {
+    return parts_.size() == 0 ? 0.0 : square(rounding_deviation(arithmetic_.partial, parts_(r, c)));
+  }
+
+ private:
+  const Projection& p_;
+  const Arithmetic& arithmetic_;
+  SumBound sum_;
+  RowMatrix value_, magnitude_, parts_, minima_, squares_, clipped_, ties_;
+};
+
 void put(Bounded& out, const BoundOptions& options, Eigen::Index r, Eigen::Index c,
          const Allowance& a, double s) {
   out.d(r, c) = a.total();
@@ -137,60 +194,29 @@ Bounded project(const Bounded& x, const Projection& p, ElementType result,
                 const BoundOptions& options, const RowMatrix& variance_in, bool codes) {
   const Arithmetic& arithmetic = options.arithmetic;
   const Eigen::Index rows = x.y.rows(), columns = p.weight.rows();
-  const std::int64_t n = p.weight.cols();
-  const SumBound sum(arithmetic.projection_acc, n, chain_length(n, arithmetic.lanes));
-  const double u = elementary_roundoff(arithmetic.projection_acc);
   const double u_result = unit_roundoff(result);
-  const double u_operand = arithmetic.operand_roundoff;
   const bool has_bias = p.bias.size() != 0;
-
-  const RowMatrix g = x.y * p.weight.transpose();
-  const RowMatrix magnitude = x.y.cwiseAbs() * p.weight.cwiseAbs().transpose();
-  RowMatrix squares, clipped;
-  if (sum.needs_e() || u_operand > 0.0) {
-    squares = x.y.cwiseAbs2() * p.weight.cwiseAbs2().transpose();
-  }
-  if (p.clipped.size() != 0) clipped = x.y * p.clipped.transpose();
-  RowMatrix ties;
-  if (p.ties.size() != 0) ties = x.y.cwiseAbs() * p.ties.transpose();
-  const RowMatrix partial = magnitude_of_parts(x.y, p.weight, p.parts);
-  const RowMatrix minima = magnitude_of_parts(x.y, p.minima, p.blocks);
+  const ProductError product(x.y, p, arithmetic);
   std::optional<ProjectionPropagation> propagation;
   if (!x.exact()) propagation.emplace(x, p.weight, variance_in);
 
   Bounded out = make_result(rows, columns, options);
   for (Eigen::Index r = 0; r < rows; ++r) {
     for (Eigen::Index c = 0; c < columns; ++c) {
-      const double gv = g(r, c), a = magnitude(r, c);
-      const double e = squares.size() != 0 ? std::sqrt(squares(r, c)) : 0.0;
-      double y = has_bias ? gv + p.bias(c) : gv;
-      Allowance allowance;
-      allowance.sum = sum(gv, a, e);
-      if (u_operand > 0.0) allowance.operand = operand_error(u_operand, gv, a, e);
-      if (clipped.size() != 0) allowance.operand += p.clip_error * std::abs(clipped(r, c));
-      allowance.operand += p.scale_error * a;
-      // The codes' sum is what remains and the minima's, which is subtracted: twice.
-      if (minima.size() != 0) allowance.operand += 2.0 * p.scale_error * minima(r, c);
-      if (ties.size() != 0) allowance.codes = ties(r, c);
-      allowance.rounding =
-          2.0 * u * (std::abs(y) + std::abs(gv)) + static_cast<double>(n) * 0x1p-126;
+      const double g = product.value(r, c);
+      double y = has_bias ? g + p.bias(c) : g;
+      Allowance allowance = product.own(r, c, y);
       const double own = allowance.total();
       const Propagated in = propagation ? propagation->at(r, c) : Propagated{};
       (codes ? allowance.codes : allowance.propagation) += in.allowance;
-      if (partial.size() != 0) {
-        allowance.rounding +=
-            static_cast<double>(p.parts.size()) * rounding(arithmetic.partial, 0.0, own) +
-            unit_roundoff(arithmetic.partial) * partial(r, c);
-      }
+      allowance.rounding += product.part_rounding(r, c, allowance.total());
       const double before = allowance.total();
       allowance.rounding += rounding(result, y, before);
-      double variance = square(own) / 3.0 + square(rounding_deviation(result, y)) + in.variance;
-      if (partial.size() != 0) {
-        variance += square(rounding_deviation(arithmetic.partial, partial(r, c)));
-      }
+      double variance = square(own) / 3.0 + square(rounding_deviation(result, y)) + in.variance +
+                        product.part_variance(r, c);
       if (arithmetic.round_twice && has_bias) {
-        allowance.rounding += u_result * (std::abs(gv) + before);
-        variance += square(rounding_deviation(result, gv));
+        allowance.rounding += u_result * (std::abs(g) + before);
+        variance += square(rounding_deviation(result, g));
       }
       double s = std::sqrt(variance);
       if (p.clip_activations) clip_element(*p.clip_activations, result, y, allowance, s);

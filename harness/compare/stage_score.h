@@ -2,7 +2,8 @@
 
 #include <cstdint>
 #include <limits>
-#include <set>
+#include <string>
+#include <vector>
 
 #include "harness/compare/compare.h"
 
@@ -25,9 +26,9 @@ class StageScore {
   /// `count` elements that kept theirs.
   void add_equal(std::int64_t count) { report_.elements += count; }
 
-  /// An element that was stored as a code: whether `got` is another code than `want`, which a
-  /// correct backend stores with probability `flip`.
-  void add_code(double got, double want, double flip);
+  /// An element that was stored as a code: whether `got` is another code than `want`, that of the
+  /// exact `value`, which a correct backend stores with probability `flip`.
+  void add_code(double got, double want, double value, double flip);
 
   std::int64_t worst() const { return worst_; }  ///< -1 when there was no element
   StageReport& report() { return report_; }
@@ -42,9 +43,9 @@ class StageScore {
   StageReport report_;
   std::int64_t worst_ = -1;
   std::int64_t not_finite_ = 0;
-  std::int64_t codes_ = 0, differing_ = 0;
+  std::int64_t differing_ = 0;
   double likely_ = 0.0, variance_ = 0.0;
-  std::set<double> values_;
+  std::vector<double> values_;  ///< exact, of all codes
 };
 
 }  // namespace attn::harness

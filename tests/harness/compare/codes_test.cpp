@@ -262,7 +262,7 @@ StageReport codes(std::int64_t count, std::int64_t differing, double flip, bool 
     const double want = constant ? 1.0 : 1.0 + static_cast<double>(i);
     const double got = i < differing ? want * 1.125 : want;
     score.add(i, got, want, 1.0 * want);
-    score.add_code(got, want, flip);
+    score.add_code(got, want, want, flip);
   }
   return score.finish();
 }

@@ -1,11 +1,12 @@
 #include <gmock/gmock.h>
 
 #include <functional>
-#include <set>
+#include <numeric>
 
 #include "harness/backends/backend.h"
 #include "harness/compare/codes.h"
 #include "harness/compare/compare.h"
+#include "harness/compare/layer_stages.h"
 #include "harness/generate/case_spec.h"
 
 // Mistakes that are made with quantised numbers, planted. A backend that makes one computes what a
@@ -323,6 +324,46 @@ TEST(QuantFaults, TiesRoundedAwayFromZero) {
   EXPECT_GT(changed, 10);
   trace.cache.reset();
   EXPECT_EQ(compare(c, trace, backend->arithmetic(c.config)).first_bad, Stage::kCacheV);
+}
+
+TEST(QuantFaults, TowardsZeroWhereEitherCodeMayBeRight) {
+  // Without taps bfloat16 leaves many codes in doubt, and each of these alone may be right. A cast
+  // that always takes the one nearer to zero gets half of them wrong: their number tells.
+  const Case c = make("null", "null");
+  const Arithmetic arithmetic = make_backend("faithful")->arithmetic(c.config);
+  const BoundOptions options{arithmetic, false, true};
+  const Projection projection = make_projection(c, reference::Projection::kV, arithmetic);
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(c.tokens()));
+  std::iota(rows.begin(), rows.end(), 0);
+  const Bounded v =
+      project_rows(c, reference::Projection::kV, projection, input_rows(c, rows), options);
+  const RowMatrix right = cache_rows(c, Stage::kCacheV, v, options).x.y;
+  const RowMatrix reach = cache_rows(c, Stage::kCacheV, v, options).x.d;
+  const CodeGrid grid(ElementType::kFloat8E4M3FN);
+  const auto judged = [&](const std::function<double(double code, double d)>& stored) {
+    Trace trace;
+    trace[Stage::kCacheV] = logical_values(c, c.cache);
+    std::int64_t key = 0;
+    for (std::int64_t b = 0; b < c.batch(); key += c.key_count(b), ++b) {
+      for (std::int64_t row = c.row_begin(b), p = c.cached(b); p < c.key_count(b); ++row, ++p) {
+        for (std::int64_t i = 0; i < right.cols(); ++i) {
+          trace[Stage::kCacheV].set_value((key + p) * right.cols() + i,
+                                          stored(right(row, i), reach(row, i)));
+        }
+      }
+    }
+    CompareOptions no_taps;
+    no_taps.taps = false;
+    no_taps.check_trust = false;
+    return compare(c, trace, arithmetic, no_taps);
+  };
+  EXPECT_EQ(judged([](double code, double) { return code; }).status, Status::kPassed);
+  const Verdict verdict = judged([&](double code, double d) {
+    const double towards_zero = grid.neighbour(code, code > 0.0 ? -1 : 1);
+    return code != 0.0 && std::abs(towards_zero - code) <= d ? towards_zero : code;
+  });
+  ASSERT_EQ(verdict.status, Status::kFailed);
+  EXPECT_THAT(verdict.stages[0].note, testing::HasSubstr("declared arithmetic makes likely"));
 }
 
 TEST(QuantFaults, TheScaleOfKForV) {
