@@ -17,7 +17,7 @@ extern "C" {
 /* A host refuses another major version. A minor version only adds fields at the end of structures:
  * every structure begins with its size, as the side that made it was compiled. */
 #define ATTN_PLUGIN_ABI_MAJOR 1
-#define ATTN_PLUGIN_ABI_MINOR 0
+#define ATTN_PLUGIN_ABI_MINOR 1
 
 /* What a function returns; ATTN_UNSUPPORTED and ATTN_ERROR come with a line in `message`, a buffer
  * of ATTN_MESSAGE_SIZE bytes that the host gives. */
@@ -87,12 +87,55 @@ typedef struct attn_config {
   double scale;
   double softcap;   /* 0: none */
   const char *json; /* the whole config, as docs/golden-format.md describes it */
+  /* since 1.1, for plug-ins that begin before attention */
+  int32_t entry_point;      /* ATTN_ENTRY_... */
+  int32_t has_bias;         /* of the projections of q, k and v */
+  int32_t stacked_qkv;      /* one weight qkv_proj.weight, rows of q, k and v */
+  int32_t use_qk_norm;      /* root-mean-square norm of each head of q and k */
+  int32_t rope_interleaved; /* 1: pairs (2j, 2j+1); 0: (j, j + rotary_dim / 2) */
+  int32_t rotary_last;      /* 1: the last rotary_dim channels of a head rotate; 0: the first */
+  int32_t quantised;        /* weights are codes, their format is in json */
+  int32_t reserved;
+  int64_t hidden_size;
+  int64_t rotary_dim;
+  int64_t num_devices;
+  double rms_norm_eps;
+  double clip_weights;     /* 0: none */
+  double clip_activations; /* of the values of q, k and v; 0: none */
 } attn_config;
 
-/* Steps of a layer whose results are compared; a set of them is a sum of 1u << stage. */
 enum {
-  ATTN_STAGE_LSE = 10,     /* log of the softmax denominator, the sink included */
-  ATTN_STAGE_ATTN_OUT = 11 /* attention's output */
+  ATTN_ENTRY_FORWARD = 0,     /* a layer, from hidden states */
+  ATTN_ENTRY_MATERIALIZE = 1, /* from hidden states to the filled cache */
+  ATTN_ENTRY_ATTENTION = 2    /* from queries and a filled cache */
+};
+
+/* Steps of a layer whose results are compared, in order; a set of them is a sum of 1u << stage. */
+enum {
+  ATTN_STAGE_FREQS_CIS = 0, /* [positions, rotary_dim] float32: the rope table made from json */
+  ATTN_STAGE_Q_PROJ = 1,    /* [tokens, Hq, D]: after projection, bias and clip */
+  ATTN_STAGE_K_PROJ = 2,    /* [tokens, Hkv, D] */
+  ATTN_STAGE_V_PROJ = 3,    /* [tokens, Hkv, Dv] */
+  ATTN_STAGE_Q_NORM = 4,    /* with use_qk_norm only */
+  ATTN_STAGE_K_NORM = 5,
+  ATTN_STAGE_Q_ROPE = 6,
+  ATTN_STAGE_K_ROPE = 7,
+  ATTN_STAGE_CACHE_K = 8,   /* no tensor of its own: new keys written into k_cache */
+  ATTN_STAGE_CACHE_V = 9,   /* likewise v_cache */
+  ATTN_STAGE_LSE = 10,      /* [tokens, Hq]: log of the softmax denominator, the sink included */
+  ATTN_STAGE_ATTN_OUT = 11, /* [tokens, Hq, Dv]: attention's output */
+  ATTN_STAGE_OUT = 12,      /* [tokens, hidden_size]: after the output projection */
+  ATTN_NUM_STAGES = 13
+};
+
+/* Where a plug-in begins. It is given every stage before and computes from there. */
+enum {
+  ATTN_FROM_ATTENTION = 0, /* q and a cache with every key */
+  ATTN_FROM_INPUTS = 1,    /* x, the weights and the tokens cached before */
+  ATTN_FROM_NORM = 2,      /* q_proj, k_proj, v_proj */
+  ATTN_FROM_ROPE = 3,      /* q_norm and k_norm, without use_qk_norm q_proj and k_proj; v_proj */
+  ATTN_FROM_CACHE = 4,     /* q_rope, k_rope, v_proj */
+  ATTN_FROM_OUTPUT = 5     /* attn_out */
 };
 
 /* ---- what a plug-in declares ---------------------------------------------------------------- */
@@ -126,7 +169,7 @@ enum {
 /* Filled by query(). The host zeroes it before. */
 typedef struct attn_capability {
   uint32_t struct_size;
-  uint32_t stages;          /* what run() writes; 0: lse and attn_out */
+  uint32_t stages;          /* what run() writes; 0: lse and attn_out, or out from attn_out */
   attn_dtype out;           /* of attn_out; 0: float32 */
   attn_dtype lse;           /* 0: float32 */
   attn_dtype probabilities; /* P as multiplied with V; 0: float32 */
@@ -141,9 +184,27 @@ typedef struct attn_capability {
   int64_t lanes;            /* independent partial sums of a dot product; 0: one */
   double exp_rel;           /* relative error of one exponential; 0: 2^-23 */
   uint64_t tensor_alignment; /* bytes that every tensor must be aligned to; 0: its element */
+  /* since 1.1, for plug-ins that begin before attention or after it */
+  int32_t first_step;            /* ATTN_FROM_... */
+  int32_t projection_accumulator; /* ATTN_ACC_... */
+  attn_dtype store;              /* of q_proj to k_rope; 0: float32 */
+  attn_dtype cos_sin;            /* the rope table as used; 0: float32 */
+  attn_dtype norm_eps;           /* type that rms_norm_eps is rounded to; 0: float32 */
+  int32_t float32_frequencies;   /* rope's inverse frequencies are computed in float32 */
+  int32_t rope_native;           /* the products of rope are rounded to `store` */
+  int32_t round_twice;           /* rounded before the bias and again after it */
+  int32_t fused_cache;           /* the cache is converted from unrounded k */
+  int32_t reserved;
+  double operand_roundoff;       /* extra rounding of the projections' operands: tf32 2^-11 */
 } attn_capability;
 
 /* ---- one call -------------------------------------------------------------------------------- */
+
+/* "q_proj.weight", "o_proj.weight_scale", ...: docs/golden-format.md, without "weights/". */
+typedef struct attn_weight {
+  const char *name;
+  const attn_tensor *tensor;
+} attn_weight;
 
 /* Rows of all sequences lie back to back: sequence b owns rows row_offsets[b] to
  * row_offsets[b + 1] - 1 and key_lengths[b] keys. Key p of sequence b lies in page
@@ -155,7 +216,7 @@ typedef struct attn_call {
   const attn_config *config;
   int64_t batch;
   int64_t tokens;
-  const attn_tensor *q;           /* [tokens, Hq, D] dtype, rope applied */
+  const attn_tensor *q;           /* [tokens, Hq, D] dtype, rope applied; NULL before that */
   const attn_tensor *k_cache;     /* [num_pages, page_size, Hkv, D] cache_dtype */
   const attn_tensor *v_cache;     /* [num_pages, page_size, Hkv, Dv] */
   const attn_tensor *k_scale;     /* fp8 caches: [], [Hkv] or [num_pages, page_size, Hkv] float32; */
@@ -166,10 +227,21 @@ typedef struct attn_call {
   const attn_tensor *sinks;       /* [Hq], with config->has_sinks */
   const attn_tensor *mask;        /* [tokens, max keys] float32, ATTN_MASK_TENSOR */
   attn_tensor *attn_out;          /* [tokens, Hq, Dv] in the declared type; to be written */
-  attn_tensor *lse;               /* [tokens, Hq]; to be written, in the declared base and layout */
+  attn_tensor *lse;               /* [tokens, Hq]; to be written, in the declared base and layout.
+                                   * Both NULL where the plug-in does not declare them. */
   void *workspace;                /* as many bytes as plan() asked for, aligned to 256 */
   size_t workspace_bytes;
   void *stream; /* where the kernel's work goes (a cudaStream_t); NULL: the default stream */
+  /* since 1.1, for plug-ins that begin before attention or after it. k_cache and v_cache (and
+   * scales of single tokens) are to be written where the plug-in declares their stages. */
+  const attn_tensor *x;              /* [tokens, hidden_size] dtype */
+  const attn_tensor *freqs_cis;      /* [positions, rotary_dim] float32, (cos, sin) pairs */
+  const attn_tensor *cached_lengths; /* [batch] uint32: keys that the cache held before the call */
+  /* Each stage: given where it comes before first_step, to be written where it is declared, NULL
+   * otherwise. */
+  attn_tensor *const *stages; /* [ATTN_NUM_STAGES] */
+  const attn_weight *weights; /* by name, as stored */
+  int64_t num_weights;
 } attn_call;
 
 /* ---- what a plug-in is ----------------------------------------------------------------------- */

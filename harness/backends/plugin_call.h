@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <list>
 #include <memory>
 #include <string>
@@ -7,35 +8,24 @@
 
 #include "harness/backends/attn_plugin.h"
 #include "harness/backends/guarded_memory.h"
-#include "reference/core/case.h"
+#include "harness/backends/plugin_operands.h"
+#include "harness/compare/arithmetic.h"
 
 namespace attn::harness {
 
-/// What an attention kernel is given: the case's own tensors, or those that the reference made.
-struct AttentionOperands {
-  const Tensor* q = nullptr;            ///< [tokens, Hq, D]
-  const KvCache* cache = nullptr;       ///< with every key that attention reads
-  const Tensor* key_lengths = nullptr;  ///< [batch]
-  const Tensor* row_offsets = nullptr;  ///< [batch + 1]
-  const Tensor* sinks = nullptr;        ///< null without
-  const Tensor* mask = nullptr;         ///< null without
-};
-
-/// The types and layout of what the plug-in writes, as it declared them.
-struct OutputLayout {
-  ElementType out = ElementType::kFloat32;
-  ElementType lse = ElementType::kFloat32;
+/// How a plug-in wants its tensors, as it declared.
+struct TensorLayout {
+  Arithmetic types;
   bool lse_heads_first = false;
-  bool wants_lse = true;
-  bool wants_out = true;
   std::size_t alignment = 0;  ///< of every tensor; 0: that of its element
 };
 
 /// One attn_call with every tensor in guarded memory of its own. Inputs are copies.
 class PluginCall {
  public:
-  PluginCall(const attn_config& config, const AttentionOperands& operands,
-             const OutputLayout& layout, GuardedEnd end);
+  /// `config` and `operands` must outlive the call.
+  PluginCall(const attn_config& config, const PluginOperands& operands, const TensorLayout& layout,
+             GuardedEnd end);
 
   const attn_call& call() const { return call_; }
   void add_workspace(std::size_t bytes);
@@ -45,31 +35,37 @@ class PluginCall {
   /// What the run did to memory that was not its to write: one line, "" when nothing.
   std::string violation() const;
 
-  /// Outputs, dense, in the declared type: [tokens, Hq, Dv] and [tokens, Hq]; absent when not
-  /// wanted.
-  Tensor attn_out() const { return gather(call_.attn_out); }
-  Tensor lse() const { return gather(call_.lse); }
+  /// A stage that was written: dense, in the stage's shape and the declared type.
+  Tensor stage(Stage stage) const;
+  /// The cache after the call.
+  KvCache cache() const;
 
  private:
   struct Operand {
     std::unique_ptr<GuardedMemory> memory;
-    const Tensor* original = nullptr;  ///< of an input
+    const Tensor* original = nullptr;  ///< what it began as
+    bool is_input = false;             ///< must not change
     ElementType type = ElementType::kFloat32;
-    std::vector<std::int64_t> shape;
-    std::vector<std::int64_t> strides;
+    Shape shape;
+    Shape strides;
     attn_tensor tensor{};
   };
 
-  Operand& add(const std::string& name, ElementType type, Shape shape, std::size_t bytes);
-  const attn_tensor* input(const std::string& name, const Tensor* tensor);
-  const attn_tensor* pool(const std::string& name, const Tensor& tensor, const KvCache& cache);
-  attn_tensor* output(const std::string& name, ElementType type, Shape shape);
-  Tensor gather(const attn_tensor* tensor) const;
+  Operand& add(const std::string& name, ElementType type, Shape shape);
+  Operand* copy(const std::string& name, const Tensor& tensor, bool is_input);
+  const attn_tensor* input(const std::string& name, const Tensor& tensor);
+  const attn_tensor* pool(const std::string& name, const Tensor& tensor, bool is_input);
+  void add_stages();
+  void add_layer();
+  Tensor read_back(const Tensor& original) const;
 
-  std::size_t alignment_;
+  const PluginOperands& operands_;
+  const TensorLayout& layout_;
   GuardedEnd end_;
-  std::list<Operand> operands_;  // addresses stay
+  std::list<Operand> list_;  // addresses stay
   std::unique_ptr<GuardedMemory> workspace_;
+  std::array<attn_tensor*, kNumStages> stages_{};
+  std::vector<attn_weight> weights_;
   attn_call call_{};
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/report/format.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -87,6 +88,15 @@ std::int64_t at_least(std::int64_t least, std::int64_t value, std::int64_t undec
   return value;
 }
 
+double relative_error(double value, double undeclared, const std::string& field) {
+  if (value == 0.0) return undeclared;
+  // What is wrong by more than 1/16 is wrong.
+  if (!(value > 0.0 && value <= 0x1p-4)) {
+    refuse(field, format_short(value), "use a number in (0, 2^-4]");
+  }
+  return value;
+}
+
 }  // namespace
 
 attn_dtype to_dlpack(ElementType type) {
@@ -130,6 +140,21 @@ attn_config to_plugin_config(const AttentionConfig& config, bool has_sinks,
   c.scale = config.softmax_scale();
   c.softcap = config.logit_softcap.value_or(0.0);
   c.json = json.c_str();
+  c.entry_point = config.starts_at_attention()                 ? ATTN_ENTRY_ATTENTION
+                  : config.entry_point == EntryPoint::kForward ? ATTN_ENTRY_FORWARD
+                                                               : ATTN_ENTRY_MATERIALIZE;
+  c.has_bias = config.has_bias;
+  c.stacked_qkv = config.stacked_qkv;
+  c.use_qk_norm = config.use_qk_norm;
+  c.rope_interleaved = config.rope.interleaved;
+  c.rotary_last = config.rope.rotary_side == RotarySide::kLast;
+  c.quantised = config.quant.has_value();
+  c.hidden_size = config.hidden_size;
+  c.rotary_dim = config.starts_at_attention() ? 0 : config.rotary_dim();
+  c.num_devices = config.num_devices;
+  c.rms_norm_eps = config.rms_norm_eps;
+  c.clip_weights = config.weight_clip().value_or(0.0);
+  c.clip_activations = config.clip_activations.value_or(0.0);
   return c;
 }
 
@@ -140,17 +165,21 @@ Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& c
   a.probabilities = float_type(capability.probabilities, a.probabilities, "probabilities");
   a.cache = config.kv_cache.dtype;
   a.attention_acc = accumulator_of(capability.accumulator);
+  a.projection_acc = accumulator_of(capability.projection_accumulator);
+  a.store = float_type(capability.store, a.store, "store");
+  a.cos_sin = float_type(capability.cos_sin, a.cos_sin, "cos_sin");
+  a.norm_eps = float_type(capability.norm_eps, a.norm_eps, "norm_eps");
+  a.float32_frequencies = capability.float32_frequencies != 0;
+  a.rope_native = capability.rope_native != 0;
+  a.round_twice = capability.round_twice != 0;
+  a.fused_cache = capability.fused_cache != 0;
+  a.operand_roundoff =
+      relative_error(capability.operand_roundoff, a.operand_roundoff, "operand_roundoff");
   a.lse_from_rounded_probabilities = capability.lse_from_rounded_probabilities != 0;
   a.block = at_least(1, capability.block, a.block, "block");
   a.splits = at_least(1, capability.splits, a.splits, "splits");
   a.lanes = at_least(1, capability.lanes, a.lanes, "lanes");
-  if (capability.exp_rel != 0.0) {
-    // An exponential that is wrong by more than 1/16 is no exponential.
-    if (!(capability.exp_rel > 0.0 && capability.exp_rel <= 0x1p-4)) {
-      refuse("exp_rel", std::to_string(capability.exp_rel), "use a number in (0, 2^-4]");
-    }
-    a.exp_rel = capability.exp_rel;
-  }
+  a.exp_rel = relative_error(capability.exp_rel, a.exp_rel, "exp_rel");
   return a;
 }
 

@@ -15,7 +15,8 @@ namespace {
 
 /// The sizes of every minor version of this major one, oldest first. A published row never changes.
 constexpr PluginSizes kSizes[] = {
-    {88, 104, 152, 88},  // 1.0
+    {88, 104, 152, 88},   // 1.0
+    {88, 184, 200, 136},  // 1.1
 };
 static_assert(std::size(kSizes) == ATTN_PLUGIN_ABI_MINOR + 1);
 static_assert(kSizes[ATTN_PLUGIN_ABI_MINOR] == PluginSizes{sizeof(attn_plugin), sizeof(attn_config),
