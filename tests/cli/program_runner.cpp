@@ -84,10 +84,6 @@ std::string golden(const std::string& name) {
   return std::string(ATTN_SOURCE_DIR) + "/data/golden/" + name + ".h5";
 }
 
-std::string unsupported(const std::string& name) {
-  return std::string(ATTN_SOURCE_DIR) + "/tests/data/unsupported/" + name + ".h5";
-}
-
 ScratchFolder::ScratchFolder() {
   std::string name = (std::filesystem::temp_directory_path() / "attn-cli-XXXXXX").string();
   if (mkdtemp(name.data()) == nullptr) std::abort();

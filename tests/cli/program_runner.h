@@ -30,9 +30,8 @@ std::string last_line(const std::string& text);
 std::string read_file(const std::filesystem::path& path);
 void write_file(const std::filesystem::path& path, const std::string& bytes);
 
-/// A file of data/golden or tests/data/unsupported.
+/// A file of data/golden.
 std::string golden(const std::string& name);
-std::string unsupported(const std::string& name);
 
 /// A fresh folder that goes away with the object.
 class ScratchFolder {

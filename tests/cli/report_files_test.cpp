@@ -45,16 +45,12 @@ std::size_t count(const std::string& text, const std::string& part) {
   return found;
 }
 
-/// One of each: passed, failed, unsupported, unreadable with a name that XML must escape.
+/// Passed, failed, unsupported (by a plug-in without layers), and unreadable with a name that XML
+/// must escape.
 std::vector<std::string> mixed(const ScratchFolder& scratch) {
   write_damaged_copy(golden("qk-norm"), scratch / "wrong.h5", "expected/out", 1e-6);
-  return {"verify",
-          golden("qk-norm"),
-          unsupported("gguf-q4_0"),
-          scratch / "wrong.h5",
-          scratch / "a<b&\"c\".h5",
-          "--backend",
-          "cpu"};
+  return {"verify", golden("qk-norm"), scratch / "wrong.h5", scratch / "a<b&\"c\".h5", "--backend",
+          "cpu",    "--backend",       ATTN_MINIMAL_PLUGIN};
 }
 
 TEST(ReportFiles, JsonHasTheRowsOfTheTable) {
@@ -72,9 +68,10 @@ TEST(ReportFiles, JsonHasTheRowsOfTheTable) {
   EXPECT_THAT(report["command_line"].get<std::string>(), HasSubstr("attn-compare verify "));
   EXPECT_EQ(report["summary"]["passed"], 2);
   EXPECT_EQ(report["summary"]["failed"], 1);
-  EXPECT_EQ(report["summary"]["unsupported"], 1);
+  EXPECT_EQ(report["summary"]["unsupported"], 2);
   EXPECT_EQ(report["summary"]["unreadable"], 1);
-  const std::vector<std::string> want = {"passed", "unsupported", "failed", "passed", "unreadable"};
+  const std::vector<std::string> want = {"passed", "unsupported", "failed",
+                                         "passed", "unsupported", "unreadable"};
   ASSERT_EQ(report["rows"].size(), want.size());
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(report["rows"][i]["status"], want[i]);
   const auto& row = report["rows"][0];
@@ -98,16 +95,16 @@ TEST(ReportFiles, JunitIsWellFormedAndCountsTheSame) {
   attn_compare(args);
   const std::string xml = read_file(scratch / "r.xml");
   EXPECT_TRUE(well_formed(xml)) << xml;
-  EXPECT_THAT(xml, HasSubstr(R"(tests="5" failures="2" errors="1" skipped="0")"));
-  EXPECT_EQ(count(xml, "<testcase "), 5u);
-  EXPECT_EQ(count(xml, "<failure "), 2u);
+  EXPECT_THAT(xml, HasSubstr(R"(tests="6" failures="3" errors="1" skipped="0")"));
+  EXPECT_EQ(count(xml, "<testcase "), 6u);
+  EXPECT_EQ(count(xml, "<failure "), 3u);
   EXPECT_EQ(count(xml, "<error "), 1u);
   EXPECT_THAT(xml, HasSubstr("a&lt;b&amp;&quot;c&quot;"));
   // Allowed, an unsupported case is skipped, not failed.
   args.push_back("--allow-unsupported");
   attn_compare(args);
   EXPECT_THAT(read_file(scratch / "r.xml"),
-              HasSubstr(R"(tests="5" failures="1" errors="1" skipped="1")"));
+              HasSubstr(R"(tests="6" failures="1" errors="1" skipped="2")"));
 }
 
 TEST(ReportFiles, TheCheckOfWellFormednessCanFail) {

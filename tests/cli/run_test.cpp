@@ -156,7 +156,7 @@ TEST(Run, ACaseThatCannotShowABugIsMistrusted) {
 
 TEST(Run, AnUnsupportedCaseFails) {
   const Outcome outcome =
-      attn_compare({"run", "--case", unsupported("nvfp4-weights"), "--backend", "cpu"});
+      attn_compare({"run", "--case", golden("nvfp4-weights"), "--backend", ATTN_MINIMAL_PLUGIN});
   EXPECT_EQ(outcome.code, 1);
   EXPECT_EQ(last_line(outcome.out), "0 passed, 0 failed, 1 unsupported");
 }

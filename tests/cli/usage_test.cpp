@@ -143,8 +143,8 @@ TEST(Completion, CompletesVerbsOptionsAndValues) {
         .out;
   };
   EXPECT_EQ(complete("ver"), "verify\n");
-  EXPECT_EQ(complete("golden \"\""), "make seal\n");
-  EXPECT_EQ(complete("run --backend \"\""), "exact faithful cpu\n");
+  EXPECT_EQ(complete("golden \"\""), "make seal import\n");
+  EXPECT_EQ(complete("run --backend \"\""), "exact faithful cpu cuda\n");
   EXPECT_EQ(complete("explain --stage attn"), "attn_out\n");
   EXPECT_EQ(complete("verify --allow"), "--allow-unsupported\n");
   EXPECT_EQ(complete("list st"), "stages\n");

@@ -66,7 +66,7 @@ TEST(Digest, EqualsAnIndependentComputation) {
   EXPECT_EQ(content_sha256(repository_file("/data/golden/mqa-decode-f16.h5")),
             "d8eb86b2f023e7480c4f76a3c9d73341112567d8c00a3a3c99649d8217bf5ff4");
   // Has scalars and the narrow types.
-  EXPECT_EQ(content_sha256(repository_file("/tests/data/unsupported/nvfp4-weights.h5")),
+  EXPECT_EQ(content_sha256(repository_file("/data/golden/nvfp4-weights.h5")),
             "e3b2c0e05eabfbe544da763282f9a03860d4b09cb9df3afd99a524a0627c5512");
   // The published digest of no bytes.
   EXPECT_EQ(dataset_sha256(Tensor(ElementType::kFloat32, {0, 4})),

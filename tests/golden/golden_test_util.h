@@ -25,9 +25,7 @@ inline std::vector<std::string> files_in(const std::string& folder) {
 }
 
 inline std::vector<std::string> all_vectors() {
-  std::vector<std::string> files = files_in("/data/golden");
-  for (const std::string& path : files_in("/tests/data/unsupported")) files.push_back(path);
-  return files;
+  return files_in("/data/golden");
 }
 
 /// A folder of its own, removed at the end of the test.
