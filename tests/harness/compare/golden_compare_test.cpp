@@ -62,8 +62,10 @@ TEST(GoldenFiles, ADamagedFileIsWrong) {
       Trace one = right, all = right;
       const auto at = static_cast<std::int64_t>(largest);
       one[stage].set_value(at, values[largest] * (1 + 1e-6));
+      // 1e-6 of the largest value where that is so large that the limit, 1e-9 of it, allows 1e-6.
+      const double change = magnitude > 100.0 ? 1e-6 * magnitude : 1e-6;
       for (std::size_t i = 0; i < values.size(); ++i) {
-        all[stage].set_value(static_cast<std::int64_t>(i), values[i] + 1e-6);
+        all[stage].set_value(static_cast<std::int64_t>(i), values[i] + change);
       }
       for (const Trace& trace : {one, all}) {
         const Verdict verdict = compare_expected(golden.c, trace, exact);
