@@ -2,9 +2,9 @@
 // keys in steps of kKeys. K and V of a step are one stage of a cp.async ring in shared memory; the
 // next step's loads are issued before this step's products, so a whole step hides their latency.
 //
-// Budget for head_dim 128 (4 warps of 32 rows, 64 keys): 128 registers of outputs + 64 of scores,
-// under 255 without spills; 34 KB of Q and two stages of 34 KB, so two blocks share an SM and one
-// block's softmax runs under the other's products. Two row tiles a warp, because each B fragment
+// Budget for head_dim 128 (8 warps of 32 rows, 64 keys): 128 registers of outputs + 64 of scores,
+// 255 with a few spills; 68 KB of Q and two stages of 34 KB. One warp's softmax runs under
+// another's products. Two row tiles a warp, because each B fragment
 // read from shared memory then feeds two products: with one, shared memory would be the limit.
 #pragma once
 
@@ -171,6 +171,23 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int step, cons
   const int rows =
       static_cast<int>(min(static_cast<std::int64_t>(Shape::kKeys),
                            tile_.sequence.keys - static_cast<std::int64_t>(step) * Shape::kKeys));
+  if (kCopies % Shape::kThreads == 0 && Shape::kThreads % kChunks == 0 && rows == Shape::kKeys &&
+      a_.head_dim == kHeadDim && a_.head_dim_v == kHeadDim) {
+    // Nothing to leave out: every copy is a fixed distance from the one before.
+    constexpr int kRowsApart = Shape::kThreads / kChunks;
+    const int r = static_cast<int>(threadIdx.x) / kChunks;
+    const int c = static_cast<int>(threadIdx.x) % kChunks;
+    const T* k_from = k + r * k_stride + 8 * c;
+    const T* v_from = v + r * v_stride + 8 * c;
+#pragma unroll
+    for (int i = 0; i < kCopies / Shape::kThreads; ++i) {
+      copy_async_16(shared_address(&shared_.k[stage][r + i * kRowsApart][8 * c]), k_from, true);
+      copy_async_16(shared_address(&shared_.v[stage][r + i * kRowsApart][8 * c]), v_from, true);
+      k_from += kRowsApart * k_stride;
+      v_from += kRowsApart * v_stride;
+    }
+    return;
+  }
 #pragma unroll
   for (int first = 0; first < kCopies; first += Shape::kThreads) {
     const int i = first + static_cast<int>(threadIdx.x);
