@@ -6,7 +6,7 @@
 #   verify     every file of data/golden and tests/data/unsupported
 #   cases      5,000 random cases in four ways to run the layer; writes conformance.json
 #   layers     the layers against themselves: fused and unfused kernels, repeats
-#   sanitize   compute-sanitizer on a small covering set: memcheck, racecheck, synccheck
+#   sanitize   compute-sanitizer on a small covering set: memcheck, racecheck, synccheck, initcheck
 #   speed      beside PyTorch's kernels, when python3 has torch; writes peers.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/.
@@ -63,7 +63,7 @@ run_step() {
         echo "compute-sanitizer is not installed" >&2
         return 1
       fi
-      for tool in memcheck racecheck synccheck; do sanitizer_run $tool || return 1; done
+      for tool in memcheck racecheck synccheck initcheck; do sanitizer_run $tool || return 1; done
       ;;
     speed)
       library=$(find "$programs" "$programs/../lib" "$programs/.." -maxdepth 3 \

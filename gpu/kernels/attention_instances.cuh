@@ -19,10 +19,10 @@ void launch_attention(Kernel kernel, dim3 grid, int threads, std::size_t shared,
   check_launch("attention");
 }
 
-template <int kHeadDim>
-void launch_prefill(const AttentionArguments& a, const AttentionPlan& plan,
-                    const Partials& partials, cudaStream_t stream) {
-  constexpr PrefillTileSize kSize = prefill_tile_size(kHeadDim);
+template <int kHeadDim, bool kSmall>
+void launch_prefill_tiles(const AttentionArguments& a, const AttentionPlan& plan,
+                          const Partials& partials, cudaStream_t stream) {
+  constexpr PrefillTileSize kSize = prefill_tile_size(kHeadDim, kSmall);
   using Shape = PrefillShape<kHeadDim, kSize.warps, kSize.m_tiles, kSize.keys, kSize.blocks_per_sm>;
   const dim3 grid(static_cast<unsigned>(a.batch.batch * a.num_kv_heads),
                   static_cast<unsigned>(plan.row_tiles), static_cast<unsigned>(plan.splits));
@@ -32,6 +32,16 @@ void launch_prefill(const AttentionArguments& a, const AttentionPlan& plan,
   } else {
     launch_attention(attention_prefill_kernel<Half, Shape>, grid, Shape::kThreads,
                      sizeof(PrefillShared<Half, Shape>), a, partials, stream);
+  }
+}
+
+template <int kHeadDim>
+void launch_prefill(const AttentionArguments& a, const AttentionPlan& plan,
+                    const Partials& partials, cudaStream_t stream) {
+  if (plan.small_tiles) {
+    launch_prefill_tiles<kHeadDim, true>(a, plan, partials, stream);
+  } else {
+    launch_prefill_tiles<kHeadDim, false>(a, plan, partials, stream);
   }
 }
 

@@ -28,14 +28,20 @@ AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int
   AttentionPlan plan;
   plan.decode = packed <= kDecodeRows;
   const int tile = static_cast<int>(std::max<std::int64_t>(head_dim, 1));
-  plan.row_tiles = plan.decode ? 1 : ceil_div(packed, prefill_rows(tile));
+  if (!plan.decode) {
+    const std::int64_t large_blocks =
+        batch * num_kv_heads * ceil_div(packed, prefill_rows(tile, false));
+    plan.small_tiles =
+        packed <= prefill_rows(tile, true) || (fixed_splits == 0 && large_blocks < multiprocessors);
+  }
+  plan.row_tiles = plan.decode ? 1 : ceil_div(packed, prefill_rows(tile, plan.small_tiles));
   if (fixed_splits > 0) {
     plan.splits = std::min(fixed_splits, kMostSplits);
     return plan;
   }
   // One wave: as many parts as blocks fit beside each other, none too short to be worth it.
-  const int per_sm =
-      plan.decode ? decode_blocks_per_sm(tile) : prefill_tile_size(tile).blocks_per_sm;
+  const int per_sm = plan.decode ? decode_blocks_per_sm(tile)
+                                 : prefill_tile_size(tile, plan.small_tiles).blocks_per_sm;
   const std::int64_t slots = static_cast<std::int64_t>(multiprocessors) * per_sm;
   const std::int64_t blocks = std::max<std::int64_t>(1, batch * num_kv_heads * plan.row_tiles);
   const std::int64_t fewest = plan.decode ? kFewestDecodeKeys : kFewestPrefillKeys;

@@ -15,7 +15,9 @@ struct PrefillTileSize {
 /// rows, three blocks 230, 244, 233; 32 keys a step 280, 283, 286. Outputs take m_tiles * head_dim
 /// / 2 registers a thread: two row tiles a warp up to 128 channels, one beyond, where eight warps
 /// keep the block at 128 rows.
-constexpr PrefillTileSize prefill_tile_size(int head_dim) {
+/// Small tiles are for calls that would leave multiprocessors idle or most of a tile empty.
+constexpr PrefillTileSize prefill_tile_size(int head_dim, bool small) {
+  if (small) return head_dim <= 128 ? PrefillTileSize{4, 1, 64, 3} : PrefillTileSize{4, 1, 64, 1};
   if (head_dim <= 64) return {4, 2, 64, 2};
   if (head_dim <= 128) return {8, 2, 64, 1};
   return {8, 1, 64, 1};
@@ -23,8 +25,9 @@ constexpr PrefillTileSize prefill_tile_size(int head_dim) {
 /// Blocks of the decoding kernel that share an SM: what shared memory and registers allow.
 constexpr int decode_blocks_per_sm(int head_dim) { return head_dim <= 128 ? 2 : 1; }
 
-constexpr int prefill_rows(int head_dim) {
-  return 16 * prefill_tile_size(head_dim).m_tiles * prefill_tile_size(head_dim).warps;
+constexpr int prefill_rows(int head_dim, bool small) {
+  const PrefillTileSize size = prefill_tile_size(head_dim, small);
+  return 16 * size.m_tiles * size.warps;
 }
 
 }  // namespace attn::gpu

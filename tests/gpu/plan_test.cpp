@@ -26,10 +26,18 @@ TEST(AttentionPlan, TilesCoverEveryPackedRow) {
   for (const std::int64_t head_dim : {16, 64, 128, 160, 256}) {
     for (const std::int64_t rows : {5, 31, 32, 33, 4096}) {
       const AttentionPlan p = plan(2, rows, 5000, 32, 8, head_dim);
-      EXPECT_GE(p.row_tiles * prefill_rows(static_cast<int>(head_dim)), rows * 4);
-      EXPECT_LT((p.row_tiles - 1) * prefill_rows(static_cast<int>(head_dim)), rows * 4);
+      EXPECT_GE(p.row_tiles * prefill_rows(static_cast<int>(head_dim), p.small_tiles), rows * 4);
+      EXPECT_LT((p.row_tiles - 1) * prefill_rows(static_cast<int>(head_dim), p.small_tiles),
+                rows * 4);
     }
   }
+}
+
+TEST(AttentionPlan, TakesSmallTilesWhereLargeOnesWouldIdle) {
+  EXPECT_TRUE(plan(1, 512, 512, 32, 8).small_tiles);     // 64 blocks of 256 rows
+  EXPECT_FALSE(plan(1, 4096, 4096, 32, 8).small_tiles);  // 512 of them
+  EXPECT_TRUE(plan(256, 16, 8192, 32, 8).small_tiles);   // 64 packed rows a sequence
+  EXPECT_FALSE(plan(256, 17, 8192, 32, 8).small_tiles);
 }
 
 TEST(AttentionPlan, SplitsOnlyWhatDoesNotFillTheDevice) {
