@@ -81,7 +81,7 @@ TEST(GgufBlocks, Q8_0ByHand) {
 }
 
 /// Eight groups that reach from -M_j to top * S_j - M_j, so that d = dmin = 1, whose first elements
-/// have the codes 0, top and j.
+/// have the codes 0, top, j and, in groups 0, 2 and 3, the highest bit alone.
 std::vector<double> super_block(const std::array<int, 8>& scales, const std::array<int, 8>& minima,
                                 int top) {
   std::vector<double> values;
@@ -89,6 +89,7 @@ std::vector<double> super_block(const std::array<int, 8>& scales, const std::arr
     std::vector<double> group(32, static_cast<double>(-minima[j]));
     group[1] = scales[j] * top - minima[j];
     group[2] = scales[j] * static_cast<int>(j) - minima[j];
+    if (j == 0 || j == 2 || j == 3) group[3] = scales[j] * (top + 1) / 2 - minima[j];
     values.insert(values.end(), group.begin(), group.end());
   }
   return values;
@@ -108,10 +109,11 @@ TEST(GgufBlocks, Q4_KByHand) {
   ASSERT_EQ(bytes.size(), 144U);
   EXPECT_EQ(slice(bytes, 0, 4), (std::vector<int>{0x00, 0x3c, 0x00, 0x3c}));
   EXPECT_EQ(slice(bytes, 4, 12), kPacked);
+  constexpr std::array<int, 4> kHighBit = {0x08, 0x88, 0x00, 0x00};  // 8 in groups 0; 2, 3
   for (std::size_t chunk = 0; chunk < 4; ++chunk) {  // groups 2 chunk (low) and 2 chunk + 1 (high)
     const int j = static_cast<int>(2 * chunk);
     EXPECT_EQ(slice(bytes, 16 + 32 * chunk, 4),
-              (std::vector<int>{0x00, 0xff, j | (j + 1) << 4, 0x00}));
+              (std::vector<int>{0x00, 0xff, j | (j + 1) << 4, kHighBit[chunk]}));
   }
 }
 
@@ -121,8 +123,9 @@ TEST(GgufBlocks, Q5_KByHand) {
   ASSERT_EQ(bytes.size(), 176U);
   EXPECT_EQ(slice(bytes, 0, 4), (std::vector<int>{0x00, 0x3c, 0x00, 0x3c}));
   EXPECT_EQ(slice(bytes, 4, 12), kPacked);
-  // Code 31 of element 1 sets the fifth bit in all eight groups, codes 0 .. 7 in none.
-  EXPECT_EQ(slice(bytes, 16, 4), (std::vector<int>{0x00, 0xff, 0x00, 0x00}));
+  // Code 31 of element 1 sets the fifth bit in all eight groups, codes 0 .. 7 in none; code 16 of
+  // element 3 in groups 0, 2 and 3.
+  EXPECT_EQ(slice(bytes, 16, 4), (std::vector<int>{0x00, 0xff, 0x00, 0x0d}));
   for (std::size_t chunk = 0; chunk < 4; ++chunk) {
     const int j = static_cast<int>(2 * chunk);
     EXPECT_EQ(slice(bytes, 48 + 32 * chunk, 4),
