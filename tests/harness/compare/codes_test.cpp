@@ -255,6 +255,14 @@ TEST(CodedRows, WithoutTapsTheNeighbourWithinReach) {
   EXPECT_NEAR(rows.flips(0, 0), 0.0062097, 1e-6);
 }
 
+TEST(CodedRows, ARowThatMayBeZero) {
+  // Everything is off by more than itself: the row's scale has no least, and the first may be 1.05.
+  Bounded x = row({0.05, 0.0, 0.02, 0.0});
+  x.d = x.s = RowMatrix::Constant(1, 4, 1.0);
+  const CodedRows rows = code_rows(cache_case("\"token_head\"", 0), Stage::kCacheK, x, {});
+  EXPECT_NEAR(rows.x.d(0, 0), 1.0, 1e-6);  // the scale 1.05 / 448 is a float32
+}
+
 /// A stage of `count` codes of which `differing` differ, each of them with probability `flip`.
 StageReport codes(std::int64_t count, std::int64_t differing, double flip, bool constant = false) {
   StageScore score(Stage::kCacheK);

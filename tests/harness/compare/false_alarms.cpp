@@ -49,6 +49,8 @@ void judge(const Case& c, const std::string& spec, FalseAlarms& found) {
 
 void merge(FalseAlarms& all, const FalseAlarms& part) {
   all.cases += part.cases;
+  all.quantised += part.quantised;
+  all.float8 += part.float8;
   all.comparisons += part.comparisons;
   all.mistrusted += part.mistrusted;
   all.alarms.insert(all.alarms.end(), part.alarms.begin(), part.alarms.end());
@@ -99,6 +101,8 @@ FalseAlarms find_false_alarms(std::uint64_t first_seed, std::int64_t count, bool
       const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
       const Case c = make_case(random_small_spec(seed), seed);
       ++found.cases;
+      if (c.config.quant) ++found.quantised;
+      if (element_size(c.config.kv_cache.dtype) == 1) ++found.float8;
       judge(c, cpu_spec(seed), found);
       if (!references) continue;
       judge(c, "exact", found);

@@ -13,6 +13,8 @@ namespace attn::harness {
 /// Random correct cases and what the comparison made of them. None may be above 1.
 struct FalseAlarms {
   std::int64_t cases = 0;
+  std::int64_t quantised = 0;  ///< of these, with quantised weights
+  std::int64_t float8 = 0;     ///< of these, with a float8 cache
   std::int64_t comparisons = 0;
   std::int64_t mistrusted = 0;
   std::vector<std::string> alarms;  ///< a line each, with what reproduces it

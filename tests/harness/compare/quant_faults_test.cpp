@@ -19,8 +19,8 @@ namespace {
 
 using Fault = std::function<void(Case&)>;
 
-std::string bfloat16_spec(const std::string& quant, const std::string& cache = "null",
-                          const std::string& dtype = "bfloat16") {
+std::string spec_of(const std::string& quant, const std::string& cache = "null",
+                    const std::string& dtype = "bfloat16") {
   const std::string type = cache == "none" ? "" : R"(, "dtype": "float8_e4m3fn")";
   const std::string granularity =
       cache == "none" || cache == "null" ? "" : R"(, "scale_granularity": ")" + cache + "\"";
@@ -36,7 +36,7 @@ std::string bfloat16_spec(const std::string& quant, const std::string& cache = "
 
 Case make(const std::string& quant, const std::string& cache = "none",
           const std::string& dtype = "bfloat16") {
-  return make_case(parse_case_spec(bfloat16_spec(quant, cache, dtype)), 3);
+  return make_case(parse_case_spec(spec_of(quant, cache, dtype)), 3);
 }
 
 /// A right run passes; one of the case with the fault is called wrong, first at `stage`.
@@ -378,6 +378,25 @@ TEST(QuantFaults, TheScaleOfKForV) {
   Trace attended;
   attended[Stage::kAttnOut] = trace[Stage::kAttnOut];
   EXPECT_EQ(compare(c, attended, backend->arithmetic(c.config)).first_bad, Stage::kAttnOut);
+}
+
+TEST(QuantBounds, MinimaThatCancel) {
+  // Channels from 2^-6 to 2^10: the sum of int8 codes and that of the minima are large, what
+  // remains is not. faithful sums them apart, in float32.
+  const auto backend = make_backend("faithful");
+  for (const char* encoding : {"q4_k", "q5_k"}) {
+    CaseSpec spec = parse_case_spec(
+        spec_of(std::string(R"({"encoding": ")") + encoding + R"(", "activation": "int8"})", "none",
+                "float32"));
+    spec.profile = "fp8_range";
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+      const Case c = make_case(spec, seed);
+      const Verdict verdict =
+          compare(c, backend->run(c, all_stages()), backend->arithmetic(c.config));
+      EXPECT_LE(verdict.worst_ratio(), 1.0)
+          << encoding << ", seed " << seed << ": " << verdict.detail;
+    }
+  }
 }
 
 struct Guarded {
