@@ -124,9 +124,10 @@ double CodeGrid::nearest(double t) const {
   return std::clamp(std::nearbyint(t), -kInt8Codes, kInt8Codes);
 }
 
-double CodeGrid::half_gap(double t) const {
-  if (!type_) return 0.5;
-  return std::max(unit_roundoff(*type_) * std::abs(t), min_subnormal(*type_) / 2.0);
+double CodeGrid::half_gap(double magnitude, double scale) const {
+  if (!(scale > 0.0)) return magnitude;
+  if (!type_) return 0.5 * scale;
+  return std::max(unit_roundoff(*type_) * magnitude, min_subnormal(*type_) / 2.0 * scale);
 }
 
 double CodeGrid::neighbour(double code, int direction) const {
@@ -196,8 +197,7 @@ QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounde
     d = codes.grid.reachable_error(value, r, scale, z);
     // Both values lie within half a gap of what they round, unless they saturate.
     const double top = std::abs(value) + r;
-    const double half_gap =
-        scale.high > 0.0 ? codes.grid.half_gap(top / scale.high) * scale.high : top;
+    const double half_gap = codes.grid.half_gap(top, scale.high);
     double own = d;
     if (top <= std::max(codes.cap, codes.grid.nearest(kInfinity) * scale.low)) {
       d = std::min(d, std::abs(z - value) + r + half_gap);
@@ -234,9 +234,12 @@ CodedRows code_rows(const Case& c, Stage stage, const Bounded& x, const Arithmet
         const double s_in = x.exact() ? 0.0 : x.s(r, i);
         const double reach = d_in + (quotient + fused) * std::abs(value);
         const double z = grid.nearest(value / scale.range.value) * scale.range.value;
-        const double codes = given || x.exact()
-                                 ? grid.error_at(value, reach, scale.range.value, z)
-                                 : grid.reachable_error(value, reach, scale.range, z);
+        double codes = grid.error_at(value, reach, scale.range.value, z);
+        if (!given && !x.exact()) {  // nothing saturates under a scale made from the row
+          const double half_gap = grid.half_gap(std::abs(value) + reach, scale.range.high);
+          codes = std::min(grid.reachable_error(value, reach, scale.range, z),
+                           std::abs(z - value) + reach + half_gap);
+        }
         out.x.y(r, i) = z;
         out.x.d(r, i) = codes + cache_scale_error(config, arithmetic) * (std::abs(z) + codes);
         out.x.s(r, i) = out.x.d(r, i);  // two points, not a uniform error

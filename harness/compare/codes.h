@@ -36,8 +36,9 @@ class CodeGrid {
 
   /// Nearest code, ties to even, saturating.
   double nearest(double t) const;
-  /// At most how far nearest(t) lies from t, where it does not saturate.
-  double half_gap(double t) const;
+  /// At most how far values up to `magnitude` lie from their code times a scale of at most `scale`,
+  /// where none saturates.
+  double half_gap(double magnitude, double scale) const;
   /// How far from z = code * scale.value, the exact result for x, the result may end for a value in
   /// [x - reach, x + reach] under a scale in the range.
   double reachable_error(double x, double reach, const ScaleRange& scale, double z) const;

@@ -256,11 +256,13 @@ TEST(CodedRows, WithoutTapsTheNeighbourWithinReach) {
 }
 
 TEST(CodedRows, ARowThatMayBeZero) {
-  // Everything is off by more than itself: the row's scale has no least, and the first may be 1.05.
+  // Everything is off by more than itself: the row's scale has no least, and the first may be 1.05
+  // or -0.95.
   Bounded x = row({0.05, 0.0, 0.02, 0.0});
   x.d = x.s = RowMatrix::Constant(1, 4, 1.0);
   const CodedRows rows = code_rows(cache_case("\"token_head\"", 0), Stage::kCacheK, x, {});
-  EXPECT_NEAR(rows.x.d(0, 0), 1.0, 1e-6);  // the scale 1.05 / 448 is a float32
+  // 1, and half a gap at 1.05: 2^-4 of it.
+  EXPECT_NEAR(rows.x.d(0, 0), 1.0 + 1.05 * 0x1p-4, 0.001);
 }
 
 /// A stage of `count` codes of which `differing` differ, each of them with probability `flip`.
