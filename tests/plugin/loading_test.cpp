@@ -84,6 +84,37 @@ TEST(PluginLoading, StagesThatWereFedAreNotJudged) {
   EXPECT_EQ(verify_on(plugin("minimal"), {"rope-llama3"}, {"--no-taps"}).code, 0);
 }
 
+/// One layer of a pool that three share: the tensors begin behind their data.
+TEST(PluginLoading, ALayerInTheMiddleOfAPool) {
+  const std::string config =
+      R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": 4,
+      "num_key_value_heads": 2, "head_dim": 8, "head_dim_v": 8, "dtype": "float32",
+      "mask": {"variant": "causal"}, "kv_cache": {"page_size": 4, "dtype": "float32"}},
+      "rows": [[3, 10], [1, 5]], "layer": 1, "layers": 3})";
+  const Outcome outcome = attn_compare({"run", "--config", config, "--backend", plugin("minimal")});
+  EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.err;
+}
+
+/// What a kernel may do differently as long as it says so: the same without saying so fails.
+TEST(PluginDeclarations, CountWhatIsDeclared) {
+  for (const std::string what : {"base2", "heads_first", "empty_rows_untouched",
+                                 "empty_rows_finite", "aligned", "only_out"}) {
+    const Outcome outcome = verify_on(plugin("bad", what), {"core-zero-keys", "mha-causal-f32"});
+    EXPECT_EQ(outcome.code, 0) << what << outcome.out << outcome.err;
+    EXPECT_EQ(last_line(outcome.out), "2 passed, 0 failed") << what;
+  }
+  const std::pair<std::string, std::string> silent[] = {
+      {"silent_base2", "first bad stage lse"},
+      {"silent_empty_untouched", "lse: 8 of 12 elements were never written"},
+      {"silent_empty_finite", "first bad stage lse"}};
+  for (const auto& [what, says] : silent) {
+    const Outcome outcome = verify_on(
+        plugin("bad", what), {what == "silent_base2" ? "mha-causal-f32" : "core-zero-keys"});
+    EXPECT_EQ(outcome.code, 1) << what << outcome.out << outcome.err;
+    EXPECT_THAT(unwrapped(outcome.out), HasSubstr(says)) << what;
+  }
+}
+
 struct Refusal {
   std::string library;
   std::string says;
