@@ -171,6 +171,10 @@ static void die(void) {
       if (write(find_socket(), "this is no reply at all, is it? ", 32) < 0) break;
     }
   }
+  if (is("forged_reply")) { /* well formed, with an old number and nothing in it */
+    const uint64_t frame[3] = {0x6b726f776e747461u, 5, 0};
+    if (write(find_socket(), frame, sizeof(frame)) < 0) perror("write");
+  }
   if (is("close_socket")) {
     close(find_socket());
     pause();

@@ -75,6 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
         Misbehaviour{"stop", "timed out", "ran for longer than"},
         Misbehaviour{"half_reply", "crashed", "stopped in the middle of its answer"},
         Misbehaviour{"half_reply_hang", "timed out", "ran for longer than"},
+        Misbehaviour{"forged_reply", "crashed", "wrote something into its answer"},
         Misbehaviour{"garbage_reply", "crashed", "wrote something into its answer"},
         Misbehaviour{"close_socket", "timed out", "ran for longer than"},
         Misbehaviour{"orphan", "crashed", "exit code 4"},

@@ -2,9 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 
+#include "golden/golden_file.h"
 #include "harness/backends/attn_plugin.h"
+#include "harness/compare/compare.h"
+#include "reference/core/paging.h"
+#include "reference/reference.h"
 #include "tests/plugin/plugin_runner.h"
 
 namespace attn::test {
@@ -126,6 +131,53 @@ TEST(PluginLayers, WhatCannotBeIsSaid) {
   EXPECT_THAT(unwrapped(stages.out), HasSubstr("declares stages 0; use a sum of"));
   const Outcome nothing = verify_on(layer(ATTN_FROM_OUTPUT, kOut), {"mha-causal-f32"});
   EXPECT_EQ(nothing.code, 0) << nothing.out;
+}
+
+/// The layer's case as its attention kernel sees it, with these queries.
+Case attention_of(const Case& layer, const Tensor& q, const KvCache& cache) {
+  Case c;
+  c.config = layer.config;
+  c.config.entry_point = EntryPoint::kAttention;
+  c.config.variant = Variant::kAttention;
+  c.q = q;
+  c.input_row_offsets = layer.input_row_offsets;
+  c.cache_lengths = Tensor(ElementType::kUInt32, {layer.batch()});
+  for (std::int64_t b = 0; b < layer.batch(); ++b) {
+    c.cache_lengths.set_code(b, static_cast<std::uint64_t>(layer.key_count(b)));
+  }
+  c.cache = cache;
+  return c;
+}
+
+/// Queries that are nowhere near the layer's own: what follows is judged on them all the same, with
+/// and without taps, and they are not judged.
+TEST(GivenStages, AreTakenAsTheyAre) {
+  const Case layer = golden::to_case(golden::read(golden("rope-llama3")), PagingOptions{.seed = 1});
+  const Trace exact = reference::evaluate(layer, reference::Mode::kExact);
+  Tensor q(ElementType::kFloat32,
+           {layer.tokens(), layer.config.num_attention_heads, layer.config.head_dim});
+  for (std::int64_t i = 0; i < q.size(); ++i) q.set_value(i, exact[Stage::kQRope].value(i) * 1.5);
+  Trace got = reference::evaluate(attention_of(layer, q, *exact.cache), reference::Mode::kExact);
+  got.cache.reset();
+  got[Stage::kQRope] = Tensor(ElementType::kFloat32, {layer.tokens(), layer.config.q_width()});
+  std::ranges::copy(q.bytes(), got[Stage::kQRope].data());
+  got[Stage::kCacheK] = exact[Stage::kCacheK];
+  got[Stage::kCacheV] = exact[Stage::kCacheV];
+  for (const bool taps : {true, false}) {
+    harness::CompareOptions options;
+    options.taps = taps;
+    const harness::Verdict judged = harness::compare(layer, got, {}, options);
+    EXPECT_EQ(judged.first_bad, Stage::kQRope);
+    Trace fed = got;
+    for (const Stage stage : {Stage::kQRope, Stage::kCacheK, Stage::kCacheV}) fed.give(stage);
+    const harness::Verdict verdict = harness::compare(layer, fed, {}, options);
+    EXPECT_EQ(verdict.status, harness::Status::kPassed) << verdict.detail;
+    ASSERT_EQ(verdict.stages.size(), 2U);
+    EXPECT_EQ(verdict.stages[0].stage, Stage::kLse);
+    EXPECT_EQ(verdict.stages[1].stage, Stage::kAttnOut);
+    fed[Stage::kAttnOut].set_value(0, fed[Stage::kAttnOut].value(0) + 0.01);
+    EXPECT_EQ(harness::compare(layer, fed, {}, options).first_bad, Stage::kAttnOut);
+  }
 }
 
 }  // namespace
