@@ -176,6 +176,7 @@ CommandTree::CommandTree()
       "--version", [] { return version_text(); }, "version and how it was built");
   add_verify();
   add_run();
+  add_fuzz();
   add_diff();
   add_golden();
   add_inspect();
@@ -252,6 +253,32 @@ void CommandTree::add_run() {
   verb.add_flag("-v,--verbose", run_.report.verbose,
                 "put the parts of every bound into the report");
   add_report_options(verb, run_.report);
+}
+
+void CommandTree::add_fuzz() {
+  CLI::App& verb = add_verb(app_, "fuzz", "try a backend on generated cases",
+                            "  attn-compare fuzz --backend ./kernel.so --cases 1000\n"
+                            "  attn-compare fuzz --backend cpu --time 60 --seed 7\n",
+                            [this](const Session& session) { return fuzz(fuzz_, session); });
+  add_backend_option(verb, fuzz_.backend);
+  verb.add_option("--cases", fuzz_.cases, "how many cases in all")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--time", fuzz_.seconds, "or: begin cases for this many seconds")
+      ->type_name("S")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--seed", fuzz_.seed, "of the random cases (1)")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--jobs,-j", fuzz_.jobs, "cases at a time (default: one for each core)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--max-failures", fuzz_.max_failures, "stop after so many kinds of failures (10)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  add_taps_flag(verb, fuzz_.taps);
+  add_isolation_options(verb, fuzz_.isolation);
+  add_report_options(verb, fuzz_.report);
 }
 
 void CommandTree::add_diff() {

@@ -31,6 +31,7 @@ class CommandTree {
  private:
   void add_verify();
   void add_run();
+  void add_fuzz();
   void add_diff();
   void add_golden();
   void add_golden_import(CLI::App& golden);
@@ -51,6 +52,7 @@ class CommandTree {
 
   VerifyOptions verify_;
   RunOptions run_;
+  FuzzOptions fuzz_;
   DiffOptions diff_;
   GoldenMakeOptions make_;
   GoldenSealOptions seal_;

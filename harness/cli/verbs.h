@@ -41,6 +41,19 @@ struct RunOptions {
 };
 int run(const RunOptions& options, const Session& session);
 
+struct FuzzOptions {
+  std::string backend;
+  std::optional<std::int64_t> cases;  ///< in all, those of the corpus and the gate included
+  std::optional<double> seconds;      ///< no case is begun after so many
+  std::uint64_t seed = 1;
+  int jobs = 0;  ///< 0: as many as there are cores
+  bool taps = true;
+  std::int64_t max_failures = 10;  ///< kinds of failures that are accounted for
+  BackendOptions isolation;
+  ReportOptions report;
+};
+int fuzz(const FuzzOptions& options, const Session& session);
+
 struct DiffOptions {
   std::string a;
   std::string b;
