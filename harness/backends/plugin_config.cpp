@@ -180,6 +180,8 @@ Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& c
   a.splits = at_least(1, capability.splits, a.splits, "splits");
   a.lanes = at_least(1, capability.lanes, a.lanes, "lanes");
   a.exp_rel = relative_error(capability.exp_rel, a.exp_rel, "exp_rel");
+  a.deterministic = (capability.claims & ATTN_CLAIM_DETERMINISTIC) != 0;
+  a.batch_invariant = (capability.claims & ATTN_CLAIM_BATCH_INVARIANT) != 0;
   return a;
 }
 

@@ -48,6 +48,10 @@ struct Arithmetic {
   bool native_weights = false;
   /// Type of each device's part of `out`, before the parts are summed (tensor_parallel).
   ElementType partial = ElementType::kFloat32;
+
+  // Claims about bits, which no bound depends on. They are held against what it does.
+  bool deterministic = false;    ///< equal calls give equal bits
+  bool batch_invariant = false;  ///< a row's bits do not depend on the other rows
 };
 
 }  // namespace attn::harness

@@ -13,6 +13,7 @@
 #include "harness/compare/rows.h"
 #include "harness/compare/stage_score.h"
 #include "harness/compare/trust.h"
+#include "reference/core/error.h"
 #include "reference/reference.h"
 #include "reference/stages/rope.h"
 
@@ -58,6 +59,8 @@ class Comparison {
       : c_(c), config_(c.config), got_(got), arithmetic_(arithmetic), options_(options) {}
 
   Verdict run();
+  /// run() writes the allowances of every stage that it judges to `allowances`.
+  void keep_allowances(StageAllowances& allowances) { allowances_ = &allowances; }
 
  private:
   using Rows = std::vector<std::int64_t>;
@@ -76,6 +79,7 @@ class Comparison {
   CacheRows fill_cache(Stage stage, const Path& path, const Rows& rows, const Bounded& value);
   void judge(Stage stage, const Rows& rows, const Bounded& exact,
              const std::function<std::vector<Allowance>(Index row)>& parts);
+  void keep_allowance(Stage stage, std::int64_t element, double allowed);
   void judge_table();
   void judge_prior(Stage stage, const Tensor& got, StageScore& score);
   void judge_cache(Stage stage, const Rows& rows, const CodedRows& coded);
@@ -97,6 +101,7 @@ class Comparison {
   const CompareOptions& options_;
   Rows rows_;
   Verdict verdict_;
+  StageAllowances* allowances_ = nullptr;
 };
 
 /// Channels of one head in a row of the stage; 0 where a row has no heads.
@@ -162,14 +167,23 @@ bool Comparison::accept_shapes() {
   return true;
 }
 
+void Comparison::keep_allowance(Stage stage, std::int64_t element, double allowed) {
+  if (allowances_ == nullptr) return;
+  std::vector<double>& kept = (*allowances_)[static_cast<std::size_t>(stage)];
+  if (kept.empty()) kept.resize(static_cast<std::size_t>(got_[stage].size()));
+  kept[static_cast<std::size_t>(element)] = allowed;
+}
+
 void Comparison::judge(Stage stage, const Rows& rows, const Bounded& exact,
                        const std::function<std::vector<Allowance>(Index row)>& parts) {
   StageScore score(stage);
   const Index columns = exact.y.cols();
   std::vector<double> got(static_cast<std::size_t>(columns));
   for (Index i = 0; i < exact.y.rows(); ++i) {
-    got_[stage].values(rows[static_cast<std::size_t>(i)] * columns, got);
+    const std::int64_t first = rows[static_cast<std::size_t>(i)] * columns;
+    got_[stage].values(first, got);
     for (Index j = 0; j < columns; ++j) {
+      keep_allowance(stage, first + j, exact.d(i, j));
       score.add(i * columns + j, got[static_cast<std::size_t>(j)], exact.y(i, j), exact.d(i, j));
     }
   }
@@ -275,6 +289,10 @@ void Comparison::judge_prior(Stage stage, const Tensor& got, StageScore& score) 
                                               static_cast<std::size_t>(channels)));
       }
       got.values((key + p) * width, after);
+      for (std::int64_t i = 0; allowances_ != nullptr && i < width; ++i) {
+        keep_allowance(stage, (key + p) * width + i,
+                       product * std::abs(before[static_cast<std::size_t>(i)]));
+      }
       if (before == after) {
         score.add_equal(width);
         continue;
@@ -324,7 +342,9 @@ void Comparison::judge_cache(Stage stage, const Rows& rows, const CodedRows& cod
     got.values(key * width, values);
     for (Index j = 0; j < width; ++j) {
       const double value = values[static_cast<std::size_t>(j)];
-      score.add(key * width + j, value, exact.y(i, j), exact.exact() ? 0.0 : exact.d(i, j));
+      const double allowed = exact.exact() ? 0.0 : exact.d(i, j);
+      keep_allowance(stage, key * width + j, allowed);
+      score.add(key * width + j, value, exact.y(i, j), allowed);
     }
     if (coded.flips.size() != 0) count_codes(score, values, coded, i);
   }
@@ -521,6 +541,22 @@ double Verdict::worst_ratio() const {
 Verdict compare(const Case& c, const Trace& got, const Arithmetic& arithmetic,
                 const CompareOptions& options) {
   return Comparison(c, got, arithmetic, options).run();
+}
+
+StageAllowances allowances(const Case& c, const Trace& answer, const Arithmetic& arithmetic,
+                           int threads) {
+  CompareOptions options;
+  options.taps = false;
+  options.threads = threads;
+  options.check_trust = false;
+  Comparison comparison(c, answer, arithmetic, options);
+  StageAllowances result;
+  comparison.keep_allowances(result);
+  const Verdict verdict = comparison.run();
+  if (verdict.status == Status::kUnsupported) {
+    throw Error(ErrorKind::kUnsupported, verdict.detail);
+  }
+  return result;
 }
 
 }  // namespace attn::harness

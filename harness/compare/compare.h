@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -78,6 +79,16 @@ struct Verdict {
 /// there.
 Verdict compare(const Case& c, const Trace& got, const Arithmetic& arithmetic,
                 const CompareOptions& options = {});
+
+/// For each stage, in the order of its tensor: how far an element of a correct answer may lie from
+/// the exact one. Empty for a stage that was not asked for.
+using StageAllowances = std::array<std::vector<double>, kNumStages>;
+
+/// The allowances of the stages that `answer` has, propagated from the inputs (no taps) and from
+/// the stages that it was given. Its other values do not enter. Throws Error(kUnsupported) for a
+/// config that the reference does not cover.
+StageAllowances allowances(const Case& c, const Trace& answer, const Arithmetic& arithmetic,
+                           int threads = 1);
 
 /// A golden file's expected stages against our exact reference: every element within
 /// `tolerance` (1e-9) of the stage's largest magnitude. NaN, infinities must match.
