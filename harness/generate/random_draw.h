@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "harness/generate/case_spec.h"
@@ -15,7 +16,8 @@ namespace attn::harness {
 /// Draws one after another from a stream.
 class Draw {
  public:
-  explicit Draw(std::uint64_t seed) : stream_(seed, "random_small_spec") {}
+  explicit Draw(std::uint64_t seed, std::string_view stream = "random_small_spec")
+      : stream_(seed, stream) {}
 
   std::int64_t between(std::int64_t low, std::int64_t high) {
     const auto n = static_cast<std::uint64_t>(high - low + 1);
@@ -67,5 +69,18 @@ void draw_shape(Draw& draw, AttentionConfig& config);
 
 /// Heads and widths that the blocks of config.quant fit, and the rest of config.quant.
 void draw_quantised_shape(Draw& draw, const Plan& plan, AttentionConfig& config);
+
+/// Columns of a weight row that belong together.
+std::int64_t block_width(const QuantConfig& quant, QuantEncoding encoding);
+
+/// Blocks of fp8 scales: their height divides that of k and v; the last may be narrower than the
+/// others. Activations by block need a width of 128.
+void draw_fp8_blocks(Draw& draw, const AttentionConfig& config, QuantConfig& quant);
+
+/// A bound that clips 5 % to 13 % of the k and v weights, or fp8 codes.
+double draw_weight_clip(Draw& draw, const AttentionConfig& config);
+
+/// The parameters of scaling.type, for so many rotating pairs.
+void draw_scaling_parameters(Draw& draw, RopeScaling& scaling, std::int64_t pairs);
 
 }  // namespace attn::harness

@@ -87,7 +87,25 @@ std::vector<Plan> quantised_plans() {
 constexpr std::array kCacheGranularities = {ScaleGranularity::kNone, ScaleGranularity::kTensor,
                                             ScaleGranularity::kHead, ScaleGranularity::kTokenHead};
 
-/// Columns of a weight row that belong together.
+/// The encodings of a mixture after its first, not all the same; desc_act and the checkpoint's
+/// version.
+void draw_details(Draw& draw, const Plan& plan, QuantConfig& quant) {
+  if (plan.mixed) {
+    const std::vector<QuantEncoding> all(kGguf.begin(), kGguf.end());
+    do {
+      quant.k_proj = draw.pick(all);
+      quant.v_proj = draw.pick(all);
+      quant.o_proj = draw.pick(all);
+    } while (quant.k_proj == quant.q_proj && quant.v_proj == quant.q_proj);
+  }
+  if (quant.q_proj == QuantEncoding::kGptq) {
+    quant.desc_act = draw.one_in(2);
+    quant.checkpoint_v2 = draw.one_in(3);
+  }
+}
+
+}  // namespace
+
 std::int64_t block_width(const QuantConfig& quant, QuantEncoding encoding) {
   using enum QuantEncoding;
   switch (encoding) {
@@ -109,25 +127,6 @@ std::int64_t block_width(const QuantConfig& quant, QuantEncoding encoding) {
   }
 }
 
-/// The encodings of a mixture after its first, not all the same; desc_act and the checkpoint's
-/// version.
-void draw_details(Draw& draw, const Plan& plan, QuantConfig& quant) {
-  if (plan.mixed) {
-    const std::vector<QuantEncoding> all(kGguf.begin(), kGguf.end());
-    do {
-      quant.k_proj = draw.pick(all);
-      quant.v_proj = draw.pick(all);
-      quant.o_proj = draw.pick(all);
-    } while (quant.k_proj == quant.q_proj && quant.v_proj == quant.q_proj);
-  }
-  if (quant.q_proj == QuantEncoding::kGptq) {
-    quant.desc_act = draw.one_in(2);
-    quant.checkpoint_v2 = draw.one_in(3);
-  }
-}
-
-/// Blocks of fp8 scales: their height divides that of k and v; the last may be narrower than the
-/// others. Activations by block need a width of 128.
 void draw_fp8_blocks(Draw& draw, const AttentionConfig& config, QuantConfig& quant) {
   if (quant.weight_granularity != WeightGranularity::kBlock) return;
   std::vector<std::int64_t> heights;
@@ -138,8 +137,6 @@ void draw_fp8_blocks(Draw& draw, const AttentionConfig& config, QuantConfig& qua
   if (quant.activation == ActivationQuant::kBlock) return;
   quant.block_k = draw.pick<std::int64_t>({16, 24, 32, 64, 128});
 }
-
-}  // namespace
 
 bool is_gguf(QuantEncoding encoding) { return std::ranges::find(kGguf, encoding) != kGguf.end(); }
 

@@ -64,11 +64,9 @@ void draw_projection(Draw& draw, AttentionConfig& config) {
     config.has_bias = draw.one_in(3);
     if (config.quant) {
       const bool fp8 = config.quant->q_proj == QuantEncoding::kFloat8E4M3FN;
-      if (fp8 && draw.one_in(4)) config.clip_qkv = draw.pick({96.0, 200.0, 300.0});  // of codes
+      if (fp8 && draw.one_in(4)) config.clip_qkv = draw_weight_clip(draw, config);
     } else if (draw.one_in(4)) {
-      // Matrices of k and v have a standard deviation of 1 / sqrt(hidden): 13 % to 5 % are clipped.
-      const double sigma = 1.0 / std::sqrt(static_cast<double>(config.hidden_size));
-      config.clip_qkv = draw.one_in(8) ? 0.0 : short_number(draw.pick({1.5, 1.75, 2.0}) * sigma);
+      config.clip_qkv = draw.one_in(8) ? 0.0 : draw_weight_clip(draw, config);
     }
   }
   if (draw.one_in(4)) config.clip_activations = draw.pick({1.0, 1.5, 2.0, 2.5});
@@ -93,19 +91,7 @@ void draw_scaling(Draw& draw, RopeScaling& scaling, std::int64_t pairs) {
   scaling.type =
       draw.pick({Type::kDefault, Type::kDefault, Type::kDefault, Type::kLinear, Type::kDynamic,
                  Type::kLlama3, Type::kYarn, Type::kDeepseekYarn, Type::kLongrope});
-  if (scaling.type == Type::kLongrope) draw_longrope(draw, scaling, pairs);
-  const bool yarn = scaling.type == Type::kYarn || scaling.type == Type::kDeepseekYarn;
-  if (yarn || scaling.type == Type::kLinear || scaling.type == Type::kLlama3) {
-    scaling.factor = draw.pick({2.0, 4.0, 8.0, 40.0});
-  }
-  // Original lengths that put wavelengths of small heads on all sides of the thresholds.
-  if (yarn || scaling.type == Type::kLlama3) {
-    scaling.original_max_position_embeddings = draw.pick<std::int64_t>({16, 64, 1024, 8192});
-  }
-  if (scaling.type == Type::kDeepseekYarn) {
-    scaling.mscale = draw.pick({0.707, 1.0});
-    scaling.mscale_all_dim = draw.pick({0.5, 0.707, 1.0});
-  }
+  draw_scaling_parameters(draw, scaling, pairs);
 }
 
 void draw_rope(Draw& draw, AttentionConfig& config) {
@@ -210,6 +196,30 @@ std::string draw_profile(Draw& draw, const AttentionConfig& config) {
 }
 
 }  // namespace
+
+double draw_weight_clip(Draw& draw, const AttentionConfig& config) {
+  if (config.quant) return draw.pick({96.0, 200.0, 300.0});
+  // Matrices of k and v have a standard deviation of 1 / sqrt(hidden).
+  const double sigma = 1.0 / std::sqrt(static_cast<double>(config.hidden_size));
+  return short_number(draw.pick({1.5, 1.75, 2.0}) * sigma);
+}
+
+void draw_scaling_parameters(Draw& draw, RopeScaling& scaling, std::int64_t pairs) {
+  using Type = RopeScalingType;
+  if (scaling.type == Type::kLongrope) draw_longrope(draw, scaling, pairs);
+  const bool yarn = scaling.type == Type::kYarn || scaling.type == Type::kDeepseekYarn;
+  if (yarn || scaling.type == Type::kLinear || scaling.type == Type::kLlama3) {
+    scaling.factor = draw.pick({2.0, 4.0, 8.0, 40.0});
+  }
+  // Original lengths that put wavelengths of small heads on all sides of the thresholds.
+  if (yarn || scaling.type == Type::kLlama3) {
+    scaling.original_max_position_embeddings = draw.pick<std::int64_t>({16, 64, 1024, 8192});
+  }
+  if (scaling.type == Type::kDeepseekYarn) {
+    scaling.mscale = draw.pick({0.707, 1.0});
+    scaling.mscale_all_dim = draw.pick({0.5, 0.707, 1.0});
+  }
+}
 
 CaseSpec random_small_spec(std::uint64_t seed) {
   Draw draw(seed);

@@ -1,0 +1,264 @@
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <numeric>
+#include <tuple>
+
+#include "harness/generate/legal_points.h"
+#include "harness/generate/space.h"
+
+namespace attn::harness {
+namespace {
+
+/// A set of values, one bit each; a value's bit is first_[axis] + value.
+using Bits = std::vector<std::uint64_t>;
+
+constexpr std::size_t kWord = 64;
+
+void set_bit(Bits& bits, std::size_t i) { bits[i / kWord] |= std::uint64_t{1} << (i % kWord); }
+bool has_bit(const std::uint64_t* bits, std::size_t i) {
+  return ((bits[i / kWord] >> (i % kWord)) & 1U) != 0;
+}
+
+/// The tuples of one to three values that are still to be covered. A tuple is kept under each order
+/// of its values, as one bit in the row of all but one of them: what a value adds to a row of
+/// values is then a count of common bits.
+class OpenTuples {
+ public:
+  explicit OpenTuples(int strength) : strength_(strength) {
+    for (const Axis& axis : space_axes()) {
+      first_.push_back(values_);
+      values_ += axis.values.size();
+      for (std::size_t v = 0; v < axis.values.size(); ++v) axis_of_.push_back(first_.size() - 1);
+    }
+    words_ = (values_ + kWord - 1) / kWord;
+    std::size_t rows = 1;
+    for (int i = 1; i < strength; ++i) rows *= values_;
+    open_.assign(rows * words_, 0);
+    fill();
+  }
+
+  Bits no_values() const { return Bits(words_, 0); }
+  std::size_t bit_of(std::size_t axis, int value) const {
+    return first_[axis] + static_cast<std::size_t>(value);
+  }
+
+  /// How many open tuples a value closes beside the values of a row so far: listed and as bits.
+  std::int64_t gain(std::size_t value, const std::vector<std::size_t>& row,
+                    const Bits& bits) const {
+    if (strength_ == 1) return has_bit(open_.data(), value) ? 1 : 0;
+    if (strength_ == 2) return common(row_of(value), bits);
+    std::int64_t twice = 0;
+    for (const std::size_t other : row) twice += common(row_of(value * values_ + other), bits);
+    return twice / 2;
+  }
+
+  /// Closes every tuple of a point; open axes have none.
+  void close(const Point& point) {
+    std::vector<std::size_t> row;
+    Bits bits = no_values();
+    for (std::size_t axis = 0; axis < point.size(); ++axis) {
+      if (point[axis] < 0) continue;
+      row.push_back(bit_of(axis, point[axis]));
+      set_bit(bits, row.back());
+    }
+    close_among(row, bits);
+  }
+
+  /// The first open tuple at or after the last one returned; empty when there is none. A tuple that
+  /// stays open is returned again.
+  std::vector<std::size_t> next() {
+    for (; cursor_ < open_.size() * kWord; ++cursor_) {
+      if (open_[cursor_ / kWord] == 0) {
+        cursor_ |= kWord - 1;
+        continue;
+      }
+      if (!has_bit(open_.data(), cursor_)) continue;
+      std::size_t row = cursor_ / kWord / words_;
+      std::vector<std::size_t> tuple = {cursor_ % (words_ * kWord)};
+      for (int i = 1; i < strength_; ++i, row /= values_) tuple.push_back(row % values_);
+      std::ranges::sort(tuple);
+      return tuple;
+    }
+    return {};
+  }
+
+  Point point_with(const std::vector<std::size_t>& tuple) const {
+    Point point(first_.size(), -1);
+    for (const std::size_t value : tuple) {
+      point[axis_of_[value]] = static_cast<int>(value - first_[axis_of_[value]]);
+    }
+    return point;
+  }
+
+  /// Open tuples, each counted once.
+  std::int64_t count() const {
+    std::int64_t orders = 0;
+    for (const std::uint64_t word : open_) orders += std::popcount(word);
+    return orders / (strength_ == 3 ? 6 : strength_);
+  }
+
+ private:
+  std::uint64_t* row_of(std::size_t row) { return open_.data() + row * words_; }
+  const std::uint64_t* row_of(std::size_t row) const { return open_.data() + row * words_; }
+
+  std::int64_t common(const std::uint64_t* row, const Bits& bits) const {
+    std::int64_t n = 0;
+    for (std::size_t w = 0; w < words_; ++w) n += std::popcount(row[w] & bits[w]);
+    return n;
+  }
+
+  template <typename Change>
+  void for_rows_among(const std::vector<std::size_t>& values, const Change& change) {
+    if (strength_ == 1) change(row_of(0), std::vector<std::size_t>{});
+    if (strength_ == 2) {
+      for (const std::size_t a : values) change(row_of(a), std::vector{a});
+    }
+    if (strength_ < 3) return;
+    for (const std::size_t a : values) {
+      for (const std::size_t b : values) {
+        if (axis_of_[a] != axis_of_[b]) change(row_of(a * values_ + b), std::vector{a, b});
+      }
+    }
+  }
+
+  void close_among(const std::vector<std::size_t>& values, const Bits& bits) {
+    for_rows_among(values, [&](std::uint64_t* row, const std::vector<std::size_t>&) {
+      for (std::size_t w = 0; w < words_; ++w) row[w] &= ~bits[w];
+    });
+  }
+
+  /// Opens every tuple of values of different axes.
+  void fill() {
+    std::vector<std::size_t> all(values_);
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    for_rows_among(all, [&](std::uint64_t* row, const std::vector<std::size_t>& fixed) {
+      for (const std::size_t value : all) {
+        const bool apart = std::ranges::none_of(
+            fixed, [&](std::size_t other) { return axis_of_[other] == axis_of_[value]; });
+        if (apart) row[value / kWord] |= std::uint64_t{1} << (value % kWord);
+      }
+    });
+  }
+
+  int strength_;
+  std::size_t values_ = 0;
+  std::size_t words_ = 0;
+  std::vector<std::size_t> first_;    ///< per axis: the bit of its first value
+  std::vector<std::size_t> axis_of_;  ///< per bit
+  std::vector<std::uint64_t> open_;
+  std::size_t cursor_ = 0;
+};
+
+std::vector<std::size_t> shuffled_axes(std::size_t n, Draw& draw) {
+  std::vector<std::size_t> order(n);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  for (std::size_t i = n; i > 1; --i) {
+    std::swap(order[i - 1],
+              order[static_cast<std::size_t>(draw.between(0, static_cast<std::int64_t>(i) - 1))]);
+  }
+  return order;
+}
+
+struct Candidate {
+  Point point;
+  std::int64_t gain = -1;
+};
+
+/// Completes a legal partial point: axis after axis in a random order takes the value that closes
+/// most open tuples and leaves a legal completion, a random one among equals.
+Candidate fill_greedily(const OpenTuples& open, Point point, Draw& draw) {
+  const std::span<const Axis> axes = space_axes();
+  std::vector<std::size_t> row;
+  Bits bits = open.no_values();
+  for (std::size_t axis = 0; axis < axes.size(); ++axis) {
+    if (point[axis] < 0) continue;
+    row.push_back(open.bit_of(axis, point[axis]));
+    set_bit(bits, row.back());
+  }
+  std::int64_t total = 1;
+  for (const std::size_t axis : shuffled_axes(axes.size(), draw)) {
+    if (point[axis] >= 0) continue;
+    struct Choice {
+      std::int64_t gain;
+      std::int64_t tie;
+      int value;
+      bool operator<(const Choice& other) const {
+        return std::tie(gain, tie) > std::tie(other.gain, other.tie);
+      }
+    };
+    std::vector<Choice> choices;
+    for (int v = 0; v < static_cast<int>(axes[axis].values.size()); ++v) {
+      choices.push_back({open.gain(open.bit_of(axis, v), row, bits), draw.between(0, 1 << 20), v});
+    }
+    std::ranges::sort(choices, std::less<>());
+    for (const Choice& choice : choices) {
+      point[axis] = choice.value;
+      if (!is_legal(point)) continue;
+      total += choice.gain;
+      break;
+    }
+    row.push_back(open.bit_of(axis, point[axis]));
+    set_bit(bits, row.back());
+  }
+  return {std::move(point), total};
+}
+
+}  // namespace
+
+std::vector<Point> covering_array(const CoveringOptions& options) {
+  const int candidates = options.strength == 3 ? 2 : 8;
+  OpenTuples open(options.strength);
+  Draw draw(options.seed, "covering");
+  std::vector<Point> array;
+  for (auto tuple = open.next(); !tuple.empty(); tuple = open.next()) {
+    const Point seed = open.point_with(tuple);
+    if (!is_legal(seed)) {
+      open.close(seed);
+      continue;
+    }
+    Candidate best;
+    for (int i = 0; i < candidates; ++i) {
+      Candidate candidate = fill_greedily(open, seed, draw);
+      if (candidate.gain > best.gain) best = std::move(candidate);
+    }
+    open.close(best.point);
+    array.push_back(std::move(best.point));
+  }
+  return array;
+}
+
+Coverage coverage_of(std::span<const Point> points, int strength) {
+  OpenTuples open(strength);
+  Coverage coverage;
+  const std::int64_t all = open.count();
+  for (const Point& point : points) open.close(point);
+  coverage.covered = all - open.count();
+  for (auto tuple = open.next(); !tuple.empty(); tuple = open.next()) {
+    const Point point = open.point_with(tuple);
+    if (is_legal(point)) {
+      Coverage::Tuple missing;
+      for (std::size_t axis = 0; axis < point.size(); ++axis) {
+        if (point[axis] < 0) continue;
+        missing.axes.push_back(static_cast<int>(axis));
+        missing.values.push_back(point[axis]);
+      }
+      coverage.uncovered.push_back(std::move(missing));
+    }
+    open.close(point);
+  }
+  coverage.legal = coverage.covered + static_cast<std::int64_t>(coverage.uncovered.size());
+  return coverage;
+}
+
+std::string to_string(const Coverage::Tuple& tuple) {
+  std::string text;
+  for (std::size_t i = 0; i < tuple.axes.size(); ++i) {
+    const Axis& axis = space_axes()[static_cast<std::size_t>(tuple.axes[i])];
+    if (i > 0) text += ", ";
+    text += axis.name + "=" + axis.values[static_cast<std::size_t>(tuple.values[i])];
+  }
+  return text;
+}
+
+}  // namespace attn::harness
