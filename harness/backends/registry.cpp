@@ -12,6 +12,7 @@
 #include "harness/backends/plugin.h"
 #include "harness/backends/plugin_library.h"
 #include "harness/backends/reference_backend.h"
+#include "harness/faults/faulty_library.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -113,11 +114,11 @@ std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
   if (is_plugin_spec(spec)) return make_plugin_backend(spec);
   const std::size_t colon = spec.find(':');
   const std::string name = spec.substr(0, colon);
-  // Not in the list: it is no implementation, but a planted mistake for tests and examples.
-  if (name == "damaged") {
-    return make_damaged_backend(
-        colon == std::string::npos ? "" : std::string_view(spec).substr(colon + 1));
-  }
+  // Not in the list: they are no implementations, but planted mistakes for tests and examples.
+  const std::string_view rest =
+      colon == std::string::npos ? "" : std::string_view(spec).substr(colon + 1);
+  if (name == "damaged") return make_damaged_backend(rest);
+  if (name == "faulty") return FaultyLibrary::instance().make(rest);
   // Not from list_backends(), which asks the device: that takes a while and may be of no use here.
   const std::vector<std::string> names{"exact", "faithful", "cpu", "cuda"};
   if (std::ranges::find(names, name) == names.end()) {

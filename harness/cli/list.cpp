@@ -5,6 +5,7 @@
 #include "harness/backends/backend.h"
 #include "harness/cli/build_info.h"
 #include "harness/cli/verbs.h"
+#include "harness/faults/catalogue.h"
 #include "harness/generate/case_spec.h"
 #include "harness/report/format.h"
 #include "harness/report/writers.h"
@@ -99,6 +100,16 @@ std::vector<Item> profile_items() {
   return items;
 }
 
+std::vector<Item> fault_items() {
+  std::vector<Item> items;
+  for (const harness::FaultInfo& fault : harness::fault_catalogue()) {
+    const bool equivalent = !fault.equivalent_because.empty();
+    items.push_back({std::string(fault.id),
+                     std::string(fault.summary) + (equivalent ? " (equivalent)" : ""), ""});
+  }
+  return items;
+}
+
 std::vector<Item> items_of(const ListOptions& options) {
   const std::string& what = options.what;
   if (what == "backends") return backend_items(options.backends);
@@ -108,7 +119,7 @@ std::vector<Item> items_of(const ListOptions& options) {
   if (what == "variants") return variant_items();
   if (what == "stages") return stage_items();
   if (what == "profiles") return profile_items();
-  if (what == "faults") return {};
+  if (what == "faults") return fault_items();
   throw Error(ErrorKind::kUsage,
               "nothing is called \"" + what + "\"" +
                   hint(what, {"backends", "variants", "stages", "profiles", "faults"}));
@@ -148,7 +159,6 @@ int list(const ListOptions& options, const Session& session) {
     write_output(session, options.json, json.dump(2) + "\n");
     if (options.json == "-") return 0;
   }
-  if (options.what == "faults") session.streams.out << "none built yet\n";
   print_items(session.streams.out, items);
   if (options.what == "backends" && options.backends.empty()) {
     session.streams.out << "any ./lib.so of yours is one too: docs/plugin.md\n";

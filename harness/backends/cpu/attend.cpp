@@ -7,6 +7,7 @@
 
 #include "harness/backends/cpu/cache_rows.h"
 #include "harness/backends/cpu/exp.h"
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/linalg.h"
 #include "harness/backends/cpu/parallel.h"
 #include "harness/backends/cpu/unpack.h"
@@ -43,6 +44,43 @@ std::vector<Tile> make_tiles(const Case& c) {
   return tiles;
 }
 
+/// Query head of vector number n of a kv head.
+std::int64_t query_head(const AttentionConfig& config, std::int64_t kv_head, std::int64_t n) {
+  const std::int64_t group = config.group_size();
+  const std::int64_t in_group = n % group;
+  if (ATTN_FAULT(kv_head_modulo, group > 1 && config.num_key_value_heads > 1)) {
+    return in_group * config.num_key_value_heads + kv_head;
+  }
+  if (ATTN_FAULT(group_tile_of_16, in_group >= 16)) return kv_head * group + 15;
+  if (ATTN_FAULT(group_masked_by_power_of_two, (in_group & (group - 1)) != in_group)) {
+    return kv_head * group + (in_group & (group - 1));
+  }
+  return kv_head * group + in_group;
+}
+
+/// Position, for masks, of vector number n of a kv head.
+std::int64_t mask_position(const Case& c, std::int64_t b, std::int64_t n) {
+  const std::int64_t i = n / c.config.group_size();
+  const std::int64_t position = c.query_position(b, i);
+  if (ATTN_FAULT(mask_top_left, position != i)) return i;
+  if (ATTN_FAULT(mask_align_ignored, c.config.mask.align == MaskAlign::kTopLeft)) {
+    return c.key_count(b) - c.row_count(b) + i;
+  }
+  if (ATTN_FAULT(packed_gqa_mask_row, n != i)) return c.query_position(b, 0) + n;
+  if (ATTN_FAULT(negative_position_is_zero, position < 0)) return 0;
+  return position;
+}
+
+/// Keys that sequence b has.
+std::int64_t keys_of(const Case& c, std::int64_t b) {
+  const std::int64_t keys = ATTN_KEPT(plan_lengths_kept, b, c.key_count(b));
+  if (ATTN_FAULT(last_page_of_one_key,
+                 c.cache.page_size >= 16 && keys > 1 && keys % c.cache.page_size == 1)) {
+    return keys - 1;
+  }
+  return keys;
+}
+
 /// One query vector on its way through the keys: o = sum_k e^(s_k - m) v_k, l = sum_k e^(s_k - m).
 struct RunningSoftmax {
   std::int64_t row = 0;   ///< of all tokens
@@ -63,6 +101,7 @@ class TileAttention {
   void write(float* lse, float* out) const;
 
  private:
+  float sink_of(std::int64_t head) const;
   void load_keys(std::int64_t begin, std::int64_t end);
   void add_block(std::int64_t n, std::int64_t block_begin, std::int64_t block_end);
   void compute_scores(std::int64_t n, std::int64_t begin, std::int64_t count, const float* keys);
@@ -71,10 +110,11 @@ class TileAttention {
   const KvCache& cache_;
   const Tile& tile_;
   const std::int64_t block_;
-  Rows q_;  // [count, head_dim]
-  Rows o_;  // [count, head_dim_v]
-  Rows k_;  // [block, head_dim]: keys loaded last
-  Rows v_;  // [block, head_dim_v]
+  const std::vector<float>& sinks_;  // [query heads], or empty
+  Rows q_;                           // [count, head_dim]
+  Rows o_;                           // [count, head_dim_v]
+  Rows k_;                           // [block, head_dim]: keys loaded last
+  Rows v_;                           // [block, head_dim_v]
   std::vector<float> scores_;
   std::vector<RunningSoftmax> states_;
   KeyRange seen_{std::numeric_limits<std::int64_t>::max(), 0};  // by any of the tile
@@ -86,6 +126,7 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
       cache_(cache),
       tile_(tile),
       block_(std::min(block, std::max<std::int64_t>(1, c.key_count(tile.sequence)))),
+      sinks_(sinks),
       q_(tile.count, c.config.head_dim),
       o_(tile.count, c.config.head_dim_v),
       k_(block_, c.config.head_dim),
@@ -93,15 +134,15 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
       scores_(static_cast<std::size_t>(block_ + 4)),
       states_(static_cast<std::size_t>(tile.count)) {
   const std::int64_t group = c.config.group_size();
-  const std::int64_t keys = c.key_count(tile.sequence);
+  const std::int64_t keys = keys_of(c, tile.sequence);
   for (std::int64_t n = 0; n < tile.count; ++n) {
-    const std::int64_t i = (tile.first + n) / group;
     RunningSoftmax& state = states_[static_cast<std::size_t>(n)];
-    state.row = c.row_begin(tile.sequence) + i;
-    state.head = tile.kv_head * group + (tile.first + n) % group;
-    state.visible = visible_keys(c.config.mask, c.query_position(tile.sequence, i), keys);
-    if (!sinks.empty()) {  // one more logit, with no value vector
-      state.m = sinks[static_cast<std::size_t>(state.head)];
+    state.row = c.row_begin(tile.sequence) + (tile.first + n) / group;
+    state.head = query_head(c.config, tile.kv_head, tile.first + n);
+    state.visible =
+        visible_keys(c.config.mask, mask_position(c, tile.sequence, tile.first + n), keys);
+    if (!sinks.empty() && !ATTN_FAULT(sink_dropped)) {  // one more logit, with no value vector
+      state.m = sink_of(state.head);
       state.l = 1.0f;
     }
     if (state.visible.begin < state.visible.end) {
@@ -112,6 +153,12 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
         q + (state.row * c.config.num_attention_heads + state.head) * c.config.head_dim;
     std::copy(source, source + c.config.head_dim, q_.row(n));
   }
+}
+
+float TileAttention::sink_of(std::int64_t head) const {
+  const std::int64_t group = case_.config.group_size();
+  if (ATTN_FAULT(sink_of_kv_head, group > 1)) head /= group;
+  return ATTN_KEPT(sinks_kept, head, sinks_[static_cast<std::size_t>(head)]);
 }
 
 void TileAttention::run() {
@@ -145,7 +192,8 @@ void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int
     const Float4 score = load4(s + k);
     largest = score > largest ? score : largest;
   }
-  const float m = std::max(std::max(largest[0], largest[1]), std::max(largest[2], largest[3]));
+  float m = std::max(std::max(largest[0], largest[1]), std::max(largest[2], largest[3]));
+  if (ATTN_FAULT(finite_sentinel, m < -5e3f)) m = -5e3f;
   // Where every score so far is -infinity, e^(s - 0) gives the weights 0 that e^(s - m) would not.
   const float shift = m == -kInfinity ? 0.0f : m;
   const std::int64_t count4 = (count + 3) / 4 * 4;
@@ -153,12 +201,16 @@ void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int
   Float4 sum = {};
   for (std::int64_t k = 0; k < count; k += 4) sum += load4(s + k);
 
-  const float rescale = exp_nonpositive(state.m - shift);
+  float rescale = exp_nonpositive(state.m - shift);
+  if (ATTN_FAULT(rescale_is_one, rescale != 1.0f)) rescale = 1.0f;
   float* const o = o_.row(n);
   if (rescale != 1.0f) {
     for (std::int64_t d = 0; d < o_.stride; ++d) o[d] *= rescale;
   }
   state.l = state.l * rescale + sum4(sum);
+  if (ATTN_FAULT(sink_per_block, !sinks_.empty() && block_begin > 0)) {
+    state.l += exp_nonpositive(sink_of(state.head) - shift);
+  }
   state.m = m;
   add_weighted_rows(s, count, v_.row(begin - block_begin), v_.stride, v_.stride, o);
 }
@@ -172,7 +224,10 @@ void TileAttention::compute_scores(std::int64_t n, std::int64_t begin, std::int6
   for (std::int64_t k = 0; k < count; k += 4) {
     dot4(q_.row(n), keys + k * k_.stride, k_.stride, k_.stride, s + k);
   }
-  const auto scale = static_cast<float>(config.softmax_scale());
+  auto scale = static_cast<float>(config.softmax_scale());
+  if (ATTN_FAULT(scale_of_padded_head_dim, !config.scale && k_.stride != config.head_dim)) {
+    scale = 1.0f / std::sqrt(static_cast<float>(k_.stride));
+  }
   for (std::int64_t k = 0; k < count; ++k) s[k] *= scale;
   if (config.logit_softcap) {
     const double cap = *config.logit_softcap;
@@ -195,6 +250,7 @@ void TileAttention::write(float* lse, float* out) const {
     const std::int64_t vector = state.row * config.num_attention_heads + state.head;
     const bool sees_nothing = state.l == 0.0f;
     lse[vector] = sees_nothing ? -kInfinity : state.m + std::log(state.l);
+    if (ATTN_FAULT(lse_base_2)) lse[vector] /= std::log(2.0f);
     float* const target = out + vector * config.head_dim_v;
     const float* const o = o_.row(n);
     for (std::int64_t d = 0; d < config.head_dim_v; ++d) {

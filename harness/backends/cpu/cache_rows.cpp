@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/small_floats.h"
 #include "harness/backends/cpu/unpack.h"
 
@@ -17,12 +18,21 @@ const Tensor& scales_of(const KvCache& cache, CachePart part) {
   return part == CachePart::kKeys ? cache.k_scale : cache.v_scale;
 }
 
+std::int64_t page_of(const KvCache& cache, std::int64_t b, std::int64_t p) {
+  if (ATTN_FAULT(page_table_ignored)) {
+    return (b * cache.page_table.dim(1) + p / cache.page_size) % cache.num_pages();
+  }
+  return ATTN_KEPT(plan_pages_kept, (b << 32) + p / cache.page_size, cache.page_of(b, p),
+                   cache.num_pages() - 1);
+}
+
 /// Row of a head among all heads of all slots of the pool.
 std::int64_t pool_row(const KvCache& cache, CachePart part, std::int64_t b, std::int64_t p,
                       std::int64_t head) {
+  const std::int64_t page = page_of(cache, b, p);
+  const std::int64_t layer = ATTN_FAULT(layer_zero, cache.layer != 0) ? 0 : cache.layer;
   const std::int64_t slot =
-      (cache.page_of(b, p) * cache.num_layers + cache.layer) * cache.page_size +
-      p % cache.page_size;
+      (page * cache.num_layers + layer) * cache.page_size + p % cache.page_size;
   return slot * pool_of(cache, part).dim(3) + head;
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "harness/backends/cpu/fault_switch.h"
+
 namespace attn::harness::cpu {
 namespace {
 
@@ -124,8 +126,9 @@ void rotate_head(const RopeConfig& rope, std::int64_t rotary_dim, std::int64_t h
   std::copy(in, in + head_dim, out);
   const std::int64_t start = rope.rotary_side == RotarySide::kLast ? head_dim - rotary_dim : 0;
   const std::int64_t pairs = rotary_dim / 2;
-  const std::int64_t step = rope.interleaved ? 2 : 1;         // from one pair to the next
-  const std::int64_t partner = rope.interleaved ? 1 : pairs;  // from a pair's first to its second
+  const bool interleaved = rope.interleaved != ATTN_FAULT(rope_interleave_swapped, pairs > 1);
+  const std::int64_t step = interleaved ? 2 : 1;         // from one pair to the next
+  const std::int64_t partner = interleaved ? 1 : pairs;  // from a pair's first to its second
   for (std::int64_t j = 0; j < pairs; ++j) {
     const float cosine = table_row[2 * j];
     const float sine = table_row[2 * j + 1];

@@ -2,11 +2,19 @@
 
 #include <algorithm>
 
+#include "harness/backends/cpu/fault_switch.h"
+
 namespace attn::harness::cpu {
 
 KeyRange visible_keys(const MaskConfig& mask, std::int64_t position, std::int64_t keys) {
   KeyRange range{0, keys};
   const auto no_later_than_query = [&] { range.end = std::min(keys, position + 1); };
+  const auto first_in_window = [&] {
+    std::int64_t first = position - mask.window_size.value() + 1;
+    if (ATTN_FAULT(window_one_too_wide, first > 0)) --first;
+    if (ATTN_FAULT(window_one_too_narrow, first >= 0)) ++first;
+    return std::max<std::int64_t>(0, first);
+  };
   switch (mask.variant) {
     case MaskVariant::kNull:
     case MaskVariant::kTensor:
@@ -22,10 +30,10 @@ KeyRange visible_keys(const MaskConfig& mask, std::int64_t position, std::int64_
     }
     case MaskVariant::kSlidingWindowCausal:
       no_later_than_query();
-      range.begin = std::max<std::int64_t>(0, position - mask.window_size.value() + 1);
+      range.begin = first_in_window();
       break;
     case MaskVariant::kSlidingWindowNoncausal:
-      range.begin = std::max<std::int64_t>(0, position - mask.window_size.value() + 1);
+      range.begin = first_in_window();
       break;
   }
   return range;
