@@ -96,8 +96,8 @@ std::string_view span_class(std::int64_t size, std::int64_t keys);
 std::int64_t least_span(std::string_view span, std::int64_t keys);
 
 /// Elements that the four matrices of a case from the space may hold.
-constexpr std::int64_t kMostWeights = 800'000;
+constexpr std::int64_t kMostWeights = 512'000;
 /// Channels of all heads of q and k together.
-constexpr std::int64_t kMostWidth = 6400;
+constexpr std::int64_t kMostWidth = 640;
 
 }  // namespace attn::harness

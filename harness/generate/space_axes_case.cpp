@@ -82,7 +82,7 @@ AxisRule kv_length_axis() {
 
 // ---- batch ----
 
-constexpr std::int64_t kFewQueries = 12;
+constexpr std::int64_t kFewQueries = 8;
 constexpr std::int64_t kOutweighs = 4;  ///< a long row is so many times as long as the next
 
 Lengths decode(std::int64_t keys) { return {1, keys}; }

@@ -268,9 +268,9 @@ void write_hidden(CaseSpec& spec, int value, Draw& draw) {
   }
   const std::int64_t width = 2 * (config.q_width() + config.k_width());
   const std::int64_t least = (kLeast + unit - 1) / unit;
-  // A quarter of what the largest case may hold, so that most cases are cheap.
+  // A sixteenth of what the largest case may hold, so that most cases are cheap.
   const std::int64_t most =
-      std::max(least, std::min<std::int64_t>(160, kMostWeights / 4 / width) / unit);
+      std::max(least, std::min<std::int64_t>(160, kMostWeights / 16 / width) / unit);
   config.hidden_size = unit * draw.between(least, most);
   if (value == 1) config.hidden_size += draw.pick<std::int64_t>({1, 3, 5, 7});
 }

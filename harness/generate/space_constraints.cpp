@@ -154,13 +154,25 @@ void add_shapes(std::vector<Constraint>& list) {
                     const std::int64_t group = value_as_integer(group_size, v[3]);
                     const std::int64_t dim = value_as_integer(head_dim, v[4]);
                     const std::int64_t width = (group + 1) * heads * dim;
-                    if (width > kMostWidth) return false;
+                    // Larger ones where it takes them for a pair of the three.
+                    const bool pair = heads == 1 || group == 1 || dim == 16;
+                    if (width > kMostWidth && !pair) return false;
                     static constexpr std::int64_t kLeastHidden = 32;
                     const std::int64_t block =
                         widths[static_cast<std::size_t>(v[0])][static_cast<std::size_t>(v[1])];
                     return group * heads * dim % block == 0 &&
                            2 * width * std::max(kLeastHidden, block) <= kMostWeights;
                   }});
+  const int page_size = axis_number("page_size");
+  const int layer = axis_number("layer");
+  list.push_back(
+      {"pages stay small", {page_size, layer, kv_heads, head_dim}, [=](std::span<const int> v) {
+         constexpr std::int64_t kMostPage = 100'000;  // elements of k in all layers
+         const std::int64_t layers = v[1] == 0 ? 1 : 3;
+         return value_as_integer(page_size, v[0]) * layers * value_as_integer(kv_heads, v[2]) *
+                    value_as_integer(head_dim, v[3]) <=
+                kMostPage;
+       }});
   list.push_back({"channels rotate in pairs",
                   {axis_number("entry_point"), head_dim, axis_number("rotary")},
                   [=, attention = value_number(axis_number("entry_point"), "attention")](
