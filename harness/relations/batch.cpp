@@ -15,13 +15,6 @@ bool has_rows(const Case& c) { return c.tokens() > 0; }
 bool has_sequences(const Case& c) { return c.batch() > 1 && has_rows(c); }
 bool has_keys(const Case& c) { return c.cache.num_pages() > 1 && has_rows(c); }
 
-/// First key of sequence b in a cache stage.
-std::int64_t key_begin(const Case& c, std::int64_t b) {
-  std::int64_t first = 0;
-  for (std::int64_t i = 0; i < b; ++i) first += c.key_count(i);
-  return first;
-}
-
 Arithmetic declared(const Subject& subject) {
   return subject.backend().arithmetic(subject.c().config);
 }
@@ -34,10 +27,8 @@ RelationResult check_repeat(const Subject& subject) {
 }
 
 RelationResult check_page_permutation(const Subject& subject) {
-  const Case other = reverse_pages(subject.c());
-  const Measurement moved = measure(subject, other, answer(subject, other));
-  return compare_answers(subject, "page_permutation", own_measurement(subject), moved,
-                         "the pages of the pool in reverse order", subject.options().bitwise);
+  return check_counterpart(subject, "page_permutation", reverse_pages(subject.c()), same_place,
+                           "the pages of the pool in reverse order", subject.options().bitwise);
 }
 
 /// The sequences `order` of the subject's case as a batch, against the whole batch.
@@ -46,29 +37,8 @@ RelationResult check_sequences(const Subject& subject, std::string_view relation
   const Case& c = subject.c();
   std::vector<Part> parts;
   for (const std::int64_t b : order) parts.push_back(whole_sequence(c, b));
-  const Case other = take(c, parts);
-  if (std::string reason = refusal(subject, other); !reason.empty())
-    return {std::move(reason), {}, 0};
-  std::vector<Place> tokens(static_cast<std::size_t>(c.tokens()));
-  std::vector<Place> keys(static_cast<std::size_t>(c.total_keys()));
-  for (std::int64_t i = 0; i < std::ssize(order); ++i) {
-    const std::int64_t b = order[static_cast<std::size_t>(i)];
-    for (std::int64_t row = 0; row < c.row_count(b); ++row) {
-      tokens[static_cast<std::size_t>(c.row_begin(b) + row)].row = other.row_begin(i) + row;
-    }
-    for (std::int64_t key = 0; key < c.key_count(b); ++key) {
-      keys[static_cast<std::size_t>(key_begin(c, b) + key)].row = key_begin(other, i) + key;
-    }
-  }
-  const Measurement taken = measure(subject, other, answer(subject, other));
-  const Measurement moved =
-      rearrange(taken, other, c, [&](Stage stage, std::int64_t row, std::int64_t column) {
-        Place place = (is_cache(stage) ? keys : tokens)[static_cast<std::size_t>(row)];
-        place.column = column;
-        return place;
-      });
-  return compare_answers(subject, relation, own_measurement(subject), moved, name,
-                         declared(subject).batch_invariant);
+  return check_counterpart(subject, relation, take(c, parts), sequence_mapping(c, order), name,
+                           declared(subject).batch_invariant);
 }
 
 RelationResult check_order(const Subject& subject) {

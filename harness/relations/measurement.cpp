@@ -137,6 +137,29 @@ std::string refusal(const Subject& subject, const Case& counterpart) {
   return subject.backend().unsupported_reason(counterpart.config);
 }
 
+Mapping sequence_mapping(const Case& c, std::span<const std::int64_t> order) {
+  // Row of the batch for each token and key of c.
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(c.tokens()), -1);
+  std::vector<std::int64_t> keys(static_cast<std::size_t>(c.total_keys()), -1);
+  std::vector<std::int64_t> key_begin{0};
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    key_begin.push_back(key_begin.back() + c.key_count(b));
+  }
+  std::int64_t token = 0, key = 0;
+  for (const std::int64_t b : order) {
+    for (std::int64_t i = 0; i < c.row_count(b); ++i) {
+      tokens[static_cast<std::size_t>(c.row_begin(b) + i)] = token++;
+    }
+    for (std::int64_t i = 0; i < c.key_count(b); ++i) {
+      keys[static_cast<std::size_t>(key_begin[static_cast<std::size_t>(b)] + i)] = key++;
+    }
+  }
+  return [tokens = std::move(tokens), keys = std::move(keys)](Stage stage, std::int64_t row,
+                                                              std::int64_t column) {
+    return Place{(is_cache(stage) ? keys : tokens)[static_cast<std::size_t>(row)], column};
+  };
+}
+
 Measurement rearrange(const Measurement& answer, const Case& counterpart, const Case& c,
                       const Mapping& mapping) {
   Measurement result;
@@ -154,7 +177,7 @@ Measurement rearrange(const Measurement& answer, const Case& counterpart, const 
         if (place.row < 0) continue;
         const auto i = static_cast<std::size_t>(row * width + column);
         const auto j = static_cast<std::size_t>(place.row * from_width + place.column);
-        to.values[i] = from.values.at(j);
+        to.values[i] = place.sign * from.values.at(j);
         to.allowed[i] = from.allowed.at(j);
       }
     }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -69,8 +70,12 @@ bool is_cache(Stage stage);
 struct Place {
   std::int64_t row = -1;
   std::int64_t column = 0;
+  double sign = 1.0;  ///< of the counterpart's value
 };
 using Mapping = std::function<Place(Stage stage, std::int64_t row, std::int64_t column)>;
+
+/// Where the rows of `c` lie in a batch of its sequences `order`, in that order.
+Mapping sequence_mapping(const Case& c, std::span<const std::int64_t> order);
 
 /// The counterpart's answer in the order of the case's own.
 Measurement rearrange(const Measurement& answer, const Case& counterpart, const Case& c,

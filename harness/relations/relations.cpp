@@ -12,13 +12,30 @@ namespace {
 
 std::vector<Relation> all_relations() {
   std::vector<Relation> all;
-  for (const std::span<const Relation> family : {batch_relations()}) {
+  for (const std::span<const Relation> family :
+       {batch_relations(), mask_relations(), head_relations(), split_relations(),
+        formula_relations()}) {
     all.insert(all.end(), family.begin(), family.end());
   }
   return all;
 }
 
 }  // namespace
+
+RelationResult skipped(std::string reason) { return {std::move(reason), std::nullopt, 0.0}; }
+
+Place same_place(Stage /*stage*/, std::int64_t row, std::int64_t column) { return {row, column}; }
+
+RelationResult check_counterpart(const Subject& subject, std::string_view relation,
+                                 const Case& counterpart, const Mapping& mapping,
+                                 const std::string& name, bool bitwise) {
+  if (std::string reason = refusal(subject, counterpart); !reason.empty()) {
+    return skipped(std::move(reason));
+  }
+  const Measurement other = measure(subject, counterpart, answer(subject, counterpart));
+  return compare_answers(subject, relation, own_measurement(subject),
+                         rearrange(other, counterpart, subject.c(), mapping), name, bitwise);
+}
 
 Subject::Subject(const Case& c, const Backend& backend, const RelationOptions& options)
     : state_(std::make_unique<State>(State{c, backend, options, {}, {}})) {}
