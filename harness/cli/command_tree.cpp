@@ -276,6 +276,8 @@ void CommandTree::add_fuzz() {
   verb.add_option("--max-failures", fuzz_.max_failures, "stop after so many kinds of failures (10)")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
+  verb.add_flag("--shrink,!--no-shrink", fuzz_.shrink,
+                "make a failing case as small as it fails (default), or leave it as it is");
   add_taps_flag(verb, fuzz_.taps);
   add_isolation_options(verb, fuzz_.isolation);
   add_report_options(verb, fuzz_.report);

@@ -48,7 +48,8 @@ struct FuzzOptions {
   std::uint64_t seed = 1;
   int jobs = 0;  ///< 0: as many as there are cores
   bool taps = true;
-  std::int64_t max_failures = 10;  ///< kinds of failures that are accounted for
+  bool shrink = true;
+  std::int64_t max_failures = 10;  ///< the run ends with so many kinds of failures
   BackendOptions isolation;
   ReportOptions report;
 };
