@@ -4,6 +4,7 @@
 #include <cmath>
 #include <span>
 
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/gguf.h"
 #include "harness/backends/cpu/small_floats.h"
 #include "reference/core/error.h"
@@ -32,7 +33,9 @@ void round_in_steps_of(double scale, Block x, Format format) {
 
 /// The scale is a float32 and its numerator capped: 1200 is the limit of the fp8 kernels.
 void quantise_dynamic_fp8(Block x) {
-  const float scale = std::min(largest_magnitude(x), 1200.0f) / 448.0f;
+  float scale = std::min(largest_magnitude(x), 1200.0f) / 448.0f;
+  if (ATTN_FAULT(fp8_scale_not_capped, largest_magnitude(x) > 1200.0f))
+    scale = largest_magnitude(x) / 448.0f;
   round_in_steps_of(static_cast<double>(scale), x, e4m3);
 }
 
@@ -41,14 +44,17 @@ void quantise_int8(Block x) {
   const auto largest = static_cast<double>(largest_magnitude(x));
   if (largest == 0.0) return;
   for (float& v : x) {
-    const double code = std::nearbyint(static_cast<double>(v) * (127.0 / largest));
+    double code = std::nearbyint(static_cast<double>(v) * (127.0 / largest));
+    if (ATTN_FAULT(int8_truncated)) code = std::trunc(static_cast<double>(v) * (127.0 / largest));
     v = static_cast<float>(code * (largest / 127.0));
   }
 }
 
 /// The block's scale is an e4m3 number of units of the tensor's input_scale.
 void quantise_nvfp4(Block x, double input_scale) {
-  const double scale = e4m3(static_cast<double>(largest_magnitude(x)) / 6.0 / input_scale);
+  double scale = e4m3(static_cast<double>(largest_magnitude(x)) / 6.0 / input_scale);
+  if (ATTN_FAULT(nvfp4_scale_not_rounded))
+    scale = static_cast<double>(largest_magnitude(x)) / 6.0 / input_scale;
   round_in_steps_of(scale * input_scale, x, e2m1);
 }
 
@@ -61,7 +67,8 @@ void quantise_mx(Block x, double top, Format format) {
   int of_top = 0;
   const double fraction = std::frexp(static_cast<double>(largest), &of_largest);
   const double top_fraction = std::frexp(top, &of_top);
-  const int exponent = of_largest - of_top + (fraction > top_fraction ? 1 : 0);
+  int exponent = of_largest - of_top + (fraction > top_fraction ? 1 : 0);
+  if (ATTN_FAULT(mx_scale_rounded_down, fraction > top_fraction)) --exponent;
   round_in_steps_of(std::ldexp(1.0, std::clamp(exponent, -127, 127)), x, format);
 }
 
@@ -77,6 +84,8 @@ void for_each_block(Rows& x, std::int64_t width, Quantise quantise) {
 /// q, k and v are one product with one scale.
 float static_scale(const Case& c, Matrix matrix) {
   if (matrix == Matrix::kO) return *c.weights.at("o_proj.input_scale").as<float>();
+  if (ATTN_FAULT(input_scale_of_own))
+    return *c.weights.at(name_of(matrix) + ".input_scale").as<float>();
   return largest_qkv_scale(c, "input_scale");
 }
 
@@ -88,6 +97,12 @@ void quantise_fp8(const Case& c, Matrix matrix, Rows& x) {
     return;
   }
   const bool by_row = quant.activation == ActivationQuant::kToken;
+  if (ATTN_FAULT(fp8_scale_of_last_row, by_row && x.count > 1)) {
+    const auto scale = static_cast<double>(largest_magnitude(
+                           Block(x.row(x.count - 1), static_cast<std::size_t>(x.width)))) /
+                       448.0;
+    return for_each_block(x, x.width, [&](Block row) { round_in_steps_of(scale, row, e4m3); });
+  }
   for_each_block(x, by_row ? x.width : quant.block_k, quantise_dynamic_fp8);
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "harness/backends/cpu/device_layer.h"
+#include "harness/backends/cpu/fault_switch.h"
 #include "reference/core/devices.h"
 
 namespace attn::harness::cpu {
@@ -138,11 +139,25 @@ void place_stages(const Case& c, const Trace& part, const DeviceHeads& heads, st
   }
 }
 
+std::vector<DeviceHeads> split_heads(const AttentionConfig& config) {
+  std::vector<DeviceHeads> devices = device_heads(config);
+  for (DeviceHeads& heads : devices) {
+    if (ATTN_FAULT(tp_replicas_by_modulo,
+                   config.kv_head_replication && config.num_key_value_heads > 1)) {
+      heads.kv_heads.first = (&heads - devices.data()) % config.num_key_value_heads;
+    }
+  }
+  if (ATTN_FAULT(tp_uneven_device_dropped, devices.size() > 1 && devices.front().q_heads.count !=
+                                                                     devices.back().q_heads.count))
+    devices.pop_back();
+  return devices;
+}
+
 Trace run_tensor_parallel(const Case& c, const AttendOptions& options) {
   Trace whole;
   whole.cache = c.cache;
   bool is_first = true;
-  for (const DeviceHeads& heads : device_heads(c.config)) {
+  for (const DeviceHeads& heads : split_heads(c.config)) {
     if (heads.q_heads.count == 0) continue;
     Case local;
     local.config = c.config;
@@ -153,11 +168,13 @@ Trace run_tensor_parallel(const Case& c, const AttendOptions& options) {
     local.cache_lengths = c.cache_lengths;
     local.freqs_cis = c.freqs_cis;
     local.mask = c.mask;
-    if (c.has_sinks()) local.weights["sinks"] = take_rows(c.weights.at("sinks"), heads.q_heads);
+    Range sinks = heads.q_heads;
+    if (ATTN_FAULT(tp_sinks_of_first_heads, c.has_sinks() && sinks.first != 0)) sinks.first = 0;
+    if (c.has_sinks()) local.weights["sinks"] = take_rows(c.weights.at("sinks"), sinks);
     local.cache = take_heads(*whole.cache, heads.kv_heads);
     Trace part = run_device({c, local, heads}, options);
     put_heads_back(*part.cache, heads.kv_heads, *whole.cache);
-    place_stages(c, part, heads, 0, !is_first, whole);
+    place_stages(c, part, heads, 0, !is_first && !ATTN_FAULT(tp_output_not_summed), whole);
     is_first = false;
   }
   return whole;
@@ -171,6 +188,9 @@ Trace run_data_parallel(const Case& c, const AttendOptions& options) {
     const Range sequences = shard_range(c.batch(), i, c.config.num_devices);
     // The first device runs even so: where there are no rows at all, stages are there and empty.
     if (sequences.count == 0 && i > 0) break;
+    if (ATTN_FAULT(dp_smaller_shard_dropped,
+                   sequences.count < shard_range(c.batch(), 0, c.config.num_devices).count))
+      break;
     const std::int64_t first_row = c.row_begin(sequences.first);
     const Range rows{first_row, c.row_begin(sequences.first + sequences.count) - first_row};
     Case local;
@@ -186,7 +206,9 @@ Trace run_data_parallel(const Case& c, const AttendOptions& options) {
     if (!c.mask.empty()) local.mask = take_rows(c.mask, rows);
     if (c.has_sinks()) local.weights["sinks"] = c.weights.at("sinks");
     local.cache = *whole.cache;
-    local.cache.page_table = take_rows(c.cache.page_table, sequences);
+    local.cache.page_table = take_rows(
+        c.cache.page_table,
+        ATTN_FAULT(dp_pages_of_first_shard, i > 0) ? Range{0, sequences.count} : sequences);
     Trace part = run_device({c, local, all_heads}, options);
     part.cache->page_table = c.cache.page_table;
     whole.cache = std::move(part.cache);

@@ -7,14 +7,16 @@
 //
 // A second argument says when the mistake makes a difference; only then does it count as reached.
 // ATTN_KEPT(id, key, value) is the value, or with the bug on what it was in the backend's first
-// call for that key, at most the optional fourth argument. Ordinary builds have neither: they are
-// `false` and the value. Only attn_faulty, the same sources compiled with ATTN_FAULTY, holds the
-// switches.
+// call for that key, at most the optional fourth argument. ATTN_SCRATCH(id, target, count) adds 0
+// times memory that nobody cleared, which shows where that holds NaN. Ordinary builds have none of
+// them: they are `false`, the value, and nothing. Only attn_faulty, the same sources compiled with
+// ATTN_FAULTY, holds the switches.
 
 #ifndef ATTN_FAULTY
 
 #define ATTN_FAULT(...) false
 #define ATTN_KEPT(id, key, value, ...) (value)
+#define ATTN_SCRATCH(id, target, count) static_cast<void>(0)
 
 #else
 
@@ -38,8 +40,10 @@ bool is_switched_on(const FaultSwitch& fault) noexcept;
 bool count_reached() noexcept;
 /// The first value that this thread's backend had for the key.
 double kept_value(std::int64_t key, double value);
-/// Memory for `count` float32 that holds whatever was there before; freed with the thread's run.
-float* uncleared_scratch(std::size_t count);
+/// Runs of this thread's backend before the current one.
+std::int64_t calls_before() noexcept;
+/// Adds 0 times whatever memory that was not cleared holds.
+void add_zero_times_scratch(float* target, std::int64_t count);
 
 /// What every switch leaves in the library and in no other: "attn-fault:ID".
 template <std::size_t kSize>
@@ -62,6 +66,13 @@ T kept(std::int64_t key, T value, T limit = std::numeric_limits<T>::max()) {
   return first;
 }
 
+template <FaultMark kMark>
+void add_scratch(float* target, std::int64_t count) {
+  if (!is_switched_on(kFaultSwitch<kMark>) || count == 0) return;
+  count_reached();
+  add_zero_times_scratch(target, count);
+}
+
 }  // namespace attn::harness::cpu
 
 #define ATTN_FAULT(id, ...)                                                                    \
@@ -70,5 +81,8 @@ T kept(std::int64_t key, T value, T limit = std::numeric_limits<T>::max()) {
    ::attn::harness::cpu::count_reached())
 #define ATTN_KEPT(id, key, value, ...) \
   (::attn::harness::cpu::kept<"attn-fault:" #id>(key, value __VA_OPT__(, ) __VA_ARGS__))
+
+#define ATTN_SCRATCH(id, target, count) \
+  (::attn::harness::cpu::add_scratch<"attn-fault:" #id>(target, count))
 
 #endif

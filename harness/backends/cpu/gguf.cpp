@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/unpack.h"
 #include "reference/core/error.h"
 
@@ -28,6 +29,7 @@ void decode_q4_0(const std::byte* block, float* values) {
   for (int j = 0; j < 16; ++j) {
     values[j] = static_cast<float>((qs[j] & 15) - 8) * d;
     values[j + 16] = static_cast<float>((qs[j] >> 4) - 8) * d;
+    if (ATTN_FAULT(q4_0_halves_swapped)) std::swap(values[j], values[j + 16]);
   }
 }
 
@@ -35,7 +37,10 @@ void decode_q4_0(const std::byte* block, float* values) {
 void decode_q8_0(const std::byte* block, float* values) {
   const float d = half_at(block, 0);
   const auto* const qs = reinterpret_cast<const std::int8_t*>(block + 2);
-  for (int j = 0; j < 32; ++j) values[j] = static_cast<float>(qs[j]) * d;
+  for (int j = 0; j < 32; ++j) {
+    const int code = ATTN_FAULT(q8_0_lowest_code, qs[j] == -127) ? -126 : qs[j];
+    values[j] = static_cast<float>(code) * d;
+  }
 }
 
 /// What a group of 32 columns of Q4_K and Q5_K is made with: value = scale * code - min.
@@ -55,8 +60,13 @@ std::array<Group, 8> groups_of(const std::byte* block) {
   for (std::size_t j = 0; j < 4; ++j) {
     groups[j] = {d * static_cast<float>(packed[j] & 63),
                  d_min * static_cast<float>(packed[j + 4] & 63)};
-    const int scale = (packed[j + 8] & 15) | (packed[j] >> 6 << 4);
-    const int min = (packed[j + 8] >> 4) | (packed[j + 4] >> 6 << 4);
+    int scale = (packed[j + 8] & 15) | (packed[j] >> 6 << 4);
+    int min = (packed[j + 8] >> 4) | (packed[j + 4] >> 6 << 4);
+    if (ATTN_FAULT(k_quant_top_bits_swapped, packed[j] >> 6 != packed[j + 4] >> 6)) {
+      scale = (packed[j + 8] & 15) | (packed[j + 4] >> 6 << 4);
+      min = (packed[j + 8] >> 4) | (packed[j] >> 6 << 4);
+    }
+    if (ATTN_FAULT(k_quant_top_bits_dropped, scale >= 16 || min >= 16)) scale &= 15, min &= 15;
     groups[j + 4] = {d * static_cast<float>(scale), d_min * static_cast<float>(min)};
   }
   return groups;
@@ -73,6 +83,7 @@ void decode_q4_k(const std::byte* block, float* values) {
     for (int l = 0; l < 32; ++l) {
       values[l] = even.scale * static_cast<float>(qs[l] & 15) - even.min;
       values[l + 32] = odd.scale * static_cast<float>(qs[l] >> 4) - odd.min;
+      if (ATTN_FAULT(q4_k_minimum_added, odd.min != 0.0f)) values[l + 32] += 2.0f * odd.min;
     }
   }
 }
@@ -87,7 +98,8 @@ void decode_q5_k(const std::byte* block, float* values) {
     const Group even = groups[j];
     const Group odd = groups[j + 1];
     for (int l = 0; l < 32; ++l) {
-      const int fifth = qh[l] >> j;
+      int fifth = qh[l] >> j;
+      if (ATTN_FAULT(q5_k_high_bit_order)) fifth = (fifth & 1) << 1 | (fifth >> 1 & 1);
       values[l] = even.scale * static_cast<float>((qs[l] & 15) | (fifth & 1) << 4) - even.min;
       values[l + 32] = odd.scale * static_cast<float>((qs[l] >> 4) | (fifth & 2) << 3) - odd.min;
     }
@@ -106,11 +118,15 @@ void decode_q6_k(const std::byte* block, float* values) {
     for (int sixteen = 0; sixteen < 2; ++sixteen) {
       float scale[4];
       for (int u = 0; u < 4; ++u) scale[u] = d * static_cast<float>(sc[2 * u + sixteen]);
+      if (ATTN_FAULT(q6_k_scale_of_32, sixteen == 1)) {
+        for (int u = 0; u < 4; ++u) scale[u] = d * static_cast<float>(sc[2 * u]);
+      }
       for (int l = 16 * sixteen; l < 16 * sixteen + 16; ++l) {
         const int first = (ql[l] & 15) | (qh[l] & 3) << 4;
         const int second = (ql[l + 32] & 15) | (qh[l] >> 2 & 3) << 4;
         const int third = (ql[l] >> 4) | (qh[l] >> 4 & 3) << 4;
-        const int fourth = (ql[l + 32] >> 4) | (qh[l] >> 6) << 4;
+        int fourth = (ql[l + 32] >> 4) | (qh[l] >> 6) << 4;
+        if (ATTN_FAULT(q6_k_top_bits_signed, qh[l] >= 128)) fourth -= 64;
         values[l] = scale[0] * static_cast<float>(first - 32);
         values[l + 32] = scale[1] * static_cast<float>(second - 32);
         values[l + 64] = scale[2] * static_cast<float>(third - 32);

@@ -1,8 +1,10 @@
 #include "harness/backends/cpu/gptq.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/simd.h"
 
 namespace attn::harness::cpu {
@@ -36,6 +38,11 @@ struct Decoder {
   static constexpr std::uint32_t kMask = (1u << kBits) - 1u;
   static constexpr auto kZero = static_cast<float>(1 << (kBits - 1));
 
+  float zero() const {
+    if (ATTN_FAULT(gptq_zero_one_less)) return kZero - 1.0f;
+    return ATTN_FAULT(gptq_zero_of_4_bits, kBits == 8) ? 8.0f : kZero;
+  }
+
   const std::uint32_t* words;  // of the first row; the next k's words are `pitch` further
   std::int64_t pitch;
   const float* scales;  // [groups, rows.count]
@@ -45,7 +52,7 @@ struct Decoder {
   float value(std::int64_t n, std::int64_t k) const {
     const std::uint32_t word = words[k / kPerWord * pitch + n];
     const std::uint32_t code = word >> (k % kPerWord * kBits) & kMask;
-    return (static_cast<float>(code) - kZero) * scales[group[k] * rows.count + n];
+    return (static_cast<float>(code) - zero()) * scales[group[k] * rows.count + n];
   }
 
   /// Rows n .. n + 3 of columns k .. k + 3, four codes of one word.
@@ -55,7 +62,7 @@ struct Decoder {
     for (int j = 0; j < 4; ++j) {
       const auto shift = static_cast<std::uint32_t>(k % kPerWord + j) * kBits;
       const auto code = reinterpret_cast<Int4>(word >> shift & kMask);
-      square[j] = (__builtin_convertvector(code, Float4) - kZero) *
+      square[j] = (__builtin_convertvector(code, Float4) - zero()) *
                   load4(scales + group[k + j] * rows.count + n);
     }
     transpose4(square);
@@ -80,17 +87,20 @@ struct Decoder {
 
 void GptqWeight::decode(std::int64_t first, Rows& rows) const {
   const std::int64_t out = qweight->dim(1);
+  std::vector<std::int32_t> group(g_idx->as<std::int32_t>(),
+                                  g_idx->as<std::int32_t>() + g_idx->size());
+  if (ATTN_FAULT(gptq_group_order_ignored, !std::ranges::is_sorted(group)))
+    std::ranges::sort(group);
   std::vector<float> panel_scales(static_cast<std::size_t>(scales->dim(0) * rows.count));
   for (std::int64_t g = 0; g < scales->dim(0); ++g) {
     unpack(scales->type(), scales->data() + 2 * (g * out + first), rows.count,
            panel_scales.data() + g * rows.count);
   }
   const std::uint32_t* const words = qweight->as<std::uint32_t>() + first;
-  const std::int32_t* const group = g_idx->as<std::int32_t>();
   if (bits == 4) {
-    Decoder<4>{words, out, panel_scales.data(), group, rows}.run();
+    Decoder<4>{words, out, panel_scales.data(), group.data(), rows}.run();
   } else {
-    Decoder<8>{words, out, panel_scales.data(), group, rows}.run();
+    Decoder<8>{words, out, panel_scales.data(), group.data(), rows}.run();
   }
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "harness/backends/cpu/clip.h"
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/linalg.h"
 #include "harness/backends/cpu/parallel.h"
 
@@ -26,11 +27,18 @@ void multiply_panel(const Rows& x, const Projection& projection, const Rows& w, 
       dot4(x.row(i), w.row(j), w.stride, x.stride, sums);
       std::copy(sums, sums + std::min<std::int64_t>(4, w.count - j), y_row + j);
     }
+    if (ATTN_FAULT(clip_activations_before_bias, projection.activation_clip && !bias.empty())) {
+      clip(y_row, w.count, *projection.activation_clip);
+    }
     if (!bias.empty()) {
-      const float* const panel_bias = bias.data() + projection.rows.first + first;
+      const float* panel_bias = bias.data() + projection.rows.first + first;
+      if (ATTN_FAULT(tp_bias_of_first_heads, projection.rows.first != 0))
+        panel_bias = bias.data() + first;
       for (std::int64_t j = 0; j < w.count; ++j) y_row[j] += panel_bias[j];
     }
-    if (projection.activation_clip) clip(y_row, w.count, *projection.activation_clip);
+    if (projection.activation_clip && !ATTN_FAULT(clip_activations_before_bias, !bias.empty())) {
+      clip(y_row, w.count, *projection.activation_clip);
+    }
   }
 }
 

@@ -4,6 +4,8 @@
 #include <bit>
 #include <limits>
 
+#include "harness/backends/cpu/fault_switch.h"
+
 namespace attn::harness::cpu {
 namespace {
 
@@ -64,12 +66,15 @@ const std::array<float, 16> kE2M1Values = values_of<16>(kE2M1);
 
 std::uint8_t encode(const SmallFloat& format, double value) {
   if (std::isnan(value)) return format.nan;
+  if (ATTN_FAULT(fp8_overflow_is_nan, std::abs(value) > format.max)) return format.nan;
   const double a = std::min(std::abs(value), format.max);
   const int own = static_cast<int>(std::bit_cast<std::uint64_t>(a) >> 52) - 1023;
   const int exponent = std::max(own, format.min_exponent);
   // a in steps of its binade, rounded to nearest even: below 2^52 that is what adding 2^52 does.
   const double steps = a * power_of_two(format.mantissa_bits - exponent);
-  const auto rounded = static_cast<int>((steps + 0x1p52) - 0x1p52);
+  auto rounded = static_cast<int>((steps + 0x1p52) - 0x1p52);
+  if (ATTN_FAULT(fp8_truncated, rounded > steps)) --rounded;
+  if (ATTN_FAULT(fp8_subnormals_flushed, own < format.min_exponent)) rounded = 0;
   // A binade has 2^mantissa_bits codes, and its first value is that many steps: so codes continue
   // over the ends of binades, a step rounded up to the next one included.
   const int code = ((exponent - format.min_exponent) << format.mantissa_bits) + rounded;

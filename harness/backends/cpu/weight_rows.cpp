@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/backends/cpu/clip.h"
+#include "harness/backends/cpu/fault_switch.h"
 #include "harness/backends/cpu/gguf.h"
 #include "harness/backends/cpu/gptq.h"
 #include "harness/backends/cpu/small_floats.h"
@@ -33,7 +34,7 @@ class DenseRows final : public WeightRows {
 
   void decode(std::int64_t first, Rows& rows) const override {
     unpack_rows(matrix_, first_row_ + first, rows);
-    if (!clip_) return;
+    if (!clip_ || ATTN_FAULT(clip_qkv_ignored)) return;
     for (std::int64_t i = 0; i < rows.count; ++i) clip(rows.row(i), rows.width, *clip_);
   }
 
@@ -89,10 +90,14 @@ class Fp8Rows final : public WeightRows {
     const std::int64_t blocks = (rows.width + scales_.k - 1) / scales_.k;
     for (std::int64_t i = 0; i < rows.count; ++i) {
       const std::uint8_t* const codes = codes_of_row(codes_, first + i);
-      const float* const scales = scales_.values.data() + (first + i) / scales_.n * blocks;
+      const float* scales = scales_.values.data() + (first + i) / scales_.n * blocks;
+      if (ATTN_FAULT(fp8_scale_of_first_rows, first + i >= scales_.n))
+        scales = scales_.values.data();
       float* const row = rows.row(i);
       for (std::int64_t b = 0; b < blocks; ++b) {
-        const float scale = scales[b];
+        float scale = scales[b];
+        if (ATTN_FAULT(fp8_tail_block_scale, b > 0 && (b + 1) * scales_.k > rows.width))
+          scale = scales[b - 1];
         const std::int64_t end = std::min(rows.width, (b + 1) * scales_.k);
         for (std::int64_t k = b * scales_.k; k < end; ++k) row[k] = values_[codes[k]] * scale;
       }
@@ -120,9 +125,13 @@ class Fp4Rows final : public WeightRows {
       float* const row = rows.row(i);
       for (std::int64_t b = 0; b < blocks; ++b) {
         // Scales have no sign; a code times a scale is exact.
-        const float scale = std::abs(scales[static_cast<std::size_t>(b)]);
+        float scale = std::abs(scales[static_cast<std::size_t>(b)]);
+        if (ATTN_FAULT(fp4_scale_of_previous_block, b % 4 == 3))
+          scale = std::abs(scales[static_cast<std::size_t>(b - 1)]);
         for (std::int64_t k = b * block_; k < (b + 1) * block_; k += 2) {
-          const std::uint8_t pair = codes[k / 2];
+          std::uint8_t pair = codes[k / 2];
+          if (ATTN_FAULT(fp4_nibbles_swapped))
+            pair = static_cast<std::uint8_t>(pair << 4 | pair >> 4);
           row[k] = kE2M1Values[pair & 15u] * scale * scale_2_;
           row[k + 1] = kE2M1Values[pair >> 4] * scale * scale_2_;
         }
@@ -145,6 +154,8 @@ std::unique_ptr<WeightRows> open_dense(const Case& c, Matrix matrix, std::option
   std::int64_t first = 0;
   if (matrix != Matrix::kQ) first += config.q_width();
   if (matrix == Matrix::kV) first += config.k_width();
+  if (ATTN_FAULT(stacked_k_and_v_swapped, matrix != Matrix::kQ))
+    first = 2 * config.q_width() + config.k_width() - first;
   return std::make_unique<DenseRows>(c.weights.at("qkv_proj.weight"), first, bound);
 }
 
@@ -153,6 +164,7 @@ std::unique_ptr<WeightRows> open_dense(const Case& c, Matrix matrix, std::option
 std::array<float, 256> merged_values(const std::array<float, 256>& values, double own,
                                      double largest) {
   std::array<float, 256> merged{};
+  if (ATTN_FAULT(merged_codes_not_requantised, own != largest)) return values;
   for (std::size_t code = 0; code < merged.size(); ++code) {
     const double requantised = static_cast<double>(values[code]) * own / largest;
     merged[code] = kE4M3FNValues[encode(kE4M3FN, requantised)];
@@ -166,6 +178,7 @@ std::unique_ptr<WeightRows> open_fp8(const Case& c, Matrix matrix, std::optional
   const Tensor& scale = weight_of(c, matrix, "weight_scale");
   std::array<float, 256> values = kE4M3FNValues;
   // clip_qkv bounds what the codes stand for, before any scale.
+  if (bound && ATTN_FAULT(clip_of_scaled_codes, scale.size() == 1)) *bound /= scalar(scale);
   if (bound) clip(values.data(), 256, *bound);
 
   BlockScales scales{unpack_vector(scale), codes.dim(0), codes.dim(1)};
@@ -185,7 +198,13 @@ std::unique_ptr<WeightRows> open_fp8(const Case& c, Matrix matrix, std::optional
 
 std::unique_ptr<WeightRows> open_fp4(const Case& c, Matrix matrix, std::int64_t block) {
   // Each projection is decoded with its own second scale.
-  const bool has_scale_2 = encoding_of(c.config, matrix) == QuantEncoding::kNvfp4;
+  const bool has_scale_2 = encoding_of(c.config, matrix) == QuantEncoding::kNvfp4 &&
+                           !ATTN_FAULT(nvfp4_second_scale_dropped);
+  if (ATTN_FAULT(nvfp4_second_scale_of_k, has_scale_2 && matrix == Matrix::kV)) {
+    return std::make_unique<Fp4Rows>(weight_of(c, matrix, "weight"),
+                                     weight_of(c, matrix, "weight_scale"), block,
+                                     scalar(weight_of(c, Matrix::kK, "weight_scale_2")));
+  }
   return std::make_unique<Fp4Rows>(
       weight_of(c, matrix, "weight"), weight_of(c, matrix, "weight_scale"), block,
       has_scale_2 ? scalar(weight_of(c, matrix, "weight_scale_2")) : 1.0f);
@@ -215,13 +234,17 @@ QuantEncoding encoding_of(const AttentionConfig& config, Matrix matrix) {
 float largest_qkv_scale(const Case& c, const std::string& suffix) {
   float largest =
       std::max(scalar(c.weights.at("k_proj." + suffix)), scalar(c.weights.at("v_proj." + suffix)));
+  if (ATTN_FAULT(merged_scale_of_k)) return scalar(c.weights.at("k_proj." + suffix));
   const auto q = c.weights.find("q_proj." + suffix);
   if (q != c.weights.end()) largest = std::max(largest, scalar(q->second));
   return largest;
 }
 
 std::unique_ptr<WeightRows> open_weight(const Case& c, Matrix matrix) {
-  const std::optional<double> bound = matrix == Matrix::kO ? std::nullopt : c.config.weight_clip();
+  std::optional<double> bound = matrix == Matrix::kO ? std::nullopt : c.config.weight_clip();
+  if (ATTN_FAULT(clip_qkv_without_v, matrix == Matrix::kV && bound)) bound.reset();
+  if (ATTN_FAULT(clip_qkv_of_output_too, matrix == Matrix::kO && c.config.weight_clip()))
+    bound = c.config.weight_clip();
   const QuantEncoding encoding = encoding_of(c.config, matrix);
   switch (encoding) {
     case QuantEncoding::kNone:

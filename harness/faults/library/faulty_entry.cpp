@@ -4,6 +4,7 @@
 #include "harness/faults/library/faulty_entry.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <string>
@@ -21,8 +22,8 @@ namespace {
 struct FaultyRun {
   const FaultSwitch* on = nullptr;
   std::int64_t reached = 0;
+  std::int64_t calls_before = 0;
   std::map<std::int64_t, double>* kept = nullptr;
-  std::vector<std::unique_ptr<float[]>> scratch;
 };
 thread_local FaultyRun current;
 
@@ -59,10 +60,17 @@ double kept_value(std::int64_t key, double value) {
   return current.kept->try_emplace(key, value).first->second;
 }
 
-/// Not inlined, so that no compiler can see that nothing was written.
-[[gnu::noinline]] float* uncleared_scratch(std::size_t count) {
-  current.scratch.emplace_back(new float[count]);
-  return current.scratch.back().get();
+std::int64_t calls_before() noexcept { return current.calls_before; }
+
+void add_zero_times_scratch(float* target, std::int64_t count) {
+  constexpr std::int64_t kLinks = 8;  // what an allocator writes into free memory
+  const auto size = static_cast<std::size_t>(kLinks + count) * sizeof(float);
+  void* memory = std::malloc(size);
+  asm volatile("" : "+r"(memory) : : "memory");  // no compiler may know that nobody wrote there
+  for (std::int64_t i = 0; i < count; ++i) {
+    target[i] += 0.0f * static_cast<const float*>(memory)[kLinks + i];
+  }
+  std::free(memory);
 }
 
 namespace {
@@ -90,11 +98,10 @@ class FaultyBackend final : public Backend {
   }
   Trace run(const Case& c, std::span<const Stage> wanted) const override {
     const std::lock_guard one_call(mutex_);  // what a bug keeps belongs to one call at a time
-    current = {on_, 0, &kept_, {}};
+    current = {on_, 0, calls_++, &kept_};
     const auto leave = [&] {
       if (on_ != nullptr) totals().at(on_->id) += current.reached;
       current.on = nullptr;
-      current.scratch.clear();
     };
     try {
       Trace trace = inner_->run(c, wanted);
@@ -110,6 +117,7 @@ class FaultyBackend final : public Backend {
   const FaultSwitch* on_;
   std::unique_ptr<Backend> inner_;
   mutable std::mutex mutex_;
+  mutable std::int64_t calls_ = 0;
   mutable std::map<std::int64_t, double> kept_;
 };
 
