@@ -147,7 +147,7 @@ constexpr std::array kFaults = {
               "several rows and heads", Detector::kLse, 29, "", ""},
     FaultInfo{"split_lse_head_major", "lse of long rows written with heads first", Stage::kLse,
               "more than 128 keys, several rows", Detector::kLse, 15,
-              "https://github.com/FlagGems/FlagGems/issues/5235", ""},
+              "https://github.com/flagos-ai/FlagGems/issues/5235", ""},
     FaultInfo{"empty_row_lse_elsewhere", "lse of rows that see nothing written with heads first",
               Stage::kLse, "rows that see nothing, several rows and heads", Detector::kLse, 29,
               "https://github.com/Dao-AILab/flash-attention/issues/2842", ""},

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/compare/compare.h"
+#include "harness/faults/catalogue.h"
+#include "harness/generate/space.h"
+
+namespace attn::harness {
+
+/// How a case is run on a bug.
+enum class Execution {
+  kPlain,       ///< a fresh backend, one call
+  kSecondCall,  ///< a call after one with another case, on the same backend
+  kRepeat,      ///< the same call twice: every bit must be as before
+  kScratch,     ///< a fresh backend, after free memory was filled with NaN
+};
+std::string_view name_of(Execution execution);
+
+/// What became of one bug on one case.
+struct Attempt {
+  bool reached = false;   ///< the switched line ran where it makes a difference
+  bool infected = false;  ///< some stage or the cache differs in a bit from the run without bugs
+  bool killed = false;    ///< the comparison failed, or the backend threw
+  Detector detector = Detector::kValue;  ///< killed: what noticed
+  Execution execution = Execution::kPlain;
+  std::optional<Stage> stage;  ///< killed: the first bad stage
+  std::string detail;
+  double seconds = 0.0;  ///< running and judging
+};
+
+/// What counts as noticed: all that the comparison has, or one of its parts alone.
+enum class Oracle {
+  kAll,
+  kNoTaps,     ///< stages judged on bounds propagated from the inputs
+  kFinal,      ///< the last stage alone, on such a bound
+  kTolerance,  ///< the last stage alone, within 1e-2 + 1e-2 |x|, as many suites have it
+  kPoolGuard,  ///< the slots of the cache that the call must not write
+};
+std::string_view name_of(Oracle oracle);
+std::optional<Oracle> find_oracle(std::string_view name);
+
+/// One case with what the library gives for it without bugs. Safe to share between threads.
+class FaultCase {
+ public:
+  FaultCase(const PlannedCase& planned, Oracle oracle);
+
+  const Case& c() const { return case_; }
+  /// Whether the build without bugs passes: "" or how it fails.
+  std::string false_alarm() const;
+  /// `before`: the case of the earlier call, for kSecondCall.
+  Attempt run(const FaultInfo& fault, Execution execution, const Case* before = nullptr) const;
+
+ private:
+  void judge(const Trace& trace, Attempt& attempt) const;
+
+  Case case_;
+  std::vector<Stage> wanted_;
+  Oracle oracle_;
+  Trace right_;
+  Arithmetic arithmetic_;
+};
+
+/// The result of one bug over a run.
+struct FaultOutcome {
+  const FaultInfo* fault = nullptr;
+  bool reached = false;
+  bool infected = false;
+  std::int64_t cases_to_kill = 0;  ///< the first that killed it counts from 1; 0: survived
+  double seconds_to_kill = 0.0;    ///< running and judging this bug, to its kill or the end
+  Attempt kill;                    ///< the first; meaningless for a survivor
+  std::string repro;               ///< of the case that killed it
+  std::int64_t random_kills = 0;   ///< of FaultRunOptions::random cases
+  bool killed() const { return cases_to_kill > 0; }
+};
+
+struct FaultRunOptions {
+  GatePlan plan;
+  std::vector<std::string> only;  ///< ids; empty: all
+  std::int64_t random = 0;        ///< random cases after the gate's, each on every bug
+  int jobs = 1;
+  std::int64_t shard = 1,
+               shards = 1;  ///< deals the bugs: those whose number is shard - 1 mod shards
+  Oracle oracle = Oracle::kAll;
+  std::string without_profile;  ///< cases of this data profile are made normal
+  std::function<void(std::int64_t done, std::int64_t of)> progress;  ///< called with a lock held
+  std::function<bool()> stop;
+};
+
+struct FaultRun {
+  std::vector<FaultOutcome> outcomes;  ///< in the order of the catalogue
+  std::int64_t cases = 0;              ///< of the gate
+  std::int64_t random = 0;
+  std::vector<std::string> false_alarms;  ///< of the build without bugs, by case
+  double seconds = 0.0;
+  bool stopped = false;
+};
+
+/// Runs the gate's cases in order on every bug that is not yet killed. What a bug's outcome is does
+/// not depend on `jobs` nor on the other bugs. Throws Error(kUsage).
+FaultRun run_faults(const FaultRunOptions& options);
+
+/// Fills memory that is free with NaN, or with zeros.
+void fill_scratch(bool with_nan);
+
+}  // namespace attn::harness
