@@ -103,4 +103,12 @@ harness::RowSelection parse_rows(const std::string& text, std::uint64_t seed) {
   return rows;
 }
 
+harness::Gate parse_gate(const std::string& name) {
+  if (name == "smoke") return harness::Gate::kSmoke;
+  if (name == "pr") return harness::Gate::kPr;
+  if (name == "nightly") return harness::Gate::kNightly;
+  throw Error(ErrorKind::kUsage,
+              "--gate " + name + " is none" + hint(name, {"smoke", "pr", "nightly"}), "--gate");
+}
+
 }  // namespace attn::cli

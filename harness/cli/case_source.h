@@ -6,6 +6,7 @@
 
 #include "golden/golden_file.h"
 #include "harness/compare/compare.h"
+#include "harness/generate/space.h"
 #include "reference/core/case.h"
 #include "reference/core/trace.h"
 
@@ -38,5 +39,8 @@ bool is_json_text(const std::string& config);
 
 /// "all" (every row), "auto" (boundary rows and 64 random ones) or the number of random rows.
 harness::RowSelection parse_rows(const std::string& text, std::uint64_t seed);
+
+/// "smoke", "pr" or "nightly". Throws Error(kUsage).
+harness::Gate parse_gate(const std::string& name);
 
 }  // namespace attn::cli

@@ -177,6 +177,7 @@ CommandTree::CommandTree()
   add_verify();
   add_run();
   add_fuzz();
+  add_invariance();
   add_diff();
   add_golden();
   add_inspect();
@@ -281,6 +282,34 @@ void CommandTree::add_fuzz() {
   add_taps_flag(verb, fuzz_.taps);
   add_isolation_options(verb, fuzz_.isolation);
   add_report_options(verb, fuzz_.report);
+}
+
+void CommandTree::add_invariance() {
+  CLI::App& verb = add_verb(
+      app_, "invariance", "hold a backend's answers against each other, without a right one",
+      "  attn-compare invariance --backend ./kernel.so\n"
+      "  attn-compare invariance --backend cpu --gate pr --relations row_alone,page_permutation\n"
+      "  attn-compare invariance --backend ./kernel.so --case F.h5 --bitwise\n",
+      [this](const Session& session) { return invariance(invariance_, session); });
+  add_backend_option(verb, invariance_.backend);
+  verb.add_option("--relations", invariance_.relations,
+                  "only these, separated by commas; attn-compare list relations")
+      ->type_name("R,...");
+  add_case_options(verb, invariance_.source);
+  verb.add_option("--gate", invariance_.gate,
+                  "or: the covering cases of a gate, smoke, pr or nightly")
+      ->type_name("GATE");
+  verb.add_option("--cases", invariance_.cases,
+                  "or: this many random cases (100); with --gate after those of the gate")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  verb.add_flag("--bitwise", invariance_.bitwise,
+                "demand equal bits of the relations that can have them: repeat, page_permutation");
+  verb.add_option("--jobs,-j", invariance_.jobs, "cases at a time (default: one for each core)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  add_isolation_options(verb, invariance_.isolation);
+  add_report_options(verb, invariance_.report);
 }
 
 void CommandTree::add_diff() {
@@ -397,11 +426,12 @@ void CommandTree::add_inspect() {
 }
 
 void CommandTree::add_list() {
-  CLI::App& verb = add_verb(app_, "list", "list backends, variants, stages, profiles or faults",
-                            "  attn-compare list backends\n"
-                            "  attn-compare list backends --backend ./kernel.so\n",
-                            [this](const Session& session) { return list(list_, session); });
-  verb.add_option("WHAT", list_.what, "backends, variants, stages, profiles or faults")
+  CLI::App& verb =
+      add_verb(app_, "list", "list backends, variants, stages, profiles, faults or relations",
+               "  attn-compare list backends\n"
+               "  attn-compare list backends --backend ./kernel.so\n",
+               [this](const Session& session) { return list(list_, session); });
+  verb.add_option("WHAT", list_.what, "backends, variants, stages, profiles, faults or relations")
       ->type_name("WHAT")
       ->required();
   verb.add_option("--backend", list_.backends, "a plug-in to add to the list, repeatable")

@@ -32,6 +32,7 @@ class CommandTree {
   void add_verify();
   void add_run();
   void add_fuzz();
+  void add_invariance();
   void add_diff();
   void add_golden();
   void add_golden_import(CLI::App& golden);
@@ -53,6 +54,7 @@ class CommandTree {
   VerifyOptions verify_;
   RunOptions run_;
   FuzzOptions fuzz_;
+  InvarianceOptions invariance_;
   DiffOptions diff_;
   GoldenMakeOptions make_;
   GoldenSealOptions seal_;

@@ -219,7 +219,8 @@ void Invariance::print_title() const {
 void Invariance::print_table() const {
   std::ostream& out = reporter_.text();
   out << std::left << std::setw(20) << "relation" << std::right << std::setw(7) << "cases"
-      << std::setw(9) << "skipped" << std::setw(20) << "difference/allowed" << "\n";
+      << std::setw(9) << "skipped" << std::setw(20) << "difference/allowed"
+      << "\n";
   for (std::size_t i = 0; i < relations_.size(); ++i) {
     const Score& score = scores_[i];
     out << std::left << std::setw(20) << relations_[i].name << std::right << std::setw(7)
@@ -257,9 +258,8 @@ void Invariance::add_rows() {
     ReportRow row;
     row.name = relations_[i].name;
     row.backend = options_.backend;
-    row.properties = {{"cases", score.checked},
-                      {"skipped", score.skipped},
-                      {"worst_ratio", score.worst_ratio}};
+    row.properties = {
+        {"cases", score.checked}, {"skipped", score.skipped}, {"worst_ratio", score.worst_ratio}};
     if (score.broken) {
       row.verdict.status = Status::kFailed;
       row.verdict.first_bad = score.broken->stage;
@@ -280,7 +280,8 @@ void Invariance::add_rows() {
     }
     reporter_.report().rows.push_back(std::move(row));
   }
-  const bool nothing_ran = std::ranges::all_of(scores_, [](const Score& s) { return s.checked == 0; });
+  const bool nothing_ran =
+      std::ranges::all_of(scores_, [](const Score& s) { return s.checked == 0; });
   if (!nothing_ran || unsupported_ == 0) return;
   ReportRow& row = reporter_.report().rows.emplace_back();
   row.name = named_ ? named_->c.id : "every case";
@@ -296,10 +297,11 @@ int Invariance::execute() {
   const std::size_t count = named_ ? 1 : candidates_.size();
   Progress progress(session_.streams, static_cast<std::int64_t>(count), "cases");
   run_in_order<CaseResult>(
-      count, options_.jobs > 0 ? options_.jobs : cores,
-      [&](std::size_t i) { return check(i); }, [&](CaseResult result) { take(std::move(result)); },
+      count, options_.jobs > 0 ? options_.jobs : cores, [&](std::size_t i) { return check(i); },
+      [&](CaseResult result) { take(std::move(result)); },
       [&](std::size_t done) {
-        const auto broken = std::ranges::count_if(scores_, [](const Score& s) { return s.broken.has_value(); });
+        const auto broken =
+            std::ranges::count_if(scores_, [](const Score& s) { return s.broken.has_value(); });
         progress.update(static_cast<std::int64_t>(done), broken);
       },
       interrupted);

@@ -7,6 +7,7 @@
 #include "harness/cli/verbs.h"
 #include "harness/faults/catalogue.h"
 #include "harness/generate/case_spec.h"
+#include "harness/relations/relations.h"
 #include "harness/report/format.h"
 #include "harness/report/writers.h"
 #include "reference/core/error.h"
@@ -110,6 +111,14 @@ std::vector<Item> fault_items() {
   return items;
 }
 
+std::vector<Item> relation_items() {
+  std::vector<Item> items;
+  for (const harness::Relation& relation : harness::relations()) {
+    items.push_back({std::string(relation.name), std::string(relation.summary), ""});
+  }
+  return items;
+}
+
 std::vector<Item> items_of(const ListOptions& options) {
   const std::string& what = options.what;
   if (what == "backends") return backend_items(options.backends);
@@ -120,9 +129,10 @@ std::vector<Item> items_of(const ListOptions& options) {
   if (what == "stages") return stage_items();
   if (what == "profiles") return profile_items();
   if (what == "faults") return fault_items();
-  throw Error(ErrorKind::kUsage,
-              "nothing is called \"" + what + "\"" +
-                  hint(what, {"backends", "variants", "stages", "profiles", "faults"}));
+  if (what == "relations") return relation_items();
+  throw Error(ErrorKind::kUsage, "nothing is called \"" + what + "\"" +
+                                     hint(what, {"backends", "variants", "stages", "profiles",
+                                                 "faults", "relations"}));
 }
 
 void print_items(std::ostream& out, const std::vector<Item>& items) {

@@ -55,6 +55,19 @@ struct FuzzOptions {
 };
 int fuzz(const FuzzOptions& options, const Session& session);
 
+struct InvarianceOptions {
+  std::string backend;
+  std::string relations;              ///< "a,b"; "": all
+  CaseOptions source;                 ///< one case; its seed is also that of drawn ones
+  std::string gate;                   ///< or: the covering cases of "smoke", "pr" or "nightly"
+  std::optional<std::int64_t> cases;  ///< and so many random ones (100 unless a gate is given)
+  bool bitwise = false;
+  int jobs = 0;  ///< 0: as many as there are cores
+  BackendOptions isolation;
+  ReportOptions report;
+};
+int invariance(const InvarianceOptions& options, const Session& session);
+
 struct DiffOptions {
   std::string a;
   std::string b;

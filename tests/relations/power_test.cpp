@@ -22,8 +22,8 @@ struct Kill {
   int cases = 0;
 };
 
-/// Whether two answers differ by more than float32 can explain. A wrong answer has wrong bounds, and
-/// two roundings of it may differ by more than these: such a find would be luck.
+/// Whether two answers differ by more than float32 can explain. A wrong answer has wrong bounds,
+/// and two roundings of it may differ by more than these: such a find would be luck.
 bool is_plain(const Broken& broken) {
   constexpr double kFarBeyondFloat32 = 1e-4;
   const double magnitude = std::max(std::abs(broken.one), std::abs(broken.other));
