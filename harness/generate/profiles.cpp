@@ -8,110 +8,12 @@
 #include <set>
 #include <string>
 
+#include "harness/generate/steering.h"
 #include "reference/core/error.h"
 #include "reference/core/philox.h"
 
 namespace attn::harness {
 namespace {
-
-void add(Tensor& t, std::int64_t flat, double value) { t.set_value(flat, t.value(flat) + value); }
-
-void scale_by_power_of_two(Tensor& t, std::int64_t first, std::int64_t count, int exponent) {
-  for (std::int64_t i = first; i < first + count; ++i) {
-    t.set_value(i, std::ldexp(t.value(i), exponent));
-  }
-}
-
-/// Two channels of a head that RoPE turns least: two that it leaves alone, else the slowest pair.
-std::vector<std::int64_t> steady_channels(const AttentionConfig& config) {
-  if (config.head_dim < 2) return {0};
-  if (config.starts_at_attention()) return {0, 1};
-  const std::int64_t rotary = config.rotary_dim();
-  const bool rotates_last = config.rope.rotary_side == RotarySide::kLast;
-  if (config.head_dim - rotary >= 2) {
-    const std::int64_t first = rotates_last ? 0 : rotary;
-    return {first, first + 1};
-  }
-  const std::int64_t base = rotates_last ? config.head_dim - rotary : 0;
-  if (config.rope.interleaved) return {base + rotary - 2, base + rotary - 1};
-  return {base + rotary / 2 - 1, base + rotary - 1};
-}
-
-using QueryStrength = std::function<double(std::int64_t token)>;
-using KeyStrength = std::function<double(std::int64_t sequence, std::int64_t position)>;
-
-/// Sets columns 0 and 1 of a projection's rows for the steady channels: what x[:, 0] and x[:, 1]
-/// add.
-void set_steering_columns(Draft& d, Projection projection, double from_column_0,
-                          double from_column_1) {
-  const ProjectionRows rows = rows_of(d.config(), projection);
-  Tensor& weight = d.c.weights.at(rows.weight);
-  const std::int64_t columns = weight.dim(1);
-  for (std::int64_t head = 0; head < rows.count / d.config().head_dim; ++head) {
-    for (const std::int64_t channel : steady_channels(d.config())) {
-      const std::int64_t row = rows.first + head * d.config().head_dim + channel;
-      weight.set_value(row * columns, from_column_0);
-      weight.set_value(row * columns + 1, from_column_1);
-    }
-  }
-}
-
-/// A norm weight below zero would turn the steady direction round.
-void make_steady_norms_positive(Draft& d) {
-  if (!d.config().use_qk_norm) return;
-  for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
-    Tensor& weight = d.c.weights.at(name);
-    for (const std::int64_t channel : steady_channels(d.config())) {
-      weight.set_value(channel, std::abs(weight.value(channel)));
-    }
-  }
-}
-
-/// Adds a common direction to queries and keys: the scaled logit of row t and key p of sequence b
-/// grows by query(t) * key(b, p) * logit, up to rotation, clips and norms. New rows of a layer get
-/// theirs through x: column 0 drives q, column 1 drives k.
-void steer(Draft& d, double logit, const QueryStrength& query, const KeyStrength& key) {
-  const AttentionConfig& config = d.config();
-  const std::vector<std::int64_t> channels = steady_channels(config);
-  const double scale = std::abs(config.softmax_scale());
-  const auto width = static_cast<double>(channels.size());
-  const double amplitude = scale > 0 ? std::sqrt(logit / (scale * width)) : 1.0;
-  // A norm leaves a key that points this way sqrt(head_dim) long; cached keys are past the norm.
-  const double in_cache =
-      config.use_qk_norm ? std::sqrt(static_cast<double>(config.head_dim) / width) : amplitude;
-
-  for (std::size_t b = 0; b < d.cached.size(); ++b) {
-    for (std::int64_t p = 0; p < d.cached[b]; ++p) {
-      const double strength = key(static_cast<std::int64_t>(b), p);
-      if (strength == 0) continue;
-      for (std::int64_t head = 0; head < config.num_key_value_heads; ++head) {
-        const std::int64_t first =
-            ((d.first_cached[b] + p) * config.num_key_value_heads + head) * config.head_dim;
-        for (const std::int64_t channel : channels) add(d.k, first + channel, in_cache * strength);
-      }
-    }
-  }
-  if (config.starts_at_attention()) {
-    for (std::int64_t row = 0; row < d.c.tokens() * config.num_attention_heads; ++row) {
-      const double strength = query(row / config.num_attention_heads);
-      for (const std::int64_t channel : channels) {
-        add(d.c.q, row * config.head_dim + channel, amplitude * strength);
-      }
-    }
-    return;
-  }
-  if (config.hidden_size < 2) return;
-  set_steering_columns(d, Projection::kQ, amplitude, 0);
-  set_steering_columns(d, Projection::kK, 0, amplitude);
-  make_steady_norms_positive(d);
-  for (std::int64_t b = 0; b < d.c.batch(); ++b) {
-    for (std::int64_t i = 0; i < d.c.row_count(b); ++i) {
-      const std::int64_t token = d.c.row_begin(b) + i;
-      d.c.x.set_value(token * config.hidden_size, query(token));
-      d.c.x.set_value(token * config.hidden_size + 1, key(b, d.c.cached(b) + i));
-    }
-  }
-}
 
 /// Keys of sequence b on both sides of the mask's edges for its first, middle and last row, on both
 /// sides of the first and the last page boundary, and the first and last key.
@@ -134,12 +36,6 @@ std::set<std::int64_t> edge_positions(const Case& c, std::int64_t b) {
   boundary((keys - 1) / page * page);
   std::erase_if(edges, [keys](std::int64_t p) { return p < 0 || p >= keys; });
   return edges;
-}
-
-void add_to_sinks(Draft& d, const std::function<double(std::int64_t head)>& value) {
-  if (!d.c.has_sinks()) return;
-  Tensor& sinks = d.c.weights.at("sinks");
-  for (std::int64_t head = 0; head < sinks.size(); ++head) add(sinks, head, value(head));
 }
 
 constexpr std::int64_t kPositionBits = 16;
@@ -285,6 +181,12 @@ constexpr std::array kProfiles = {
     Profile{"fp8_range",
             "channels from 2^-6 to 2^10, rows of zeros: saturated, subnormal and capped fp8 codes",
             2.0, shape_fp8_range},
+    Profile{"over_clip",
+            "activations and weights beyond their clip, scores far past the soft-cap on both sides",
+            2.0, shape_over_clip},
+    Profile{"near_sink",
+            "flat rows over values of one sign, sinks near their log-sum-exp: denominators show",
+            0.5, shape_near_sink},
     Profile{"code_extremes", "weight blocks of one sign, of two values, of small and no magnitude",
             2.0, shape_code_extremes},
 };

@@ -270,6 +270,16 @@ void add_profiles(std::vector<Constraint>& list) {
       excludes("rms_norm_eps counts only with norms", "profile", {"tiny_norm"}, "qk_norm", {"no"}));
   list.push_back(
       excludes("codes of weights need codes", "profile", {"code_extremes"}, "weights", {"none"}));
+  list.push_back(
+      needs("sinks near the log-sum-exp need sinks", "profile", {"near_sink"}, "sinks", {"yes"}));
+  list.push_back(
+      {"values over the clip need a clip or a cap",
+       {axis_number("profile"), axis_number("clip_qkv"), axis_number("clip_activations"),
+        axis_number("softcap")},
+       [over = value_number(axis_number("profile"), "over_clip"),
+        binding = value_number(axis_number("clip_qkv"), "binding")](std::span<const int> v) {
+         return v[0] != over || v[1] == binding || v[2] != 0 || v[3] != 0;
+       }});
   list.push_back(excludes("a clip takes the range away", "profile", {"fp8_range"},
                           "clip_activations", {"binding"}));
   list.push_back(

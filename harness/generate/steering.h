@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "harness/generate/draft.h"
+
+namespace attn::harness {
+
+void add(Tensor& t, std::int64_t flat, double value);
+void scale_by_power_of_two(Tensor& t, std::int64_t first, std::int64_t count, int exponent);
+
+using QueryStrength = std::function<double(std::int64_t token)>;
+using KeyStrength = std::function<double(std::int64_t sequence, std::int64_t position)>;
+
+/// Adds a common direction to queries and keys: the scaled logit of row t and key p of sequence b
+/// grows by query(t) * key(b, p) * logit, up to rotation, clips and norms. New rows of a layer get
+/// theirs through x: column 0 drives q, column 1 drives k.
+void steer(Draft& d, double logit, const QueryStrength& query, const KeyStrength& key);
+
+/// Adds value(head) to each sink, where the case has sinks.
+void add_to_sinks(Draft& d, const std::function<double(std::int64_t head)>& value);
+
+}  // namespace attn::harness
