@@ -128,7 +128,7 @@ constexpr std::array kFaults = {
               Detector::kValue, 0, "", ""},
     FaultInfo{"output_sum_in_half", "output accumulated in float16", Stage::kAttnOut, "any",
               Detector::kValue, 0, "", ""},
-    FaultInfo{"exp_of_five_terms", "exponential of too few terms", Stage::kLse, "any",
+    FaultInfo{"exp_of_four_terms", "exponential of too few terms", Stage::kLse, "any",
               Detector::kValue, 0, "", ""},
     FaultInfo{"sink_dropped", "sink left out", Stage::kLse, "sinks", Detector::kValue, 32,
               "https://github.com/ROCm/rocm-libraries/issues/12227", ""},
@@ -168,6 +168,14 @@ constexpr std::array kFaults = {
               "The softmax is unchanged by what is subtracted, and a number less than 1 above the "
               "maximum costs no range: exponents lie in (-1, 0] at the top, sums lose less than a "
               "factor e of a range of e^87."},
+    FaultInfo{"blocks_backward", "blocks of keys taken from the last to the first", Stage::kLse,
+              "several blocks of keys", Detector::kValue, 0, "",
+              "Merging partial softmaxes is commutative, and the bound allows the rescaling of "
+              "every block, whichever is first."},
+    FaultInfo{"scale_in_query", "scale multiplied into the queries", Stage::kLse, "any",
+              Detector::kValue, 0, "",
+              "The product is the same; one rounding of each product of a score replaces the one "
+              "of the score, and a sum of n terms is allowed more than that."},
     FaultInfo{"values_added_backward", "values of a block added from the last to the first",
               Stage::kAttnOut, "any", Detector::kValue, 0, "",
               "A sum of the same terms in another order: the bound is of every order, as each "

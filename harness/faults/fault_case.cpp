@@ -40,7 +40,7 @@ Detector detector_of(const Verdict& verdict) {
   const auto first = std::ranges::find_if(verdict.stages, bad);
   if (first == verdict.stages.end()) return Detector::kValue;
   const bool guarded = first->stage == Stage::kCacheK || first->stage == Stage::kCacheV;
-  if (guarded && std::isinf(first->worst_ratio) && first->worst_where.starts_with("page ")) {
+  if (guarded && std::isinf(first->worst_ratio) && first->worst_where.ends_with("must not write")) {
     return Detector::kGuard;
   }
   if (std::isnan(first->got)) return Detector::kPoison;

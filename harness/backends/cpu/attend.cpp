@@ -206,6 +206,10 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
     const float* const source =
         q + (state.row * c.config.num_attention_heads + state.head) * c.config.head_dim;
     std::copy(source, source + c.config.head_dim, q_.row(n));
+    if (ATTN_FAULT(scale_in_query)) {
+      const auto scale = static_cast<float>(c.config.softmax_scale());
+      for (std::int64_t d = 0; d < q_.width; ++d) q_.row(n)[d] *= scale;
+    }
     ATTN_SCRATCH(scratch_head_tail, q_.row(n) + q_.width, q_.stride - q_.width);
     ATTN_SCRATCH(scratch_accumulator, o_.row(n), kLanes);
   }
@@ -225,7 +229,9 @@ void TileAttention::run() {
   // Blocks start at multiples of the block size whatever the tile sees, so that a row's sums do not
   // depend on the rows beside it.
   const std::int64_t first = seen_.begin / block_ * block_;
-  for (std::int64_t begin = first; begin < seen_.end; begin += block_) {
+  for (std::int64_t at = first; at < seen_.end; at += block_) {
+    std::int64_t begin = at;
+    if (ATTN_FAULT(blocks_backward)) begin = (seen_.end - 1) / block_ * block_ - (at - first);
     const std::int64_t end = begin + block_;
     if (ATTN_FAULT(first_block_skipped_when_partial, begin == first && begin < seen_.begin)) {
       continue;
@@ -345,6 +351,7 @@ void TileAttention::compute_scores(std::int64_t n, std::int64_t begin, std::int6
     scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   }
   if (ATTN_FAULT(scale_magnitude, scale < 0.0f)) scale = -scale;
+  if (ATTN_FAULT(scale_in_query)) scale = 1.0f;
   scale = ATTN_KEPT(scale_kept, 0, scale);
   const bool cap_first = ATTN_FAULT(softcap_before_scale, config.logit_softcap.has_value());
   if (cap_first) soft_cap(config, s, count);

@@ -27,8 +27,8 @@ inline float exp_nonpositive(float x) {
   // The Taylor series' coefficients: on |r| <= 0.3466 the first term left out, r^8/8!, is 5e-9 of
   // the result, a tenth of a rounding.
   float p = 1.0f / 5040.0f;
-  p = ATTN_FAULT(exp_of_five_terms) ? 0.0f : p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = ATTN_FAULT(exp_of_four_terms) ? 0.0f : p * r + 1.0f / 120.0f;
   p = p * r + 1.0f / 24.0f;
   p = p * r + 1.0f / 6.0f;
   p = p * r + 0.5f;
