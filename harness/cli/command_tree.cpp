@@ -183,6 +183,7 @@ CommandTree::CommandTree()
   add_inspect();
   add_list();
   add_explain();
+  add_faults();
   add_doctor();
   add_completion();
 }
@@ -451,6 +452,43 @@ void CommandTree::add_explain() {
   add_isolation_options(verb, explain_.isolation);
   add_taps_flag(verb, explain_.taps);
   add_report_options(verb, explain_.report);
+}
+
+void CommandTree::add_faults() {
+  CLI::App& verb =
+      add_verb(app_, "faults", "plant every bug of the catalogue: which does the harness notice?",
+               "  attn-compare faults\n"
+               "  attn-compare faults --gate nightly --json faults.json\n"
+               "  attn-compare faults --only kv_head_modulo,sink_dropped -v\n",
+               [this](const Session& session) { return faults(faults_, session); });
+  verb.add_option("--gate", faults_.gate, "whose cases: smoke, pr (default) or nightly")
+      ->type_name("GATE");
+  verb.add_option("--only", faults_.only, "these bugs; attn-compare list faults")
+      ->type_name("ID")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  verb.add_option("--seed", faults_.seed, "of the cases (1)")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--random", faults_.random,
+                  "random cases after the gate's, each on every bug: which are hard to notice")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--jobs,-j", faults_.jobs, "cases at a time (default: one for each core)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--shard", faults_.shard, "I/N: part I of N of the bugs")->type_name("I/N");
+  verb.add_option("--oracle", faults_.oracle,
+                  "what counts: all (default), or one part alone: no-taps, final, tolerance, "
+                  "pool-guard")
+      ->type_name("ORACLE");
+  verb.add_option("--without-profile", faults_.without_profile,
+                  "make the cases of this data profile normal ones")
+      ->type_name("PROFILE");
+  verb.add_option("--record", faults_.record, "write the score to this file, for later runs")
+      ->type_name("FILE");
+  verb.add_flag("-v,--verbose", faults_.report.verbose, "every bug, not just what is amiss");
+  add_report_options(verb, faults_.report);
 }
 
 void CommandTree::add_doctor() {

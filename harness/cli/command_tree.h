@@ -39,6 +39,7 @@ class CommandTree {
   void add_inspect();
   void add_list();
   void add_explain();
+  void add_faults();
   void add_doctor();
   void add_completion();
 
@@ -62,6 +63,7 @@ class CommandTree {
   InspectOptions inspect_;
   ListOptions list_;
   ExplainOptions explain_;
+  FaultsOptions faults_;
   DoctorOptions doctor_;
   std::string shell_;
 };

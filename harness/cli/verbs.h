@@ -135,6 +135,20 @@ struct ExplainOptions {
 };
 int explain(const ExplainOptions& options, const Session& session);
 
+struct FaultsOptions {
+  std::string gate = "pr";
+  std::uint64_t seed = 1;
+  std::vector<std::string> only;  ///< ids; none: all
+  int jobs = 0;                   ///< 0: as many as there are cores
+  std::int64_t random = 0;        ///< random cases after the gate's, each on every bug
+  std::string shard;              ///< "I/N": this part of the bugs
+  std::string oracle = "all";
+  std::string without_profile;
+  std::string record;  ///< score file to write the result to
+  ReportOptions report;
+};
+int faults(const FaultsOptions& options, const Session& session);
+
 struct DoctorOptions {
   std::string json;
 };

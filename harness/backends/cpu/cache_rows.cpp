@@ -84,8 +84,9 @@ void load_head(const KvCache& cache, CachePart part, std::int64_t b, std::int64_
   if (ATTN_FAULT(value_scale_dropped, part == CachePart::kValues)) return;
   const Tensor& used =
       ATTN_FAULT(value_scale_of_keys, part == CachePart::kValues) ? cache.k_scale : scales;
-  const float scale = ATTN_KEPT(cache_scale_kept, 2 * row + (part == CachePart::kKeys ? 0 : 1),
-                                used.as<float>()[scale_index(used, row, head)]);
+  const std::int64_t at = scale_index(used, row, head);
+  const float scale = ATTN_KEPT(cache_scale_kept, part == CachePart::kKeys ? 2 * at : 2 * at + 1,
+                                used.as<float>()[at]);
   for (std::int64_t d = 0; d < width; ++d) values[d] *= scale;
 }
 
