@@ -1,11 +1,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "harness/backends/exec_mode.h"
 #include "harness/compare/arithmetic.h"
 #include "reference/core/case.h"
 #include "reference/core/trace.h"
@@ -21,10 +23,18 @@ class Backend {
   virtual std::string unsupported_reason(const AttentionConfig& config) const = 0;
   /// What it computes in, for this config. Undeclared means strict.
   virtual Arithmetic arithmetic(const AttentionConfig& config) const = 0;
-  /// Evaluates a validated, supported case. Returns at least the wanted stages it can offer; cache_k and
-  /// cache_v come from the paged cache after the call, which it also returns whole when it can. Throws
-  /// Error on failure. Never changes the case. Safe to call from several threads at once.
+  /// Evaluates a validated, supported case. Returns at least the wanted stages it can offer;
+  /// cache_k and cache_v come from the paged cache after the call, which it also returns whole when
+  /// it can. Throws Error on failure. Never changes the case. Safe to call from several threads at
+  /// once.
   virtual Trace run(const Case& c, std::span<const Stage> wanted) const = 0;
+  /// run() in a mode that the backend arranges itself: those of devices, and all of them where it
+  /// lives in another process. `other` is a case of the same config for the modes that need one,
+  /// else null. Nothing: execute() arranges the mode by calls of run(), as far as that can be done.
+  virtual std::optional<Trace> run_as(ExecMode /*mode*/, const Case& /*c*/, const Case* /*other*/,
+                                      std::span<const Stage> /*wanted*/) const {
+    return std::nullopt;
+  }
 };
 
 /// Makes a backend from a spec: "exact", "faithful", "cpu", "cpu:block=32,threads=3".

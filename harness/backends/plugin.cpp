@@ -5,11 +5,11 @@
 #include <bit>
 #include <cstring>
 #include <mutex>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/execution.h"
 #include "harness/backends/plugin_call.h"
 #include "harness/backends/plugin_config.h"
 #include "harness/backends/plugin_library.h"
@@ -217,14 +217,6 @@ void add_given(const PluginOperands& operands, Trace& trace) {
   }
 }
 
-/// The first stage that two equal calls wrote differently.
-std::optional<Stage> first_difference(const Trace& a, const Trace& b) {
-  for (const Stage stage : all_stages()) {
-    if (!(a[stage] == b[stage])) return stage;
-  }
-  return std::nullopt;
-}
-
 Trace PluginBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
   const Answer answer = query(c.config, c.has_sinks());
   if (!answer.unsupported.empty()) throw Error(ErrorKind::kUnsupported, answer.unsupported);
@@ -232,10 +224,9 @@ Trace PluginBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const
   Trace trace = attempt(operands, answer.capability, GuardedEnd::kLast);
   const Trace again = attempt(operands, answer.capability, GuardedEnd::kFirst);
   if ((answer.capability.claims & ATTN_CLAIM_DETERMINISTIC) != 0) {
-    if (const std::optional<Stage> stage = first_difference(trace, again)) {
-      throw BackendFailure(Status::kFailed, std::string(name_of(*stage)) +
-                                                " differs between two equal calls; declared: "
-                                                "deterministic");
+    if (const std::string stage = first_difference(trace, again); !stage.empty()) {
+      throw BackendFailure(Status::kFailed,
+                           stage + " differs between two equal calls; declared: deterministic");
     }
   }
   add_given(operands, trace);

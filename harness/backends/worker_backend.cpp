@@ -1,5 +1,6 @@
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -54,7 +55,16 @@ class IsolatedBackend final : public Backend {
   }
 
   Trace run(const Case& c, std::span<const Stage> wanted) const override {
+    return *run_as(ExecMode::kPlain, c, nullptr, wanted);
+  }
+
+  /// The worker arranges the mode, so that all calls of it are in one process.
+  std::optional<Trace> run_as(ExecMode mode, const Case& c, const Case* other,
+                              std::span<const Stage> wanted) const override {
     WireWriter question;
+    question.number(static_cast<std::uint64_t>(mode));
+    question.number(other == nullptr ? 0 : 1);
+    if (other != nullptr) question.a_case(*other);
     question.a_case(c);
     question.number(wanted.size());
     for (const Stage stage : wanted) question.number(static_cast<std::uint64_t>(stage));

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/execution.h"
 #include "harness/backends/guarded_memory.h"
 #include "harness/backends/worker.h"
 #include "reference/core/error.h"
@@ -164,10 +165,13 @@ class Worker {
       case MessageKind::kArithmetic:
         return writer.arithmetic(backend_->arithmetic(parse_config_unchecked(question.text())));
       case MessageKind::kRun: {
+        const auto mode = static_cast<ExecMode>(question.number());
+        std::optional<Case> other;
+        if (question.number() != 0) other = question.a_case();
         const Case c = question.a_case();
         std::vector<Stage> wanted(question.number());
         for (Stage& stage : wanted) stage = static_cast<Stage>(question.number());
-        return writer.trace(backend_->run(c, wanted));
+        return writer.trace(execute(*backend_, mode, c, other ? &*other : nullptr, wanted));
       }
       default:
         throw Error(ErrorKind::kInternal, "a worker was asked something else");

@@ -20,7 +20,7 @@ enum class MessageKind : std::uint32_t {
   kLoad = 1,    ///< spec -> name
   kSupports,    ///< config -> reason
   kArithmetic,  ///< config -> arithmetic
-  kRun,         ///< case, wanted stages -> trace
+  kRun,         ///< mode, other case or none, case, wanted stages -> trace
   kAnswer,      ///< the answer asked for
   kError,       ///< attn::Error: kind, message, field, rule
   kFailure,     ///< BackendFailure: status, message

@@ -28,7 +28,9 @@ LoadedCase load_toml(const std::string& path, std::optional<std::uint64_t> seed)
     const harness::TomlCase toml = harness::load_toml_case(path);
     LoadedCase loaded;
     loaded.file = path;
-    loaded.c = harness::make_case(toml.spec, seed.value_or(toml.seed));
+    loaded.spec = toml.spec;
+    loaded.seed = seed.value_or(toml.seed);
+    loaded.c = harness::make_case(toml.spec, loaded.seed);
     loaded.words = "--case " + shell_quote(path);
     if (seed) loaded.words += " --seed " + std::to_string(*seed);
     return loaded;
@@ -38,7 +40,9 @@ LoadedCase load_toml(const std::string& path, std::optional<std::uint64_t> seed)
 LoadedCase load_config(const std::string& config, std::uint64_t seed) {
   const auto load = [&] {
     LoadedCase loaded;
-    loaded.c = harness::make_case(harness::load_case_spec(config), seed);
+    loaded.spec = harness::load_case_spec(config);
+    loaded.seed = seed;
+    loaded.c = harness::make_case(*loaded.spec, seed);
     loaded.words = loaded.c.repro;
     return loaded;
   };

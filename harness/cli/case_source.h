@@ -6,6 +6,7 @@
 
 #include "golden/golden_file.h"
 #include "harness/compare/compare.h"
+#include "harness/generate/case_spec.h"
 #include "harness/generate/space.h"
 #include "reference/core/case.h"
 #include "reference/core/trace.h"
@@ -25,7 +26,9 @@ struct LoadedCase {
   std::string file;               ///< "" when it came from JSON text
   std::optional<Trace> expected;  ///< golden files
   golden::Seal seal = golden::Seal::kSealed;
-  std::string words;  ///< the command-line words that name this case again
+  std::string words;                      ///< the command-line words that name this case again
+  std::optional<harness::CaseSpec> spec;  ///< unless it is a golden file
+  std::uint64_t seed = 0;                 ///< of the spec
 };
 
 /// Reads a golden file into a shuffled page table. Errors of content become Error(kInput).

@@ -119,6 +119,13 @@ void add_isolation_options(CLI::App& verb, BackendOptions& options) {
       ->check(CLI::PositiveNumber);
 }
 
+void add_exec_option(CLI::App& verb, std::string& modes) {
+  verb.add_option("--exec", modes,
+                  "how a case is run: plain (default), second_call, dirty_scratch, repeat; on "
+                  "devices graph, graph_replay, padded; several with commas")
+      ->type_name("MODES");
+}
+
 void add_taps_flag(CLI::App& verb, bool& taps) {
   verb.add_flag("--taps,!--no-taps", taps,
                 "judge each stage on the backend's own previous stage (default), or with --no-taps "
@@ -249,6 +256,7 @@ void CommandTree::add_run() {
                   "a second backend: judge both, print where they differ")
       ->type_name("BACKEND");
   verb.add_flag("--bitwise", run_.bitwise, "with --against: the two must be equal bit for bit");
+  add_exec_option(verb, run_.exec);
   add_taps_flag(verb, run_.taps);
   add_rows_option(verb, run_.rows);
   add_isolation_options(verb, run_.isolation);
@@ -258,28 +266,45 @@ void CommandTree::add_run() {
 }
 
 void CommandTree::add_fuzz() {
-  CLI::App& verb = add_verb(app_, "fuzz", "try a backend on generated cases",
-                            "  attn-compare fuzz --backend ./kernel.so --cases 1000\n"
-                            "  attn-compare fuzz --backend cpu --time 60 --seed 7\n",
-                            [this](const Session& session) { return fuzz(fuzz_, session); });
+  CLI::App& verb = add_verb(
+      app_, "fuzz", "look for cases that a backend fails on, and shrink them",
+      "  attn-compare fuzz --backend ./kernel.so --gate smoke\n"
+      "  attn-compare fuzz --backend ./kernel.so --time 600 --seed 7 --corpus failures\n"
+      "  attn-compare fuzz --backend cpu --cases 1000 --exec plain,second_call,dirty_scratch\n",
+      [this](const Session& session) { return fuzz(fuzz_, session); });
   add_backend_option(verb, fuzz_.backend);
+  verb.add_option("--gate", fuzz_.gate,
+                  "smoke (10 s), pr (every legal pair of features; default) or nightly (every "
+                  "triple); random cases follow")
+      ->type_name("GATE");
   verb.add_option("--cases", fuzz_.cases, "how many cases in all")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
-  verb.add_option("--time", fuzz_.seconds, "or: begin cases for this many seconds")
+  verb.add_option("--time", fuzz_.seconds, "begin cases for this many seconds")
       ->type_name("S")
       ->check(CLI::PositiveNumber);
-  verb.add_option("--seed", fuzz_.seed, "of the random cases (1)")
+  verb.add_option("--seed", fuzz_.seed, "of what is drawn (1)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
+  verb.add_option("--max-compiles", fuzz_.max_compiles,
+                  "at most so many combinations of what a kernel is compiled for")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  add_exec_option(verb, fuzz_.exec);
+  verb.add_option("--corpus", fuzz_.corpus,
+                  "folder of past failures: tried first, new ones are added")
+      ->type_name("DIR");
+  verb.add_option("--coverage", fuzz_.coverage,
+                  "write the legal pairs of features that no case had ('-': to stdout)")
+      ->type_name("FILE");
+  verb.add_flag("--shrink,!--no-shrink", fuzz_.shrink,
+                "make a failing case as small as it fails (default), or leave it as it is");
+  verb.add_option("--max-failures", fuzz_.max_failures, "end after so many kinds of failures (10)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
   verb.add_option("--jobs,-j", fuzz_.jobs, "cases at a time (default: one for each core)")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
-  verb.add_option("--max-failures", fuzz_.max_failures, "stop after so many kinds of failures (10)")
-      ->type_name("N")
-      ->check(CLI::PositiveNumber);
-  verb.add_flag("--shrink,!--no-shrink", fuzz_.shrink,
-                "make a failing case as small as it fails (default), or leave it as it is");
   add_taps_flag(verb, fuzz_.taps);
   add_isolation_options(verb, fuzz_.isolation);
   add_report_options(verb, fuzz_.report);

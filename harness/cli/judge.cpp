@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/execution.h"
 #include "reference/core/error.h"
 
 namespace attn::cli {
@@ -11,7 +12,8 @@ namespace attn::cli {
 using harness::Status;
 using harness::Verdict;
 
-Verdict run_backend(const Case& c, const harness::Backend& backend, Trace& trace) {
+Verdict run_backend(const Case& c, const harness::Backend& backend, Trace& trace,
+                    harness::ExecMode mode, const Case* other) {
   Verdict verdict;
   try {
     verdict.detail = backend.unsupported_reason(c.config);
@@ -19,7 +21,7 @@ Verdict run_backend(const Case& c, const harness::Backend& backend, Trace& trace
       verdict.status = Status::kUnsupported;
       return verdict;
     }
-    trace = backend.run(c, stages_of(c.config));
+    trace = harness::execute(backend, mode, c, other, stages_of(c.config));
   } catch (const Error& error) {
     verdict.status =
         error.kind() == ErrorKind::kUnsupported ? Status::kUnsupported : Status::kCrashed;

@@ -9,8 +9,11 @@
 namespace attn::cli {
 
 /// Runs the backend on the case. A refusal, an exception and a result become the verdict's status
-/// (unsupported, crashed, passed); the trace is empty unless it ran.
-harness::Verdict run_backend(const Case& c, const harness::Backend& backend, Trace& trace);
+/// (unsupported, crashed, passed); the trace is empty unless it ran. `other` is for the modes that
+/// need another case.
+harness::Verdict run_backend(const Case& c, const harness::Backend& backend, Trace& trace,
+                             harness::ExecMode mode = harness::ExecMode::kPlain,
+                             const Case* other = nullptr);
 
 /// Judges every stage of what the backend returned. `exact` spares the trust tests their own
 /// evaluation; null leaves them to the comparison.

@@ -12,6 +12,7 @@
 #include "harness/cli/stage_table.h"
 #include "harness/cli/tensor_diff.h"
 #include "harness/cli/verbs.h"
+#include "harness/fuzz/case_source.h"
 #include "harness/report/format.h"
 #include "reference/core/error.h"
 
@@ -47,6 +48,7 @@ ReportRow row_of(const LoadedCase& loaded, const RunOptions& options, const std:
   row.repro = "attn-compare run " + loaded.words + " --backend " + shell_quote(options.backend);
   if (!options.against.empty()) row.repro += " --against " + shell_quote(options.against);
   if (options.bitwise) row.repro += " --bitwise";
+  if (options.exec != "plain") row.repro += " --exec " + options.exec;
   if (!options.taps) row.repro += " --no-taps";
   if (options.rows != "all") row.repro += " --rows " + options.rows;
   row.repro += repro_words(options.isolation);
@@ -117,6 +119,26 @@ void print_differences(std::ostream& out, const RunOptions& options, const Trace
   }
 }
 
+harness::ExecMode parse_exec(const std::string& text) {
+  const std::vector<harness::ExecMode> modes = harness::parse_exec_modes(text);
+  if (modes.size() == 1) return modes.front();
+  throw Error(ErrorKind::kUsage, "--exec " + text + ": run takes one mode; fuzz takes several",
+              "--exec");
+}
+
+/// The case that is run before this one, in modes that do that.
+std::optional<Case> make_other(const LoadedCase& loaded, harness::ExecMode mode) {
+  if (!needs_other_case(mode)) return std::nullopt;
+  if (!loaded.spec) {
+    throw Error(ErrorKind::kUsage,
+                "--exec " + std::string(name_of(mode)) +
+                    " needs a second case, which is made from a config: give --config",
+                "--exec");
+  }
+  const harness::OtherCase other = harness::other_case(*loaded.spec, loaded.seed);
+  return harness::make_case(other.spec, other.seed);
+}
+
 /// The pieces of one `run`, in the order in which they are printed.
 class Run {
  public:
@@ -125,7 +147,9 @@ class Run {
         session_(session),
         reporter_(session, options.report, "run"),
         backend_(open_backend(options.backend, options.isolation)),
-        loaded_(load_case(options.source)) {
+        loaded_(load_case(options.source)),
+        mode_(parse_exec(options.exec)),
+        other_(make_other(loaded_, mode_)) {
     if (!options.against.empty()) against_ = open_backend(options.against, options.isolation);
     compare_options_.taps = options.taps;
     compare_options_.rows = parse_rows(options.rows, options.source.seed.value_or(1));
@@ -155,10 +179,14 @@ class Run {
     out << harness::wrap(loaded_.c.id + " on " + backend + ", " + how, 2) << "\n\n";
   }
 
+  Verdict run(const Backend& backend, Trace& trace) const {
+    return run_backend(loaded_.c, backend, trace, mode_, other_ ? &*other_ : nullptr);
+  }
+
   Trace run_and_judge(const Backend& backend, const std::string& spec, bool write) {
     ReportRow row = row_of(loaded_, options_, spec);
     Trace trace;
-    guarded(row, [&] { row.verdict = run_backend(loaded_.c, backend, trace); });
+    guarded(row, [&] { row.verdict = run(backend, trace); });
     const double run_seconds = row.seconds;
     const bool ran =
         row.trouble == harness::Trouble::kNone && row.verdict.status == Status::kPassed;
@@ -185,10 +213,10 @@ class Run {
     guarded(row, [&] {
       Trace first;
       Trace second;
-      row.verdict = run_backend(loaded_.c, *backend_, first);
+      row.verdict = run(*backend_, first);
       if (row.verdict.status != Status::kPassed) return;
       if (!options_.write.empty()) write_trace(loaded_, options_, session_, first);
-      row.verdict = run_backend(loaded_.c, *against_, second);
+      row.verdict = run(*against_, second);
       if (row.verdict.status != Status::kPassed) return;
       row.verdict = compare_bitwise(first, second);
     });
@@ -210,6 +238,8 @@ class Run {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Backend> against_;
   LoadedCase loaded_;
+  harness::ExecMode mode_;
+  std::optional<Case> other_;
   harness::CompareOptions compare_options_;
 };
 

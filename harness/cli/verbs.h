@@ -34,6 +34,7 @@ struct RunOptions {
   bool force = false;
   std::string against;
   bool bitwise = false;
+  std::string exec = "plain";
   bool taps = true;
   std::string rows = "all";
   BackendOptions isolation;
@@ -43,10 +44,15 @@ int run(const RunOptions& options, const Session& session);
 
 struct FuzzOptions {
   std::string backend;
+  std::string gate = "pr";
   std::optional<std::int64_t> cases;  ///< in all, those of the corpus and the gate included
   std::optional<double> seconds;      ///< no case is begun after so many
   std::uint64_t seed = 1;
-  int jobs = 0;  ///< 0: as many as there are cores
+  std::optional<std::int64_t> max_compiles;
+  std::string exec = "plain";  ///< modes, separated by commas
+  int jobs = 0;                ///< 0: as many as there are cores
+  std::string corpus;          ///< folder of past failures, "" for none
+  std::string coverage;        ///< file for what was not covered, "" for none
   bool taps = true;
   bool shrink = true;
   std::int64_t max_failures = 10;  ///< the run ends with so many kinds of failures

@@ -9,6 +9,7 @@
 #include "harness/compare/cache_guard.h"
 #include "harness/compare/cached_row.h"
 #include "harness/compare/layer_stages.h"
+#include "harness/compare/lse_mistake.h"
 #include "harness/compare/rope_table_bound.h"
 #include "harness/compare/rows.h"
 #include "harness/compare/stage_score.h"
@@ -89,6 +90,7 @@ class Comparison {
   AttentionInputs attention_inputs();
   void judge_attention(const AttentionInputs& inputs);
   void finish();
+  void name_lse_mistake();
 
   void describe(Stage stage, std::int64_t row, std::int64_t column, StageReport& report) const;
   std::int64_t head_width(Stage stage) const;
@@ -256,6 +258,7 @@ void Comparison::judge_table() {
   for (const std::int64_t p : positions) {
     got_[stage].values(p * std::ssize(got), got);
     for (std::int64_t i = 0; i < std::ssize(got); ++i) {
+      keep_allowance(stage, p * std::ssize(got) + i, table.bound(p, i / 2));
       score.add(p * std::ssize(got) + i, got[static_cast<std::size_t>(i)], table.entry(p, i),
                 table.bound(p, i / 2));
     }
@@ -479,6 +482,18 @@ void Comparison::finish() {
   }
 }
 
+/// Says what is wrong with lse where that is a common mistake.
+void Comparison::name_lse_mistake() {
+  if (verdict_.first_bad != Stage::kLse || allowances_ != nullptr) return;
+  const std::string mistake = lse_mistake(c_, got_, arithmetic_);
+  if (mistake.empty()) return;
+  verdict_.detail += "; looks like: " + mistake;
+  for (StageReport& report : verdict_.stages) {
+    if (report.stage != Stage::kLse) continue;
+    report.note.append(report.note.empty() ? "" : "; ").append("looks like: ").append(mistake);
+  }
+}
+
 Verdict Comparison::run() {
   if (const std::string reason = reference::unsupported_reason(config_); !reason.empty()) {
     verdict_.status = Status::kUnsupported;
@@ -496,6 +511,7 @@ Verdict Comparison::run() {
   if (!materializes) judge_attention(inputs);
   guard_cache();
   finish();
+  name_lse_mistake();
   if (verdict_.status != Status::kPassed || !options_.check_trust || c_.tokens() == 0) {
     return verdict_;
   }

@@ -1,10 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
+#include "harness/backends/exec_mode.h"
+#include "harness/fuzz/corpus.h"
 #include "harness/generate/case_spec.h"
+#include "harness/generate/space.h"
 
 namespace attn::harness {
 
@@ -21,13 +25,14 @@ struct FuzzCase {
   CaseSpec spec;
   std::uint64_t seed = 0;
   CaseOrigin origin = CaseOrigin::kRandom;
+  std::optional<ExecMode> exec;  ///< of a past failure: the mode that it failed in
 };
 
 /// The cases of a fuzz run in their order: past failures, then those that cover the space, then
 /// random ones without end. Case n is the same in every run.
 class CaseSource {
  public:
-  CaseSource(std::vector<FuzzCase> corpus, std::uint64_t seed);
+  CaseSource(const std::vector<CorpusEntry>& corpus, const GatePlan& plan);
 
   /// Cases before the random ones begin.
   std::int64_t planned() const { return std::ssize(planned_); }
@@ -35,7 +40,19 @@ class CaseSource {
 
  private:
   std::vector<FuzzCase> planned_;
-  std::uint64_t seed_;
+  GatePlan plan_;
 };
+
+/// Another case of the same config, for modes that run one before: other values, other lengths
+/// (longer or shorter, as the seed falls), other pages.
+struct OtherCase {
+  CaseSpec spec;
+  std::uint64_t seed = 0;
+};
+OtherCase other_case(const CaseSpec& spec, std::uint64_t seed);
+
+/// The case with ordinary data and scores, several rows and keys, for one that cannot show a bug
+/// (all keys equal, one visible key, a scale of 0).
+CaseSpec trusted_neighbour(const CaseSpec& spec);
 
 }  // namespace attn::harness

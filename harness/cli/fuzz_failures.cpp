@@ -1,0 +1,185 @@
+#include "harness/cli/fuzz_failures.h"
+
+#include <algorithm>
+#include <list>
+#include <optional>
+#include <ostream>
+#include <utility>
+
+#include "harness/fuzz/corpus.h"
+#include "harness/generate/shrink.h"
+#include "harness/report/format.h"
+
+namespace attn::cli {
+namespace {
+
+using harness::ReportRow;
+using harness::Status;
+
+/// Whether `features` has all kinds of features ("page_size" of "page_size: 16") that `needed` has.
+bool has_kinds(const std::vector<std::string>& features, const std::vector<std::string>& needed) {
+  const auto kind = [](const std::string& feature) { return feature.substr(0, feature.find(':')); };
+  return std::ranges::all_of(needed, [&](const std::string& wanted) {
+    return std::ranges::any_of(
+        features, [&](const std::string& feature) { return kind(feature) == kind(wanted); });
+  });
+}
+
+std::string counted(std::int64_t n, const std::string& noun) {
+  return harness::format_count(n) + " " + noun + (n == 1 ? "" : "s");
+}
+
+/// "2 heads, 17 keys, page 16"
+std::string size_words(const harness::CaseSpec& spec) {
+  std::int64_t keys = 0;
+  for (const harness::RowSpec& row : spec.rows) {
+    keys = std::max(keys, spec.config.starts_at_attention() ? row.second : row.first + row.second);
+  }
+  return counted(spec.config.num_attention_heads, "head") + ", " + counted(keys, "key") +
+         ", page " + std::to_string(spec.config.kv_cache.page_size);
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : "; ") + word;
+  return text;
+}
+
+/// What the case asks of the backend.
+std::string task_name(const harness::CaseSpec& spec) {
+  return spec.config.entry_point == EntryPoint::kMaterializeKvFromHidden
+             ? "materialize"
+             : std::string(name_of(spec.config.entry_point));
+}
+
+/// Whether there is an answer that can be compared with others.
+bool has_answer(const ReportRow& row) {
+  return row.trouble == harness::Trouble::kNone && row.verdict.status == Status::kFailed &&
+         row.verdict.first_bad.has_value();
+}
+
+/// Answers of a backend, as the dictionary wants them.
+class EvidenceList {
+ public:
+  explicit EvidenceList(const FuzzJudge& judge) : judge_(judge) {}
+
+  void add(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed) {
+    Sample sample = judge_.run_alone(mode, spec, seed);
+    if (sample.verdict.status != Status::kPassed) return;
+    const Sample& kept = samples_.emplace_back(std::move(sample));
+    list_.push_back({kept.c, kept.got, mode, kept.other ? &*kept.other : nullptr});
+  }
+  std::span<const harness::Evidence> list() const { return list_; }
+
+ private:
+  const FuzzJudge& judge_;
+  std::list<Sample> samples_;  // addresses stay
+  std::vector<harness::Evidence> list_;
+};
+
+}  // namespace
+
+/// The failure as it shows on its own: in the mode that failed, else after one other case. As it
+/// was where it depends on more of what ran before.
+FuzzResult FuzzFailures::confirm(const FuzzResult& failure) const {
+  for (const harness::ExecMode mode : {failure.exec, harness::ExecMode::kSecondCall}) {
+    FuzzResult alone = judge_.judge_alone(mode, failure.tried);
+    if (has_failed(alone.row)) return alone;
+  }
+  return failure;
+}
+
+/// The smallest case that fails as `failure` does.
+FuzzResult FuzzFailures::shrink(const FuzzResult& failure) const {
+  constexpr double kSeconds = 30.0;
+  FuzzResult smallest = failure;
+  harness::shrink(
+      failure.tried.spec, failure.tried.seed,
+      [&](const harness::CaseSpec& spec, std::uint64_t seed) {
+        FuzzResult tried =
+            judge_.judge_alone(failure.exec, {spec, seed, failure.tried.origin, failure.exec});
+        if (!fails_alike(tried.row, failure.row)) return false;
+        smallest = std::move(tried);
+        return true;
+      },
+      kSeconds);
+  return smallest;
+}
+
+std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
+                                                     const FuzzResult& smallest) const {
+  const harness::FaultDictionary* const dictionary = harness::FaultDictionary::instance();
+  if (dictionary == nullptr || !has_answer(first.row)) return {};
+  EvidenceList evidence(judge_);
+  evidence.add(first.exec, smallest.tried.spec, smallest.tried.seed);
+  // Where the small case cannot tell two mistakes apart, the larger one may, and other values.
+  evidence.add(first.exec, first.tried.spec, first.tried.seed);
+  evidence.add(first.exec, first.tried.spec, first.tried.seed + 1);
+  return dictionary->look_up(evidence.list(), judge_.backend().arithmetic(first.tried.spec.config));
+}
+
+bool FuzzFailures::belongs(const FuzzResult& failure, const std::vector<std::string>& features,
+                           const FailureGroup& group) const {
+  if (failure.exec != group.first.exec) return false;
+  if (fails_alike(failure.row, group.first.row) && has_kinds(features, group.features)) return true;
+  if (group.likeness.empty() || !has_answer(failure.row)) return false;
+  EvidenceList evidence(judge_);
+  evidence.add(failure.exec, failure.tried.spec, failure.tried.seed);
+  const auto distance = harness::FaultDictionary::instance()->distance(
+      group.likeness.front().fault->id, evidence.list(),
+      judge_.backend().arithmetic(failure.tried.spec.config));
+  return distance && *distance <= 1.0;
+}
+
+void FuzzFailures::add(const FuzzResult& seen) {
+  const FuzzResult failure = confirm(seen);
+  const std::vector<std::string> features = non_default_features(failure.tried.spec);
+  for (FailureGroup& group : groups_) {
+    if (!belongs(failure, features, group)) continue;
+    ++group.count;
+    return;
+  }
+  FailureGroup group{failure, options_.shrink ? shrink(failure) : failure, {}, {}, 1};
+  group.features = non_default_features(group.smallest.tried.spec);
+  group.likeness = look_up(failure, group.smallest);
+  if (!options_.corpus.empty()) {
+    const auto& bad = group.smallest.row.verdict.first_bad;
+    harness::add_to_corpus(options_.corpus,
+                           {group.smallest.tried.spec, group.smallest.tried.seed, failure.exec,
+                            options_.backend, bad ? std::string(name_of(*bad)) : ""});
+  }
+  groups_.push_back(std::move(group));
+}
+
+void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
+  const ReportRow& row = group.smallest.row;
+  const harness::CaseSpec& spec = group.smallest.tried.spec;
+  std::string line = "fails: " + options_.backend + " " + task_name(spec);
+  const harness::StageReport* const stage = headline_stage(row.verdict);
+  if (has_answer(row) && stage != nullptr) {
+    line += ", stage " + std::string(name_of(stage->stage)) + ", " +
+            harness::format_ratio(stage->worst_ratio) + "x the bound, " + stage->worst_where;
+    if (!stage->note.empty()) line += " (" + stage->note + ")";
+  } else {
+    line += ": " + row.verdict.detail;
+  }
+  if (group.first.exec != harness::ExecMode::kPlain) {
+    line += "; only with --exec " + std::string(name_of(group.first.exec));
+  }
+  if (options_.shrink) line += "; shrunk to " + size_words(spec);
+  if (!group.likeness.empty()) line += "; looks like: " + harness::to_string(group.likeness);
+  out << "\n" << harness::wrap(line, 2) << "\n";
+  const std::string needs = group.features.empty() ? "nothing special" : joined(group.features);
+  out << harness::wrap("  needs      " + needs, 13) << "\n";
+  if (group.count > 1) out << "  seen in    " << counted(group.count, "case") << "\n";
+  if (!group.first.alone) {
+    out << "  note       it did not fail on its own, so cases that ran before it matter\n";
+  }
+  out << "  reproduce  " << row.repro << "\n";
+}
+
+void FuzzFailures::print(std::ostream& out) const {
+  for (const FailureGroup& group : groups_) print(out, group);
+}
+
+}  // namespace attn::cli

@@ -1,0 +1,110 @@
+#include "harness/cli/fuzz_judge.h"
+
+#include <utility>
+
+#include "harness/backends/execution.h"
+#include "harness/cli/judge.h"
+
+namespace attn::cli {
+
+using harness::ExecMode;
+using harness::FuzzCase;
+using harness::ReportRow;
+using harness::Status;
+
+bool has_failed(const ReportRow& row) {
+  if (row.trouble != harness::Trouble::kNone) return true;
+  const Status status = row.verdict.status;
+  return status == Status::kFailed || status == Status::kCrashed || status == Status::kTimedOut;
+}
+
+bool fails_alike(const ReportRow& a, const ReportRow& b) {
+  return a.trouble == b.trouble && a.verdict.status == b.verdict.status &&
+         a.verdict.first_bad == b.verdict.first_bad;
+}
+
+FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend)
+    : options_(options), backend_(backend), modes_(harness::parse_exec_modes(options.exec)) {
+  compare_options_.taps = options.taps;
+}
+
+std::unique_ptr<harness::Backend> FuzzJudge::fresh_backend() const {
+  return open_backend(options_.backend, options_.isolation);
+}
+
+Sample FuzzJudge::run(ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
+                      const harness::Backend& backend) const {
+  Sample sample;
+  sample.c = harness::make_case(spec, seed);
+  if (needs_other_case(mode)) {
+    const harness::OtherCase other = harness::other_case(spec, seed);
+    sample.other = harness::make_case(other.spec, other.seed);
+  }
+  sample.verdict =
+      run_backend(sample.c, backend, sample.got, mode, sample.other ? &*sample.other : nullptr);
+  return sample;
+}
+
+Sample FuzzJudge::run_alone(ExecMode mode, const harness::CaseSpec& spec,
+                            std::uint64_t seed) const {
+  return run(mode, spec, seed, *fresh_backend());
+}
+
+FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCase& tried,
+                               bool alone) const {
+  FuzzResult result{tried, modes.front(), {}, false, alone};
+  ReportRow& row = result.row;
+  row.backend = options_.backend;
+  row.name = "seed-" + std::to_string(tried.seed);
+  std::optional<Trace> judged;  // equal bits have an equal verdict
+  guarded(row, [&] {
+    for (const ExecMode mode : modes) {
+      result.exec = mode;
+      // What a second call finds must come from the first, not from earlier cases.
+      const bool fresh = alone || needs_other_case(mode);
+      const auto own = fresh ? fresh_backend() : nullptr;
+      Sample sample = run(mode, tried.spec, tried.seed, fresh ? *own : backend_);
+      row.repro =
+          "attn-compare run " + sample.c.repro + " --backend " + shell_quote(options_.backend);
+      if (mode != ExecMode::kPlain) row.repro += " --exec " + std::string(name_of(mode));
+      if (!options_.taps) row.repro += " --no-taps";
+      row.repro += repro_words(options_.isolation);
+      if (sample.verdict.status != Status::kPassed) {
+        row.verdict = std::move(sample.verdict);
+        return;
+      }
+      if (judged && harness::first_difference(*judged, sample.got).empty()) continue;
+      row.verdict = judge_trace(sample.c, backend_, sample.got, compare_options_, nullptr);
+      if (row.verdict.status != Status::kPassed) return;
+      judged = std::move(sample.got);
+    }
+  });
+  row.properties.emplace_back("origin", std::string(name_of(tried.origin)));
+  row.properties.emplace_back("exec", std::string(name_of(result.exec)));
+  return result;
+}
+
+FuzzResult FuzzJudge::judge_alone(ExecMode mode, const FuzzCase& tried) const {
+  return judge_in({mode}, tried, true);
+}
+
+FuzzResult FuzzJudge::judge(const FuzzCase& tried) const {
+  const std::vector<ExecMode> modes = tried.exec ? std::vector<ExecMode>{*tried.exec} : modes_;
+  FuzzResult result = judge_in(modes, tried, false);
+  const auto mistrusted = [&] {
+    return result.row.trouble == harness::Trouble::kNone &&
+           result.row.verdict.status == Status::kMistrusted;
+  };
+  if (!mistrusted()) return result;
+  FuzzCase neighbour = tried;
+  for (const bool other_data : {false, true}) {
+    if (other_data) neighbour.spec = harness::trusted_neighbour(tried.spec);
+    ++neighbour.seed;
+    result = judge_in(modes, neighbour, false);
+    result.replaced = true;
+    if (!mistrusted()) break;
+  }
+  return result;
+}
+
+}  // namespace attn::cli

@@ -1,0 +1,152 @@
+#include "harness/faults/dictionary.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "harness/backends/backend_failure.h"
+#include "harness/backends/execution.h"
+#include "harness/compare/compare.h"
+#include "harness/compare/stage_score.h"
+#include "harness/report/format.h"
+#include "reference/core/error.h"
+
+namespace attn::harness {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// Whether the mistake shows in values at all, in a call that can be made here.
+bool shows_in_values(const FaultInfo& fault) {
+  return fault.equivalent_because.empty() && fault.detector != Detector::kGuard &&
+         fault.detector != Detector::kRefusal && fault.detector != Detector::kGraphReplay;
+}
+
+/// One piece of evidence, with what every fault is held against on it.
+struct Prepared {
+  const Evidence* evidence;
+  StageAllowances allowances;
+  Trace right;  ///< of the library with every bug off
+};
+
+/// The fault's output on the evidence, `block` keys at a time; nothing when it breaks.
+std::optional<Trace> run_fault(const FaultyLibrary& library, std::string_view id,
+                               const Evidence& evidence, std::int64_t block) {
+  try {
+    return execute(*library.make(id, block), evidence.mode, evidence.c, evidence.other,
+                   stages_of(evidence.c.config));
+  } catch (const Error&) {
+    return std::nullopt;
+  } catch (const BackendFailure&) {
+    return std::nullopt;
+  }
+}
+
+/// Largest |a - b| of the stages that `got` has, in units of the allowance.
+double distance_of(const Prepared& prepared, const Trace& answer) {
+  const Trace& got = prepared.evidence->got;
+  double worst = 0.0;
+  for (const Stage stage : all_stages()) {
+    if (!got.has(stage) || got.is_given(stage) || !answer.has(stage)) continue;
+    const std::vector<double>& allowed = prepared.allowances[static_cast<std::size_t>(stage)];
+    const std::vector<double> a = got[stage].values(), b = answer[stage].values();
+    if (a.size() != b.size()) return kInfinity;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      worst = std::max(worst, error_ratio(a[i], b[i], i < allowed.size() ? allowed[i] : 0.0));
+    }
+  }
+  return worst;
+}
+
+std::vector<Prepared> prepare(const FaultyLibrary& library, std::span<const Evidence> evidence,
+                              const Arithmetic& arithmetic) {
+  std::vector<Prepared> prepared;
+  for (const Evidence& one : evidence) {
+    std::optional<Trace> right = run_fault(library, "none", one, FaultyLibrary::kBlock);
+    if (!right) continue;
+    prepared.push_back({&one, allowances(one.c, one.got, arithmetic), std::move(*right)});
+  }
+  return prepared;
+}
+
+/// Nothing when the fault's output is right on all evidence; ends early once beyond `limit`.
+std::optional<double> distance_with_block(const FaultyLibrary& library, std::string_view id,
+                                          std::span<const Prepared> prepared, std::int64_t block,
+                                          double limit) {
+  bool differs = false;
+  double worst = 0.0;
+  for (const Prepared& one : prepared) {
+    const std::optional<Trace> answer = run_fault(library, id, *one.evidence, block);
+    if (!answer) return kInfinity;
+    differs |= !first_difference(*answer, one.right).empty();
+    worst = std::max(worst, distance_of(one, *answer));
+    if (worst > limit) return worst;
+  }
+  if (!differs) return std::nullopt;
+  return worst;
+}
+
+/// The same with the backend's own block as well: what some mistakes do depends on it.
+std::optional<double> distance_to(const FaultyLibrary& library, std::string_view id,
+                                  std::span<const Prepared> prepared, const Arithmetic& arithmetic,
+                                  double limit) {
+  const auto distance = distance_with_block(library, id, prepared, FaultyLibrary::kBlock, limit);
+  if (!distance || *distance <= limit || arithmetic.block <= 0) return distance;
+  const auto own = distance_with_block(library, id, prepared, arithmetic.block, limit);
+  return own ? std::min(*distance, *own) : distance;
+}
+
+}  // namespace
+
+const FaultDictionary* FaultDictionary::instance() {
+  static const auto dictionary = []() -> std::optional<FaultDictionary> {
+    try {
+      return FaultDictionary(FaultyLibrary::instance());
+    } catch (const Error&) {
+      return std::nullopt;
+    }
+  }();
+  return dictionary ? &*dictionary : nullptr;
+}
+
+std::optional<double> FaultDictionary::distance(std::string_view fault,
+                                                std::span<const Evidence> evidence,
+                                                const Arithmetic& arithmetic) const {
+  return distance_to(library_, fault, prepare(library_, evidence, arithmetic), arithmetic,
+                     kInfinity);
+}
+
+std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidence,
+                                               const Arithmetic& arithmetic) const {
+  const std::vector<Prepared> prepared = prepare(library_, evidence, arithmetic);
+  if (prepared.empty()) return {};
+  double from_right = 0.0;
+  for (const Prepared& one : prepared) {
+    from_right = std::max(from_right, distance_of(one, one.right));
+  }
+  std::vector<Likeness> found;
+  constexpr double kWithinBound = 1.0;
+  for (const FaultInfo& fault : fault_catalogue()) {
+    if (!shows_in_values(fault)) continue;
+    const auto distance = distance_to(library_, fault.id, prepared, arithmetic, kWithinBound);
+    if (distance && *distance <= kWithinBound) found.push_back({&fault, *distance});
+  }
+  std::ranges::stable_sort(found, {}, &Likeness::of_bound);
+  // Half as far as the right answer says nothing.
+  constexpr double kClearly = 4.0;
+  if (found.empty() || kClearly * found[0].of_bound > from_right) return {};
+  const bool tied = found.size() > 1 && found[1].of_bound <= 2.0 * found[0].of_bound;
+  found.resize(tied ? 2 : 1);
+  return found;
+}
+
+std::string to_string(std::span<const Likeness> likenesses) {
+  std::string text;
+  for (const Likeness& likeness : likenesses) {
+    if (!text.empty()) text += " or ";
+    text += likeness.fault->summary;
+    text.append(" (").append(format_ratio(likeness.of_bound)).append(" of the bound)");
+  }
+  return text;
+}
+
+}  // namespace attn::harness

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/backends/exec_mode.h"
+#include "harness/compare/arithmetic.h"
+#include "harness/faults/catalogue.h"
+#include "harness/faults/faulty_library.h"
+#include "reference/core/case.h"
+#include "reference/core/trace.h"
+
+namespace attn::harness {
+
+/// A run of the failing backend: what it was given, how, and what it answered. Refers to objects
+/// of the caller.
+struct Evidence {
+  const Case& c;
+  const Trace& got;
+  ExecMode mode = ExecMode::kPlain;
+  const Case* other = nullptr;  ///< of the modes that need one
+};
+
+/// A planted bug whose output is like that of the failing backend.
+struct Likeness {
+  const FaultInfo* fault = nullptr;
+  /// Largest difference between the two as a fraction of what a correct answer is allowed to be off
+  /// by, over all elements of all stages of all evidence.
+  double of_bound = 0.0;
+};
+
+/// "query head mapped to kv head by modulo (0.3 of the bound)", two with " or "; "" for none.
+std::string to_string(std::span<const Likeness> likenesses);
+
+/// Finds the known mistake that explains a wrong answer.
+class FaultDictionary {
+ public:
+  /// Null where there is no library of planted bugs.
+  static const FaultDictionary* instance();
+
+  /// The faults that answer as the backend does on all of the evidence, within the bound of
+  /// `arithmetic`, where the right answer does not: the nearest, and the second where it is as
+  /// near. At most two.
+  std::vector<Likeness> look_up(std::span<const Evidence> evidence,
+                                const Arithmetic& arithmetic) const;
+
+  /// How far the fault's output lies from `got`, as Likeness::of_bound; nothing when the fault
+  /// makes no difference on any of the evidence.
+  std::optional<double> distance(std::string_view fault, std::span<const Evidence> evidence,
+                                 const Arithmetic& arithmetic) const;
+
+ private:
+  explicit FaultDictionary(const FaultyLibrary& library) : library_(library) {}
+  const FaultyLibrary& library_;
+};
+
+}  // namespace attn::harness
