@@ -67,6 +67,8 @@ void WireWriter::a_case(const Case& value) {
     tensor(*t);
   }
   cache(value.cache);
+  static_assert(std::is_trivially_copyable_v<MemoryLayout>);
+  bytes(std::as_bytes(std::span<const MemoryLayout, 1>(&value.layout, 1)));
   text(value.repro);
 }
 
@@ -153,6 +155,8 @@ Case WireReader::a_case() {
     *t = tensor();
   }
   value.cache = cache();
+  std::memcpy(static_cast<void*>(&value.layout), take(sizeof(value.layout)).data(),
+              sizeof(value.layout));
   value.repro = text();
   return value;
 }

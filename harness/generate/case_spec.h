@@ -20,8 +20,9 @@ struct RowSpec {
 
 /// What `--config` holds: with a seed it determines every byte of a case.
 /// {"config": {...}, "rows": [[cached, new], ...], "pages": "shuffled" | "identity",
-///  "profile": "normal", "layer": 0, "layers": 1}; a bare config object gets default rows and
-///  pages. A string "source" says where the geometry comes from; it is no part of the case.
+///  "profile": "normal", "layer": 0, "layers": 1, "layout": {...}}; a bare config object gets
+///  default rows and pages. A string "source" says where the geometry comes from; it is no part of
+///  the case.
 struct CaseSpec {
   AttentionConfig config;
   std::vector<RowSpec> rows;
@@ -30,11 +31,12 @@ struct CaseSpec {
   bool sinks = false;  ///< draws weights/sinks
   std::int64_t layer = 0;
   std::int64_t layers = 1;
+  MemoryLayout layout;  ///< to_json leaves out what is as by default
   friend bool operator==(const CaseSpec&, const CaseSpec&) = default;
 };
 
 /// Throws Error(kConfig) when the config breaks a rule, rows are negative or too many, the layer
-/// does not exist, or the profile is unknown.
+/// does not exist, the profile is unknown, or a number of the layout is out of range.
 void validate(const CaseSpec& spec);
 
 /// Parses and validates JSON text. Throws Error(kConfig); unknown names come with the nearest

@@ -18,8 +18,8 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-const std::vector<std::string> kSpecKeys = {"config", "rows",  "pages",  "profile",
-                                            "sinks",  "layer", "layers", "source"};
+const std::vector<std::string> kSpecKeys = {"config", "rows",   "pages",  "profile", "sinks",
+                                            "layer",  "layers", "layout", "source"};
 constexpr std::int64_t kMaxRowTokens = (std::int64_t{1} << 31) - 1;  // positions are uint32
 
 [[noreturn]] void refuse(const std::string& field, const std::string& message) {
@@ -96,6 +96,88 @@ PageOrder parse_pages(const std::string& name) {
   refuse("pages", "\"" + name + "\" is not a page order" + hint(name, {"shuffled", "identity"}));
 }
 
+/// A word of `Value`, whose values have these words in order.
+template <typename Value>
+Value word_of(const json& value, const std::string& field, const std::vector<std::string>& words) {
+  const std::string word = text(value, field);
+  const auto found = std::find(words.begin(), words.end(), word);
+  if (found == words.end())
+    refuse(field, "\"" + word + "\" is none of its words" + hint(word, words));
+  return static_cast<Value>(found - words.begin());
+}
+
+bool truth(const json& value, const std::string& field) {
+  if (!value.is_boolean()) refuse(field, value.dump() + " is not true or false");
+  return value.get<bool>();
+}
+
+const std::vector<std::string> kCacheOrders = {"nhd", "hnd"};
+const std::vector<std::string> kKvPairings = {"separate", "page_pairs", "row_pairs"};
+const std::vector<std::string> kQueryOrders = {"dense", "fused_qkv", "transposed"};
+const std::vector<std::string> kOutputOrders = {"dense", "transposed"};
+
+/// A number of the layout with its range.
+struct LayoutNumber {
+  const char* name;
+  std::int64_t MemoryLayout::*field;
+  std::int64_t least;
+  std::int64_t most;
+};
+// Reserved addresses cost nothing, but a process has 2^47 bytes of them.
+constexpr LayoutNumber kLayoutNumbers[] = {
+    {"gap", &MemoryLayout::gap, 0, 1 << 12},
+    {"channel_stride", &MemoryLayout::channel_stride, 1, 8},
+    {"offset", &MemoryLayout::offset, 0, 1 << 20},
+    {"row_stride", &MemoryLayout::row_stride, 0, std::int64_t{1} << 34},
+    {"pool_offset", &MemoryLayout::pool_offset, 0, std::int64_t{1} << 36}};
+
+MemoryLayout parse_layout(const json& object) {
+  if (!object.is_object()) refuse("layout", object.dump() + " is not an object, {\"cache\": ...}");
+  std::vector<std::string> names = {"cache", "kv", "q", "out", "broadcast"};
+  for (const LayoutNumber& number : kLayoutNumbers) names.emplace_back(number.name);
+  check_names(object, names, "a layout");
+  MemoryLayout layout;
+  for (const auto& [name, value] : object.items()) {
+    if (name == "cache") layout.cache = word_of<CacheOrder>(value, name, kCacheOrders);
+    if (name == "kv") layout.kv = word_of<KvPairing>(value, name, kKvPairings);
+    if (name == "q") layout.q = word_of<QueryOrder>(value, name, kQueryOrders);
+    if (name == "out") layout.out = word_of<OutputOrder>(value, name, kOutputOrders);
+    if (name == "broadcast") layout.broadcast = truth(value, name);
+    for (const LayoutNumber& number : kLayoutNumbers) {
+      if (name == number.name) layout.*number.field = integer(value, name);
+    }
+  }
+  return layout;
+}
+
+void validate(const MemoryLayout& layout) {
+  for (const auto& [name, field, least, most] : kLayoutNumbers) {
+    if (layout.*field >= least && layout.*field <= most) continue;
+    refuse(name, std::to_string(layout.*field) + " is not in " + std::to_string(least) + " to " +
+                     std::to_string(most));
+  }
+}
+
+/// What differs from the default.
+ordered_json layout_json(const MemoryLayout& layout) {
+  const MemoryLayout standard;
+  ordered_json out;
+  const auto word = [&](const char* name, auto MemoryLayout::*field,
+                        const std::vector<std::string>& words) {
+    if (layout.*field != standard.*field)
+      out[name] = words[static_cast<std::size_t>(layout.*field)];
+  };
+  word("cache", &MemoryLayout::cache, kCacheOrders);
+  word("kv", &MemoryLayout::kv, kKvPairings);
+  word("q", &MemoryLayout::q, kQueryOrders);
+  word("out", &MemoryLayout::out, kOutputOrders);
+  if (layout.broadcast) out["broadcast"] = true;
+  for (const LayoutNumber& number : kLayoutNumbers) {
+    if (layout.*number.field != standard.*number.field) out[number.name] = layout.*number.field;
+  }
+  return out;
+}
+
 CaseSpec spec_of(const json& object) {
   if (!object.is_object()) refuse("JSON", "a case is an object, {\"config\": {...}, ...}");
   const bool bare = std::none_of(kSpecKeys.begin(), kSpecKeys.end(),
@@ -114,16 +196,12 @@ CaseSpec spec_of(const json& object) {
   spec.rows = object.contains("rows") ? parse_rows(object["rows"]) : default_rows(spec.config);
   if (object.contains("pages")) spec.pages = parse_pages(text(object["pages"], "pages"));
   if (object.contains("profile")) spec.profile = text(object["profile"], "profile");
-  if (object.contains("sinks")) {
-    if (!object["sinks"].is_boolean()) {
-      refuse("sinks", object["sinks"].dump() + " is not true or false");
-    }
-    spec.sinks = object["sinks"].get<bool>();
-  }
+  if (object.contains("sinks")) spec.sinks = truth(object["sinks"], "sinks");
   // Where the geometry comes from; for readers of the file, no part of the case.
   if (object.contains("source")) text(object["source"], "source");
   if (object.contains("layer")) spec.layer = integer(object["layer"], "layer");
   if (object.contains("layers")) spec.layers = integer(object["layers"], "layers");
+  if (object.contains("layout")) spec.layout = parse_layout(object["layout"]);
   validate(spec);
   return spec;
 }
@@ -161,6 +239,7 @@ void validate(const CaseSpec& spec) {
     refuse("layer", std::to_string(spec.layer) + " is not one of the " +
                         std::to_string(spec.layers) + " layers (\"layers\"), counted from 0");
   }
+  validate(spec.layout);
   find_profile(spec.profile);
 }
 
@@ -216,6 +295,7 @@ std::string to_json(const CaseSpec& spec) {
   out["sinks"] = spec.sinks;
   out["layer"] = spec.layer;
   out["layers"] = spec.layers;
+  if (spec.layout != MemoryLayout()) out["layout"] = layout_json(spec.layout);
   return out.dump();
 }
 

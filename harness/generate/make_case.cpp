@@ -2,6 +2,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <thread>
 
@@ -228,6 +229,33 @@ void draw_inputs(Draft& d) {
                       {keys, config.num_key_value_heads, config.head_dim_v}, 1.0);
 }
 
+/// Copies `source` of every `count` rows of `row` elements over the others.
+void repeat_row(Tensor& t, std::int64_t row, std::int64_t count, std::int64_t source) {
+  const std::size_t bytes = static_cast<std::size_t>(row) * element_size(t.type());
+  const std::int64_t rows = row == 0 ? 0 : t.size() / row;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t from = r / count * count + source;
+    if (r == from) continue;
+    std::memcpy(t.data() + static_cast<std::size_t>(r) * bytes,
+                t.data() + static_cast<std::size_t>(from) * bytes, bytes);
+  }
+}
+
+/// Gives tensors that may have stride 0 equal values along that axis: every kv head the first
+/// one's, every row of the mask that of a longest sequence.
+void make_broadcastable(Draft& d) {
+  const std::int64_t heads = d.config().num_key_value_heads;
+  if (!d.k.empty()) repeat_row(d.k, d.config().head_dim, heads, 0);
+  if (!d.v.empty()) repeat_row(d.v, d.config().head_dim_v, heads, 0);
+  if (d.c.mask.empty() || d.c.tokens() == 0) return;
+  std::int64_t longest = 0;
+  for (std::int64_t b = 0; b < d.c.batch(); ++b) {
+    const bool is_longer = d.c.row_count(longest) == 0 || d.c.key_count(b) > d.c.key_count(longest);
+    if (d.c.row_count(b) > 0 && is_longer) longest = b;
+  }
+  repeat_row(d.c.mask, d.c.mask.dim(1), d.c.tokens(), d.c.row_begin(longest));
+}
+
 void lay_out_cache(Draft& d, const CaseSpec& spec, const CacheScales& scales) {
   std::vector<std::int64_t> capacity;
   for (std::int64_t b = 0; b < d.c.batch(); ++b) capacity.push_back(d.c.key_count(b));
@@ -275,12 +303,14 @@ Case make_case(const CaseSpec& spec, std::uint64_t seed) {
   d.seed = seed;
   d.q_gain = query_gain(spec.config, profile.logit_std);
   d.c.config = spec.config;
+  d.c.layout = spec.layout;
   d.c.id = "seed-" + std::to_string(seed);
   d.c.repro = repro_words(spec, seed);
   set_lengths(d, spec);
   draw_weights(d, spec, profile.logit_std);
   draw_inputs(d);
   if (profile.shape != nullptr) profile.shape(d);
+  if (spec.layout.broadcast && spec.config.starts_at_attention()) make_broadcastable(d);
   lay_out_cache(d, spec, quantise(d));
   return std::move(d.c);
 }

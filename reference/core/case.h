@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "reference/core/config.h"
+#include "reference/core/memory_layout.h"
 #include "reference/core/tensor.h"
 
 namespace attn {
@@ -60,6 +61,7 @@ struct Case {
   Tensor freqs_cis;          ///< [positions, rotary_dim] float32, (cos, sin) pairs; absent for attention
   Tensor mask;               ///< [tokens, max(kv_lengths)] float32; mask variant "tensor" only
   KvCache cache;             ///< before the call
+  MemoryLayout layout;       ///< how a kernel gets the tensors; no part of their values
   std::string repro;         ///< the command-line words that make this case again, "" when unknown
 
   std::int64_t batch() const { return input_row_offsets.size() - 1; }
