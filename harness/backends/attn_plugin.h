@@ -17,7 +17,7 @@ extern "C" {
 /* A host refuses another major version. A minor version only adds fields at the end of structures:
  * every structure begins with its size, as the side that made it was compiled. */
 #define ATTN_PLUGIN_ABI_MAJOR 1
-#define ATTN_PLUGIN_ABI_MINOR 1
+#define ATTN_PLUGIN_ABI_MINOR 2
 
 /* What a function returns; ATTN_UNSUPPORTED and ATTN_ERROR come with a line in `message`, a buffer
  * of ATTN_MESSAGE_SIZE bytes that the host gives. */
@@ -166,6 +166,28 @@ enum {
   ATTN_CLAIM_BATCH_INVARIANT = 2  /* a row's bits do not depend on the other rows */
 };
 
+/* How tensors may lie in memory beside what every plug-in is given: strides that differ from those
+ * of a dense array for the pages of a pool that several layers share, and for a declared
+ * lse_layout. A sum of these; 0: nothing else, and a case that asks for more is given as always.
+ * A plug-in that declares some of them takes no case that asks for others. */
+enum {
+  ATTN_LAYOUT_HND = 1,             /* pages of the cache hold [heads, slots, dim] */
+  ATTN_LAYOUT_KV_PAIRS = 2,        /* k_cache and v_cache lie in one allocation */
+  ATTN_LAYOUT_QUERY_STRIDES = 4,   /* q is part of rows with k and v, or its heads are outermost */
+  ATTN_LAYOUT_OUTPUT_STRIDES = 8,  /* heads of attn_out and lse are outermost, or as declared */
+  ATTN_LAYOUT_BROADCAST = 16,      /* stride 0: heads of the cache, rows of the mask */
+  ATTN_LAYOUT_GAPS = 32,           /* NaN between rows, in front of the first one */
+  ATTN_LAYOUT_CHANNEL_STRIDE = 64, /* channels are not next to each other */
+  ATTN_LAYOUT_LARGE = 128,         /* offsets of 2^31 elements and more */
+  ATTN_LAYOUT_ONLY_HND = 256,      /* the cache must be [heads, slots, dim], and always is */
+  ATTN_LAYOUT_ANY = 255            /* whatever the strides say */
+};
+
+/* How a run may be repeated, for hosts that can: bits of attn_capability.modes. */
+enum {
+  ATTN_MODE_GRAPH = 1 /* run() only enqueues work on `stream` and may be captured in a graph */
+};
+
 /* Filled by query(). The host zeroes it before. */
 typedef struct attn_capability {
   uint32_t struct_size;
@@ -196,6 +218,13 @@ typedef struct attn_capability {
   int32_t fused_cache;           /* the cache is converted from unrounded k */
   int32_t reserved;
   double operand_roundoff;       /* extra rounding of the projections' operands: tf32 2^-11 */
+  /* since 1.2 */
+  attn_dtype scaling;      /* in which codes are decoded and scales multiplied; 0: float32 */
+  attn_dtype partial;      /* of each device's part of `out`, before their sum; 0: float32 */
+  int32_t native_weights;  /* quantised weights are first rounded to config->dtype */
+  uint32_t layouts;        /* a sum of ATTN_LAYOUT_... */
+  uint32_t modes;          /* a sum of ATTN_MODE_... */
+  int32_t reserved2;
 } attn_capability;
 
 /* ---- one call -------------------------------------------------------------------------------- */

@@ -121,9 +121,10 @@ Arithmetic PluginBackend::arithmetic(const AttentionConfig& config) const {
   return to_arithmetic(config, query(config, false).capability);
 }
 
-TensorLayout layout_of(const AttentionConfig& config, const attn_capability& capability) {
+TensorLayout layout_of(const Case& c, const attn_capability& capability) {
   TensorLayout layout;
-  layout.types = to_arithmetic(config, capability);
+  layout.types = to_arithmetic(c.config, capability);
+  layout.memory = taken_layout(c.layout, capability.layouts);
   layout.lse_heads_first = capability.lse_layout == ATTN_LSE_HEADS_TOKENS;
   constexpr std::uint64_t kLargestAlignment = 4096;
   const std::uint64_t alignment = capability.tensor_alignment;
@@ -167,7 +168,7 @@ Trace PluginBackend::attempt(const PluginOperands& operands, const attn_capabili
   const Case& c = *operands.c;
   const std::string json = to_json(c.config);
   const attn_config config = to_plugin_config(c.config, c.has_sinks(), json);
-  const TensorLayout layout = layout_of(c.config, capability);
+  const TensorLayout layout = layout_of(c, capability);
   PluginCall call(config, operands, layout, end);
   const attn_plugin& api = library_.api();
   Message message;

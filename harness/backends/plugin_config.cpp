@@ -182,7 +182,42 @@ Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& c
   a.exp_rel = relative_error(capability.exp_rel, a.exp_rel, "exp_rel");
   a.deterministic = (capability.claims & ATTN_CLAIM_DETERMINISTIC) != 0;
   a.batch_invariant = (capability.claims & ATTN_CLAIM_BATCH_INVARIANT) != 0;
+  a.scaling = float_type(capability.scaling, a.scaling, "scaling");
+  a.partial = float_type(capability.partial, a.partial, "partial");
+  a.native_weights = capability.native_weights != 0;
   return a;
+}
+
+MemoryLayout taken_layout(const MemoryLayout& wanted, std::uint32_t declared) {
+  constexpr std::uint32_t kKnown = ATTN_LAYOUT_ANY | ATTN_LAYOUT_ONLY_HND;
+  if ((declared & ~kKnown) != 0) {
+    refuse("layouts", std::to_string(declared), "use a sum of ATTN_LAYOUT_...");
+  }
+  if (declared == 0) return {};
+  const MemoryLayout standard;
+  const bool has_gaps = wanted.gap != standard.gap || wanted.offset != standard.offset;
+  const bool is_large =
+      wanted.row_stride != standard.row_stride || wanted.pool_offset != standard.pool_offset;
+  const std::pair<std::pair<bool, std::uint32_t>, const char*> asked[] = {
+      {{wanted.cache == CacheOrder::kHnd, ATTN_LAYOUT_HND | ATTN_LAYOUT_ONLY_HND},
+       "cache pages of [heads, slots, dim]"},
+      {{wanted.kv != standard.kv, ATTN_LAYOUT_KV_PAIRS}, "K and V in one allocation"},
+      {{wanted.q != standard.q, ATTN_LAYOUT_QUERY_STRIDES}, "q as a view"},
+      {{wanted.out != standard.out, ATTN_LAYOUT_OUTPUT_STRIDES}, "outputs with heads outermost"},
+      {{wanted.broadcast, ATTN_LAYOUT_BROADCAST}, "strides of 0"},
+      {{has_gaps, ATTN_LAYOUT_GAPS}, "gaps between rows"},
+      {{wanted.channel_stride != standard.channel_stride, ATTN_LAYOUT_CHANNEL_STRIDE},
+       "channels with a stride"},
+      {{is_large, ATTN_LAYOUT_LARGE}, "offsets of 2^31 elements"}};
+  for (const auto& [feature, words] : asked) {
+    if (feature.first && (declared & feature.second) == 0) {
+      throw Error(ErrorKind::kUnsupported,
+                  std::string("the case has ") + words + ", which the plug-in does not declare");
+    }
+  }
+  MemoryLayout layout = wanted;
+  if ((declared & ATTN_LAYOUT_ONLY_HND) != 0) layout.cache = CacheOrder::kHnd;
+  return layout;
 }
 
 }  // namespace attn::harness

@@ -23,4 +23,8 @@ attn_config to_plugin_config(const AttentionConfig& config, bool has_sinks,
 /// Throws BackendFailure naming a field with an impossible value.
 Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& capability);
 
+/// How a case's tensors are laid out for a plug-in that declares these ATTN_LAYOUT_...; 0 gets the
+/// standard layout. Throws Error(kUnsupported) for what the plug-in does not take.
+MemoryLayout taken_layout(const MemoryLayout& wanted, std::uint32_t declared);
+
 }  // namespace attn::harness

@@ -17,6 +17,7 @@ namespace {
 constexpr PluginSizes kSizes[] = {
     {88, 104, 152, 88},   // 1.0
     {88, 184, 200, 136},  // 1.1
+    {88, 184, 200, 160},  // 1.2
 };
 static_assert(std::size(kSizes) == ATTN_PLUGIN_ABI_MINOR + 1);
 static_assert(kSizes[ATTN_PLUGIN_ABI_MINOR] == PluginSizes{sizeof(attn_plugin), sizeof(attn_config),

@@ -50,6 +50,7 @@ void note_fault(int number, siginfo_t* info, void* context) {
     g_note->offset = place.offset;
     g_note->size = place.size;
     g_note->width = place.width;
+    g_note->in_hole = place.in_hole ? 1 : 0;
     for (std::size_t i = 0; place.name != nullptr && i + 1 < sizeof(g_note->tensor); ++i) {
       g_note->tensor[i] = place.name[i];
       if (place.name[i] == '\0') break;

@@ -285,8 +285,9 @@ std::string WorkerProcess::obituary() {
   std::memcpy(static_cast<void*>(&note), note_, sizeof(note));
   note.tensor[sizeof(note.tensor) - 1] = '\0';
   if (note.set == WorkerNote::kSet && note.tensor[0] != '\0') {
-    text += ": " +
-            describe_fault({note.tensor, note.offset, note.size, note.width}, note.is_write != 0);
+    text +=
+        ": " + describe_fault({note.tensor, note.offset, note.size, note.width, note.in_hole != 0},
+                              note.is_write != 0);
   } else if (note.set == WorkerNote::kSet) {
     char address[32];
     std::snprintf(address, sizeof(address), "0x%llx",

@@ -29,6 +29,7 @@ struct WorkerNote {
   std::int64_t offset = 0;
   std::uint64_t size = 0;
   std::uint64_t width = 1;
+  std::uint64_t in_hole = 0;
 };
 
 /// Descriptors of a worker.

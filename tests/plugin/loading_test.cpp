@@ -55,6 +55,12 @@ TEST(PluginLoading, APluginOfTheFirstHeaderStillLoadsAndPasses) {
   EXPECT_EQ(last_line(outcome.out), "2 passed, 0 failed");
 }
 
+TEST(PluginLoading, ALayerOfTheSecondHeaderStillLoadsAndPasses) {
+  const Outcome outcome = verify_on(plugin("frozen_1_1", "1-1ffe--1"), {"rope-llama3"});
+  EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.err;
+  EXPECT_EQ(last_line(outcome.out), "1 passed, 0 failed");
+}
+
 TEST(PluginLoading, ANewerMinorVersionLoads) {
   EXPECT_EQ(attn_compare({"list", "backends", "--backend", plugin("newer_minor")}).code, 0);
 }
