@@ -2,6 +2,7 @@
 #include <bit>
 #include <functional>
 #include <numeric>
+#include <set>
 #include <tuple>
 
 #include "harness/generate/legal_points.h"
@@ -63,6 +64,11 @@ class OpenTuples {
       set_bit(bits, row.back());
     }
     close_among(row, bits);
+  }
+
+  /// Closes what is open in the other.
+  void close_all_of(const OpenTuples& other) {
+    for (std::size_t i = 0; i < open_.size(); ++i) open_[i] &= ~other.open_[i];
   }
 
   /// The first open tuple at or after the last one returned; empty when there is none. A tuple that
@@ -150,7 +156,8 @@ class OpenTuples {
   std::size_t cursor_ = 0;
 };
 
-std::vector<std::size_t> shuffled_axes(std::size_t n, Draw& draw) {
+/// 0 .. n-1 in a random order.
+std::vector<std::size_t> shuffled(std::size_t n, Draw& draw) {
   std::vector<std::size_t> order(n);
   std::iota(order.begin(), order.end(), std::size_t{0});
   for (std::size_t i = n; i > 1; --i) {
@@ -177,7 +184,7 @@ Candidate fill_greedily(const OpenTuples& open, Point point, Draw& draw) {
     set_bit(bits, row.back());
   }
   std::int64_t total = 1;
-  for (const std::size_t axis : shuffled_axes(axes.size(), draw)) {
+  for (const std::size_t axis : shuffled(axes.size(), draw)) {
     if (point[axis] >= 0) continue;
     struct Choice {
       std::int64_t gain;
@@ -204,50 +211,107 @@ Candidate fill_greedily(const OpenTuples& open, Point point, Draw& draw) {
   return {std::move(point), total};
 }
 
+/// The best of several ways to complete a legal partial point.
+Candidate best_completion(const OpenTuples& open, const Point& partial, int candidates,
+                          Draw& draw) {
+  Candidate best;
+  for (int i = 0; i < candidates; ++i) {
+    Candidate candidate = fill_greedily(open, partial, draw);
+    if (candidate.gain > best.gain) best = std::move(candidate);
+  }
+  return best;
+}
+
+/// `partial` with the values of a combination of compile-time values; empty when the two differ or
+/// nothing legal holds both.
+Point merged(const Point& partial, const Point& compiled) {
+  Point point = partial;
+  for (std::size_t axis = 0; axis < point.size(); ++axis) {
+    if (compiled[axis] < 0) continue;
+    if (point[axis] >= 0 && point[axis] != compiled[axis]) return {};
+    point[axis] = compiled[axis];
+  }
+  return is_legal(point) ? point : Point{};
+}
+
+/// Places of a tuple in the allowed combinations of compile-time values, at most three of them.
+std::vector<Point> starts_of(const Point& tuple, std::span<const Point> compiled, Draw& draw) {
+  constexpr std::size_t kMost = 3;
+  std::vector<Point> starts;
+  for (const std::size_t i : shuffled(compiled.size(), draw)) {
+    Point start = merged(tuple, compiled[i]);
+    if (!start.empty()) starts.push_back(std::move(start));
+    if (starts.size() == kMost) break;
+  }
+  return starts;
+}
+
 }  // namespace
+
+std::vector<Point> compile_points(std::uint64_t seed, std::int64_t most) {
+  constexpr int kCandidates = 4;
+  const std::span<const Axis> axes = space_axes();
+  OpenTuples open(2);
+  Draw draw(seed, "compile_points");
+  std::set<Point> found;
+  std::vector<Point> points;
+  // Where every pair is covered before there are enough, random points make up the rest.
+  for (int tries = 0; std::ssize(points) < most && tries < 4 * most; ++tries) {
+    Point point = best_completion(open, Point(axes.size(), -1), kCandidates, draw).point;
+    open.close(point);
+    for (std::size_t axis = 0; axis < axes.size(); ++axis) {
+      if (!axes[axis].compile_time) point[axis] = -1;
+    }
+    if (found.insert(point).second) points.push_back(std::move(point));
+  }
+  return points;
+}
 
 std::vector<Point> covering_array(const CoveringOptions& options) {
   const int candidates = options.strength == 3 ? 2 : 8;
   OpenTuples open(options.strength);
   Draw draw(options.seed, "covering");
+  std::vector<Point> compiled = {Point(space_axes().size(), -1)};
+  if (options.max_compiles) compiled = compile_points(options.seed, *options.max_compiles);
   std::vector<Point> array;
   for (auto tuple = open.next(); !tuple.empty(); tuple = open.next()) {
+    if (options.max_rows && std::ssize(array) >= *options.max_rows) break;
     const Point seed = open.point_with(tuple);
-    if (!is_legal(seed)) {
-      open.close(seed);
-      continue;
-    }
     Candidate best;
-    for (int i = 0; i < candidates; ++i) {
-      Candidate candidate = fill_greedily(open, seed, draw);
+    for (const Point& start : starts_of(seed, compiled, draw)) {
+      Candidate candidate = best_completion(open, start, candidates, draw);
       if (candidate.gain > best.gain) best = std::move(candidate);
     }
-    open.close(best.point);
-    array.push_back(std::move(best.point));
+    open.close(best.point.empty() ? seed : best.point);
+    if (!best.point.empty()) array.push_back(std::move(best.point));
   }
   return array;
 }
 
 Coverage coverage_of(std::span<const Point> points, int strength) {
+  // What a covering array leaves open is illegal: quicker than judging each tuple.
+  CoveringOptions options;
+  options.strength = strength;
+  OpenTuples illegal(strength);
+  for (const Point& point : covering_array(options)) illegal.close(point);
   OpenTuples open(strength);
-  Coverage coverage;
-  const std::int64_t all = open.count();
   for (const Point& point : points) open.close(point);
-  coverage.covered = all - open.count();
+  open.close_all_of(illegal);
+
+  Coverage coverage;
   for (auto tuple = open.next(); !tuple.empty(); tuple = open.next()) {
     const Point point = open.point_with(tuple);
-    if (is_legal(point)) {
-      Coverage::Tuple missing;
-      for (std::size_t axis = 0; axis < point.size(); ++axis) {
-        if (point[axis] < 0) continue;
-        missing.axes.push_back(static_cast<int>(axis));
-        missing.values.push_back(point[axis]);
-      }
-      coverage.uncovered.push_back(std::move(missing));
+    Coverage::Tuple missing;
+    for (std::size_t axis = 0; axis < point.size(); ++axis) {
+      if (point[axis] < 0) continue;
+      missing.axes.push_back(static_cast<int>(axis));
+      missing.values.push_back(point[axis]);
     }
+    coverage.uncovered.push_back(std::move(missing));
     open.close(point);
   }
-  coverage.legal = coverage.covered + static_cast<std::int64_t>(coverage.uncovered.size());
+  coverage.legal = OpenTuples(strength).count() - illegal.count();
+  coverage.covered = coverage.legal - std::ssize(coverage.uncovered);
   return coverage;
 }
 

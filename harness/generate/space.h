@@ -39,10 +39,15 @@ struct CoveringOptions {
   int strength = 2;                          ///< 1, 2 or 3: every legal tuple of so many axes
   std::uint64_t seed = 1;                    ///< same options, same array
   std::optional<std::int64_t> max_compiles;  ///< at most so many combinations of compile-time axes
+  std::optional<std::int64_t> max_rows;      ///< the array's first rows, which hold the most tuples
 };
 /// Points that together hold every legal tuple of `strength` values; with max_compiles as many as
 /// fit.
 std::vector<Point> covering_array(const CoveringOptions& options);
+
+/// Combinations of compile-time values, at most `most`, that hold as many pairs of such values as
+/// they can; every other axis is open (-1). Deterministic.
+std::vector<Point> compile_points(std::uint64_t seed, std::int64_t most);
 
 /// Which legal tuples a set of points holds.
 struct Coverage {
