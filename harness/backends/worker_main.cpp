@@ -76,6 +76,8 @@ void install_fault_handler() {
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigemptyset(&action.sa_mask);
   for (const int number : {SIGSEGV, SIGBUS}) sigaction(number, &action, nullptr);
+  // A sanitizer's handlers would end the process with an exit code of their own instead.
+  for (const int number : {SIGFPE, SIGILL}) signal(number, SIG_DFL);
 }
 
 void confine(std::uint64_t memory_bytes) {
