@@ -54,10 +54,11 @@ inline constexpr int kTensorCoreMostHeadDim = 256;
 /// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a
 /// captured call may be replayed while the lengths on the device grow up to them.
 struct AttentionPlan {
-  bool decode = false;         ///< the kernel for up to 16 packed rows, else the tiled one
-  bool small_tiles = false;    ///< of the tiled kernel
-  int splits = 1;              ///< parts of the keys of a row tile
-  std::int64_t row_tiles = 0;  ///< per sequence and kv head
+  bool decode = false;             ///< the kernel for up to 16 packed rows, else the tiled one
+  bool small_tiles = false;        ///< of the tiled kernel
+  int splits = 1;                  ///< parts of the keys of a row tile
+  std::int64_t decode_blocks = 0;  ///< of each split
+  std::int64_t row_tiles = 0;      ///< per sequence and kv head
 };
 
 /// Most packed rows (queries times heads of a group) of the decode kernel.
@@ -76,11 +77,17 @@ AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int
 std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std::int64_t num_heads,
                             std::int64_t head_dim_v);
 
-/// Needs has_tensor_core_kernel. `partials`: partial_floats() floats of workspace. Probabilities
+/// Counters that a decode call may use: unsigned zeros, which it leaves zero.
+inline constexpr int kCounters = 4096;
+/// True when the decode kernel adds up its own splits, by its last block; it needs the counters.
+bool combines_in_kernel(const AttentionPlan& plan);
+
+/// Needs has_tensor_core_kernel. `partials`: partial_floats() floats of workspace; `counters`:
+/// kCounters zeros, or null where combines_in_kernel() is false. Probabilities
 /// are rounded to the type where they multiply the values. Keys that a row does not see have weight
 /// 0 there; where the values of such a key are NaN or infinite and another row of the tile sees it,
 /// the row gets NaN.
 void attention_tensor_core(const AttentionArguments& arguments, const AttentionPlan& plan,
-                           float* partials, StreamHandle stream);
+                           float* partials, unsigned* counters, StreamHandle stream);
 
 }  // namespace attn::gpu

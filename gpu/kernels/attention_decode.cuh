@@ -62,7 +62,8 @@ class DecodeWarp {
         kv_head_(kv_head),
         group_(group),
         rows_(static_cast<int>(sequence.rows) * group),
-        lane_(threadIdx.x % 32) {}
+        lane_(threadIdx.x % 32),
+        whole_pages_(a.cache.page_size % Shape::kKeys == 0) {}
 
   __device__ __forceinline__ void load_queries();
   /// Runs of 16 keys: first, first + Shape::kWarps, ... below last.
@@ -71,6 +72,7 @@ class DecodeWarp {
 
  private:
   __device__ __forceinline__ std::uint32_t page_of_lane(int run) const;
+  __device__ __forceinline__ void load_page(int run, int stage, std::uint32_t page);
   __device__ __forceinline__ void load_keys(int run, int stage, std::uint32_t page);
   __device__ __forceinline__ void compute_scores(int stage, Scores<2>& s) const;
   __device__ __forceinline__ void hide_and_transform(int run, Scores<2>& s) const;
@@ -83,6 +85,8 @@ class DecodeWarp {
   int group_;
   int rows_;
   int lane_;
+  /// A run lies in one page: its rows are a stride apart.
+  bool whole_pages_;
   std::uint32_t q_[kKSteps][4];
   float o_[kNTiles][4] = {};
   SoftmaxState state_;
@@ -111,19 +115,52 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::load_queries() {
   }
 }
 
-/// Lanes 0 .. 15 read the page of their key of the run.
+/// Lanes 0 .. 15 read the page of their key of the run, or all lanes that of the first key.
 template <typename T, typename Shape>
 __device__ __forceinline__ std::uint32_t DecodeWarp<T, Shape>::page_of_lane(int run) const {
-  const std::int64_t key = static_cast<std::int64_t>(run) * Shape::kKeys + lane_;
-  if (lane_ >= Shape::kKeys || key >= sequence_.keys) return 0;
+  const std::int64_t key =
+      static_cast<std::int64_t>(run) * Shape::kKeys + (whole_pages_ ? 0 : lane_);
+  if ((!whole_pages_ && lane_ >= Shape::kKeys) || key >= sequence_.keys) return 0;
   return a_.cache
       .page_table[sequence_.index * a_.cache.table_stride +
                   static_cast<unsigned>(key) / static_cast<unsigned>(a_.cache.page_size)];
 }
 
+/// A whole run in one page, head sizes those of the kernel: nothing to leave out.
+template <typename T, typename Shape>
+__device__ __forceinline__ void DecodeWarp<T, Shape>::load_page(int run, int stage,
+                                                                std::uint32_t page) {
+  constexpr int kRowsApart = 32 / kChunks;
+  const int r = lane_ / kChunks;
+  const int c = lane_ % kChunks;
+  const auto slot = static_cast<std::int64_t>(static_cast<unsigned>(run) * Shape::kKeys %
+                                              static_cast<unsigned>(a_.cache.page_size)) +
+                    r;
+  const T* k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
+               slot * a_.cache.k_token_stride + kv_head_ * a_.cache.k_head_stride + 8 * c;
+  const T* v = static_cast<const T*>(a_.cache.v) + page * a_.cache.v_page_stride +
+               slot * a_.cache.v_token_stride + kv_head_ * a_.cache.v_head_stride + 8 * c;
+  // A page is far smaller than 2^31 elements.
+  const int k_apart = kRowsApart * static_cast<int>(a_.cache.k_token_stride);
+  const int v_apart = kRowsApart * static_cast<int>(a_.cache.v_token_stride);
+#pragma unroll
+  for (int i = 0; i < Shape::kKeys / kRowsApart; ++i) {
+    const int row = r + i * kRowsApart;
+    const int place = place_of_chunk(row, c);
+    copy_async_16(shared_address(&ring_.k[stage][row][place]), k + i * k_apart, true);
+    copy_async_16(shared_address(&ring_.v[stage][row][place]), v + i * v_apart, true);
+  }
+}
+
 template <typename T, typename Shape>
 __device__ __forceinline__ void DecodeWarp<T, Shape>::load_keys(int run, int stage,
                                                                 std::uint32_t page) {
+  if constexpr (32 % kChunks == 0) {
+    if (whole_pages_ && a_.head_dim == kHeadDim && a_.head_dim_v == kHeadDim &&
+        (static_cast<std::int64_t>(run) + 1) * Shape::kKeys <= sequence_.keys) {
+      return load_page(run, stage, page);
+    }
+  }
   // Each lane makes its key's addresses once; copies take them from the lane that has them.
   const std::int64_t key = static_cast<std::int64_t>(run) * Shape::kKeys + lane_;
   const std::int64_t slot = static_cast<unsigned>(key) % static_cast<unsigned>(a_.cache.page_size);
@@ -142,9 +179,9 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::load_keys(int run, int sta
     const long long v_row = __shfl_sync(0xffffffffu, v_at, r);
     const bool k_valid = r < keys && 8 * c < a_.head_dim;
     const bool v_valid = r < keys && 8 * c < a_.head_dim_v;
-    copy_async_16(shared_address(&ring_.k[stage][r][8 * c]),
+    copy_async_16(shared_address(&ring_.k[stage][r][place_of_chunk(r, c)]),
                   static_cast<const T*>(a_.cache.k) + (k_valid ? k_row + 8 * c : 0), k_valid);
-    copy_async_16(shared_address(&ring_.v[stage][r][8 * c]),
+    copy_async_16(shared_address(&ring_.v[stage][r][place_of_chunk(r, c)]),
                   static_cast<const T*>(a_.cache.v) + (v_valid ? v_row + 8 * c : 0), v_valid);
   }
 }
@@ -154,12 +191,11 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::compute_scores(int stage,
                                                                      Scores<2>& s) const {
 #pragma unroll
   for (int e = 0; e < 8; ++e) s.at[e / 4][e % 4] = 0.0f;
-  const std::uint32_t k =
-      shared_address(&ring_.k[stage][lane_ % 8 + 8 * (lane_ / 16)][8 * (lane_ / 8 % 2)]);
+  const std::uint32_t k = row_address(ring_.k[stage], lane_ % 8 + 8 * (lane_ / 16), lane_ / 8 % 2);
 #pragma unroll
   for (int i = 0; i < kKSteps; ++i) {
     std::uint32_t b[4];
-    load_matrix_x4(b, k + i * 32);
+    load_matrix_x4(b, at_chunks(k, 2 * i));
     mma_16x8x16<T>(s.at[0], q_[i], b[0], b[1]);
     mma_16x8x16<T>(s.at[1], q_[i], b[2], b[3]);
   }
@@ -200,11 +236,11 @@ template <typename T, typename Shape>
 __device__ __forceinline__ void DecodeWarp<T, Shape>::add_values(int stage, const Scores<2>& p) {
   const std::uint32_t a[4] = {pack2<T>(p.at[0][0], p.at[0][1]), pack2<T>(p.at[0][2], p.at[0][3]),
                               pack2<T>(p.at[1][0], p.at[1][1]), pack2<T>(p.at[1][2], p.at[1][3])};
-  const std::uint32_t v = shared_address(&ring_.v[stage][lane_ % 16][8 * (lane_ / 16)]);
+  const std::uint32_t v = row_address(ring_.v[stage], lane_ % 16, lane_ / 16);
 #pragma unroll
   for (int n = 0; n < kNTiles; n += 2) {
     std::uint32_t b[4];
-    load_matrix_x4_transposed(b, v + n * 16);
+    load_matrix_x4_transposed(b, at_chunks(v, n));
     mma_16x8x16<T>(o_[n], a, b[0], b[1]);
     mma_16x8x16<T>(o_[n + 1], a, b[2], b[3]);
   }
@@ -220,26 +256,23 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::run(int first, int last) {
   const std::int64_t plain_begin = last_row.begin;
   const std::int64_t plain_end = first_row.end;
 
-  std::uint32_t page = page_of_lane(first);
+  // All pages of the first stages at once: each is a wait for memory.
+  std::uint32_t pages[Shape::kStages + 1];
 #pragma unroll
-  for (int i = 0; i < Shape::kStages - 1; ++i) {
+  for (int i = 0; i <= Shape::kStages; ++i) pages[i] = page_of_lane(first + i * Shape::kWarps);
+#pragma unroll
+  for (int i = 0; i < Shape::kStages; ++i) {
     const int run = first + i * Shape::kWarps;
-    const std::uint32_t next = page_of_lane(run + Shape::kWarps);
-    if (run < last) load_keys(run, i, page);
+    if (run < last) load_keys(run, i, pages[i]);
     copy_async_commit();
-    page = next;
   }
+  std::uint32_t page = pages[Shape::kStages];
   int stage = 0;
   for (int run = first; run < last; run += Shape::kWarps) {
-    copy_async_wait<Shape::kStages - 2>();
-    __syncwarp();  // the other lanes' copies; and they have read the stage that is loaded next
-    const int ahead = run + (Shape::kStages - 1) * Shape::kWarps;
-    const int free_stage = stage == 0 ? Shape::kStages - 1 : stage - 1;
+    const int ahead = run + Shape::kStages * Shape::kWarps;
     const std::uint32_t next = page_of_lane(ahead + Shape::kWarps);
-    if (ahead < last) load_keys(ahead, free_stage, page);
-    copy_async_commit();
-    page = next;
-
+    copy_async_wait<Shape::kStages - 1>();
+    __syncwarp();  // the other lanes' copies
     Scores<2> s;
     compute_scores(stage, s);
     const std::int64_t key = static_cast<std::int64_t>(run) * Shape::kKeys;
@@ -256,6 +289,10 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::run(int first, int last) {
       }
     }
     add_values(stage, s);
+    __syncwarp();  // all lanes have read the stage
+    if (ahead < last) load_keys(ahead, stage, page);
+    copy_async_commit();
+    page = next;
     stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
   }
   copy_async_wait<0>();
@@ -335,14 +372,46 @@ __device__ __forceinline__ void combine_warps(const AttentionArguments& a,
   });
 }
 
+/// True in the block that comes last of a sequence's and head's splits; it sees what the others
+/// wrote. The counter is zero again then, for the next call.
+__device__ __forceinline__ bool is_last_split(const Partials& partials) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();  // of what all threads wrote: they are before this one
+    unsigned* const counter = partials.counters + blockIdx.x;
+    last = atomicAdd(counter, 1u) + 1 == gridDim.z;
+    if (last) *counter = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+/// Three waits for memory, one after the other, precede the first key: lengths, pages, keys. This
+/// brings what the first two read to the L2 while the grid before still runs; it reads nothing, so
+/// that grid may still be writing there.
+__device__ __forceinline__ void prefetch_lengths(const AttentionArguments& a, std::int64_t b) {
+  constexpr int kEntries = 32;  // of a line
+  const std::int64_t first = static_cast<std::int64_t>(threadIdx.x) * kEntries;
+  if (first < a.cache.table_stride) {
+    prefetch_to_l2(a.cache.page_table + b * a.cache.table_stride + first);
+  }
+  if (threadIdx.x == 0) prefetch_to_l2(a.batch.row_offsets + b);
+  if (threadIdx.x == 1) prefetch_to_l2(a.batch.cache_lengths + b);
+}
+
 /// grid: x kv heads of sequences, z splits.
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kBlocksPerSm)
     attention_decode_kernel(const __grid_constant__ AttentionArguments a,
                             const __grid_constant__ Partials partials) {
-  extern __shared__ __align__(16) unsigned char memory[];
+  extern __shared__ __align__(128) unsigned char memory[];
   auto& shared = *reinterpret_cast<DecodeShared<T, Shape>*>(memory);
   const int kv_head = static_cast<int>(blockIdx.x % a.num_kv_heads);
+  allow_dependent_launch();
+  prefetch_lengths(a, blockIdx.x / a.num_kv_heads);
+  wait_for_previous_grid();
   const Sequence sequence = load_sequence(a.batch, blockIdx.x / a.num_kv_heads);
   if (sequence.rows == 0) return;
   const int group = static_cast<int>(a.num_heads / a.num_kv_heads);
@@ -356,20 +425,28 @@ __global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kBlocksPerSm)
     begin = static_cast<int>(first.begin / Shape::kKeys);
     end = static_cast<int>((last.end + Shape::kKeys - 1) / Shape::kKeys);
   }
-  if (partials.splits > 1) {  // shares of whole rounds of the four warps
+  if (partials.splits > 1) {  // shares of whole rounds of the warps
     const int rounds = (end - begin + Shape::kWarps - 1) / Shape::kWarps;
     const int share = (rounds + partials.splits - 1) / partials.splits * Shape::kWarps;
     begin = min(begin + static_cast<int>(blockIdx.z) * share, end);
     end = min(begin + share, end);
   }
-  DecodeWarp<T, Shape> work(a, shared.warps[warp].ring, sequence, kv_head, group);
-  work.load_queries();
-  work.run(begin + warp, end);
-  __syncwarp();  // all lanes are done with the ring
-  work.leave(shared.warps[warp].part);
-  allow_dependent_launch();
+  {
+    DecodeWarp<T, Shape> work(a, shared.warps[warp].ring, sequence, kv_head, group);
+    work.load_queries();
+    work.run(begin + warp, end);
+    __syncwarp();  // all lanes are done with the ring
+    work.leave(shared.warps[warp].part);
+  }
   __syncthreads();
   combine_warps<T, Shape>(a, shared, sequence, kv_head, group, partials);
+  if (partials.splits == 1 || partials.counters == nullptr || !is_last_split(partials)) return;
+  const int rows = static_cast<int>(sequence.rows) * group;
+  for (int i = warp; i < rows; i += Shape::kWarps) {
+    const PackedRow p = packed_row(i, group);
+    const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + p.head;
+    combine_parts<T>(a, partials, (sequence.first_row + p.query) * a.num_heads + head);
+  }
 }
 
 }  // namespace attn::gpu

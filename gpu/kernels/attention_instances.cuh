@@ -5,43 +5,50 @@
 #include "gpu/kernels/attention_decode.cuh"
 #include "gpu/kernels/attention_launch.h"
 #include "gpu/kernels/attention_prefill.cuh"
+#include "gpu/kernels/dependent_launch.cuh"
 #include "gpu/kernels/prefill_shape.h"
 
 namespace attn::gpu {
 
-template <typename Kernel>
-void launch_attention(Kernel kernel, dim3 grid, int threads, std::size_t shared,
-                      const AttentionArguments& a, const Partials& partials, cudaStream_t stream) {
+template <typename... Parameters, typename... Arguments>
+void launch_attention(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared,
+                      cudaStream_t stream, const Arguments&... arguments) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shared)),
         "cudaFuncSetAttribute");
-  kernel<<<grid, threads, shared, stream>>>(a, partials);
-  check_launch("attention");
+  launch_dependent(kernel, grid, threads, shared, stream, arguments...);
 }
 
-template <int kHeadDim, bool kSmall>
+template <int kHeadDim, bool kSmall, bool kTransforms>
 void launch_prefill_tiles(const AttentionArguments& a, const AttentionPlan& plan,
                           const Partials& partials, cudaStream_t stream) {
   constexpr PrefillTileSize kSize = prefill_tile_size(kHeadDim, kSmall);
-  using Shape = PrefillShape<kHeadDim, kSize.warps, kSize.m_tiles, kSize.keys, kSize.blocks_per_sm>;
+  using Shape = PrefillShape<kHeadDim, kSize.warps, kSize.m_tiles, kSize.keys, kSize.blocks_per_sm,
+                             kSize.stages, kTransforms>;
   const dim3 grid(static_cast<unsigned>(a.batch.batch * a.num_kv_heads),
                   static_cast<unsigned>(plan.row_tiles), static_cast<unsigned>(plan.splits));
   if (a.type == Type::kBFloat16) {
     launch_attention(attention_prefill_kernel<Bf16, Shape>, grid, Shape::kThreads,
-                     sizeof(PrefillShared<Bf16, Shape>), a, partials, stream);
+                     sizeof(PrefillShared<Bf16, Shape>), stream, a, partials);
   } else {
     launch_attention(attention_prefill_kernel<Half, Shape>, grid, Shape::kThreads,
-                     sizeof(PrefillShared<Half, Shape>), a, partials, stream);
+                     sizeof(PrefillShared<Half, Shape>), stream, a, partials);
   }
 }
 
 template <int kHeadDim>
 void launch_prefill(const AttentionArguments& a, const AttentionPlan& plan,
                     const Partials& partials, cudaStream_t stream) {
-  if (plan.small_tiles) {
-    launch_prefill_tiles<kHeadDim, true>(a, plan, partials, stream);
+  if (transforms_scores(a)) {
+    if (plan.small_tiles) {
+      launch_prefill_tiles<kHeadDim, true, true>(a, plan, partials, stream);
+    } else {
+      launch_prefill_tiles<kHeadDim, false, true>(a, plan, partials, stream);
+    }
+  } else if (plan.small_tiles) {
+    launch_prefill_tiles<kHeadDim, true, false>(a, plan, partials, stream);
   } else {
-    launch_prefill_tiles<kHeadDim, false>(a, plan, partials, stream);
+    launch_prefill_tiles<kHeadDim, false, false>(a, plan, partials, stream);
   }
 }
 
@@ -54,10 +61,10 @@ void launch_decode(const AttentionArguments& a, const AttentionPlan& plan, const
   constexpr int kThreads = 32 * Shape::kWarps;
   if (a.type == Type::kBFloat16) {
     launch_attention(attention_decode_kernel<Bf16, Shape>, grid, kThreads,
-                     sizeof(DecodeShared<Bf16, Shape>), a, partials, stream);
+                     sizeof(DecodeShared<Bf16, Shape>), stream, a, partials);
   } else {
     launch_attention(attention_decode_kernel<Half, Shape>, grid, kThreads,
-                     sizeof(DecodeShared<Half, Shape>), a, partials, stream);
+                     sizeof(DecodeShared<Half, Shape>), stream, a, partials);
   }
 }
 

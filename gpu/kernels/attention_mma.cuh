@@ -15,15 +15,38 @@ namespace attn::gpu {
 inline constexpr float kLog2E = 1.4426950408889634f;
 inline constexpr float kLn2 = 0.6931471805599453f;
 
-/// Shared rows of kHeadDim 16-bit elements, padded by 16 bytes: head dimensions are multiples of
-/// 16, so a row is an odd number of 16-byte chunks and the eight rows of an ldmatrix fall into
-/// eight different bank groups, without a swizzle in the address.
+/// Shared rows of kHeadDim 16-bit elements: whole lines of 128 bytes, whose eight 16-byte chunks
+/// change places with the row, so that the eight rows of an ldmatrix fall into eight different bank
+/// groups. (Padding the rows would do that too, but a copy that crosses a line of shared memory is
+/// two requests to the L2: a third more traffic there.)
 template <int kHeadDim>
-inline constexpr int kSharedStride = kHeadDim + 8;
+inline constexpr int kSharedStride = (kHeadDim + 63) / 64 * 64;
+
+/// Element of a row at which its 16-byte chunk `chunk` lies.
+__device__ __forceinline__ int place_of_chunk(int row, int chunk) {
+  return 8 * ((chunk & ~7) | ((chunk ^ row) & 7));
+}
+
+/// Address of chunk `lane_chunk` (0 or 1) of a row; `at_chunks` then moves along the row.
+template <typename T, int kStride>
+__device__ __forceinline__ std::uint32_t row_address(const T (*rows)[kStride], int row,
+                                                     int lane_chunk) {
+  return shared_address(&rows[row][place_of_chunk(row, lane_chunk)]);
+}
+/// `chunks` (even) chunks further along the row, for the lanes of row_address; rows are lines of
+/// 128 bytes, so the place within a line changes by an exclusive or.
+__device__ __forceinline__ std::uint32_t at_chunks(std::uint32_t address, int chunks) {
+  return (address ^ ((chunks & 7) * 16)) + (chunks >> 3) * 128;
+}
 
 /// Where the online softmax of one call works: scores as they come out of the product, times
 /// `scale_log2`, are exponents of two. Softcap, tensor masks and scales <= 0 change scores one by
 /// one first, and leave them in that unit.
+/// Softcap, tensor masks and scales <= 0.
+__host__ __device__ __forceinline__ bool transforms_scores(const AttentionArguments& a) {
+  return a.softcap > 0.0f || a.mask_tensor != nullptr || a.scale <= 0.0f;
+}
+
 struct ScoreUnits {
   bool transforms = false;
   float scale_log2 = 0.0f;
@@ -31,7 +54,7 @@ struct ScoreUnits {
 
 __device__ __forceinline__ ScoreUnits score_units(const AttentionArguments& a) {
   ScoreUnits u;
-  u.transforms = a.softcap > 0.0f || a.mask_tensor != nullptr || a.scale <= 0.0f;
+  u.transforms = transforms_scores(a);
   u.scale_log2 = u.transforms ? 1.0f : a.scale * kLog2E;
   return u;
 }
@@ -143,6 +166,64 @@ struct Partials {
   float* max = nullptr;  ///< in exponents of two
   float* sum = nullptr;
   int splits = 1;
+  /// Zeros, one for each x of the grid, for the last block of a row's splits to combine them; null:
+  /// another kernel does.
+  unsigned* counters = nullptr;
 };
+
+/// One warp adds up the parts of one head of a row, in their order, and writes the row's end.
+template <typename T>
+__device__ __forceinline__ void combine_parts(const AttentionArguments& a, const Partials& partials,
+                                              std::int64_t vector) {
+  static_assert(kMostSplits == 64, "a lane has two splits");
+  const std::int64_t vectors = a.batch.tokens * a.num_heads;
+  const int lane = threadIdx.x % 32;
+  float max[2];
+  float factor[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int s = lane + 32 * i;
+    max[i] = s < partials.splits ? __ldcg(partials.max + s * vectors + vector) : -INFINITY;
+    factor[i] = s < partials.splits ? __ldcg(partials.sum + s * vectors + vector) : 0.0f;
+  }
+  float most = fmaxf(max[0], max[1]);
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+  }
+  const float shift = most == -INFINITY ? 0.0f : most;
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float weight = exp2_approximate(max[i] - shift);
+    sum = fmaf(factor[i], weight, sum);
+    factor[i] = weight;
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  const RowEnd end =
+      end_row(most, sum, a.sinks != nullptr ? a.sinks + vector % a.num_heads : nullptr);
+  if (lane == 0) a.lse[vector] = end.lse;
+  for (int first = 0; first < a.head_dim_v; first += 128) {  // whole warps, for the shuffles
+    const int d = first + 4 * lane;
+    const bool inside = d < a.head_dim_v;
+    const float* const parts = partials.out + vector * a.head_dim_v + (inside ? d : 0);
+    float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 8
+    for (int s = 0; s < partials.splits; ++s) {
+      const float weight = __shfl_sync(0xffffffffu, s < 32 ? factor[0] : factor[1], s % 32);
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(parts + s * vectors * a.head_dim_v));
+      o.x = fmaf(x.x, weight, o.x);
+      o.y = fmaf(x.y, weight, o.y);
+      o.z = fmaf(x.z, weight, o.z);
+      o.w = fmaf(x.w, weight, o.w);
+    }
+    if (!inside) continue;
+    uint2 packed;
+    packed.x = pack2<T>(o.x * end.factor, o.y * end.factor);
+    packed.y = pack2<T>(o.z * end.factor, o.w * end.factor);
+    *reinterpret_cast<uint2*>(static_cast<T*>(a.out) + vector * a.head_dim_v + d) = packed;
+  }
+}
 
 }  // namespace attn::gpu

@@ -35,6 +35,7 @@ AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int
         packed <= prefill_rows(tile, true) || (fixed_splits == 0 && large_blocks < multiprocessors);
   }
   plan.row_tiles = plan.decode ? 1 : ceil_div(packed, prefill_rows(tile, plan.small_tiles));
+  if (plan.decode) plan.decode_blocks = batch * num_kv_heads;
   if (fixed_splits > 0) {
     plan.splits = std::min(fixed_splits, kMostSplits);
     return plan;
@@ -46,9 +47,17 @@ AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int
   const std::int64_t blocks = std::max<std::int64_t>(1, batch * num_kv_heads * plan.row_tiles);
   const std::int64_t fewest = plan.decode ? kFewestDecodeKeys : kFewestPrefillKeys;
   const std::int64_t most = std::min<std::int64_t>(kMostSplits, max_keys / fewest);
-  plan.splits = static_cast<int>(
-      std::clamp<std::int64_t>(slots / blocks, 1, std::max<std::int64_t>(most, 1)));
+  const std::int64_t splits =
+      std::clamp<std::int64_t>(slots / blocks, 1, std::max<std::int64_t>(most, 1));
+  // Parts are whole steps of the kernel, so that some could be left without any.
+  const std::int64_t steps = ceil_div(max_keys, kFewestDecodeKeys / 2);
+  plan.splits =
+      static_cast<int>(steps > 0 ? std::min(splits, ceil_div(steps, ceil_div(steps, splits))) : 1);
   return plan;
+}
+
+bool combines_in_kernel(const AttentionPlan& plan) {
+  return plan.decode && plan.splits > 1 && plan.decode_blocks <= kCounters;
 }
 
 std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std::int64_t num_heads,

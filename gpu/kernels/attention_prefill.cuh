@@ -12,7 +12,8 @@
 
 namespace attn::gpu {
 
-template <int kHeadDim_, int kWarps_, int kMTiles_, int kKeys_, int kBlocksPerSm_>
+template <int kHeadDim_, int kWarps_, int kMTiles_, int kKeys_, int kBlocksPerSm_, int kStages_,
+          bool kTransforms_>
 struct PrefillShape {
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kWarps = kWarps_;
@@ -21,18 +22,10 @@ struct PrefillShape {
   static constexpr int kBlocksPerSm = kBlocksPerSm_;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kRows = 16 * kMTiles * kWarps;
-  static constexpr int kStages = 2;
-};
-
-template <typename T, typename Shape>
-struct PrefillShared {
-  static constexpr int kStride = kSharedStride<Shape::kHeadDim>;
-  T q[Shape::kRows][kStride];
-  T k[Shape::kStages][Shape::kKeys][kStride];
-  T v[Shape::kStages][Shape::kKeys][kStride];
-  // Rows of the step after next, looked up in the page table a step before their loads are issued.
-  const T* k_row[Shape::kStages][Shape::kKeys];
-  const T* v_row[Shape::kStages][Shape::kKeys];
+  static constexpr int kStages = kStages_;
+  /// Scores are changed one by one: soft-cap, tensor mask. Registers that the others do not pay
+  /// for.
+  static constexpr bool kTransforms = kTransforms_;
 };
 
 /// The work of one block.
@@ -48,6 +41,21 @@ struct PrefillTile {
   // Steps in which every row of the tile sees every key.
   int first_plain = 0;
   int last_plain = 0;
+};
+
+template <typename T, typename Shape>
+struct PrefillShared {
+  static constexpr int kStride = kSharedStride<Shape::kHeadDim>;
+  T q[Shape::kRows][kStride];
+  T k[Shape::kStages][Shape::kKeys][kStride];
+  T v[Shape::kStages][Shape::kKeys][kStride];
+  // Rows of the step after next, looked up in the page table a step before their loads are issued.
+  const T* k_row[Shape::kStages][Shape::kKeys];
+  const T* v_row[Shape::kStages][Shape::kKeys];
+  // Of each stage: its keys have landed (every thread's copies); every warp is done with them.
+  PrefillTile tile;  // here and not in registers, which the loop wants for itself
+  std::uint64_t full[Shape::kStages];
+  std::uint64_t empty[Shape::kStages];
 };
 
 template <typename T, typename Shape>
@@ -76,9 +84,9 @@ class PrefillBlock {
     bool valid = false;
   };
   __device__ __forceinline__ Slot look_up(int step);
-  __device__ __forceinline__ void publish(int step, const Slot& slot);
-  __device__ __forceinline__ void load_page(int step, const Slot& slot);
-  __device__ __forceinline__ void load_keys(int step, const Slot& slot);
+  __device__ __forceinline__ void publish(int stage, const Slot& slot);
+  __device__ __forceinline__ void load_page(int stage, int step, const Slot& slot);
+  __device__ __forceinline__ void load_keys(int stage, int step, const Slot& slot);
   __device__ __forceinline__ void compute_scores(int stage, Scores<kSTiles> (&s)[Shape::kMTiles]);
   __device__ __forceinline__ void transform(int step, Scores<kSTiles>& s, int m);
   __device__ __forceinline__ void mask(int step, Scores<kSTiles>& s, int m);
@@ -116,7 +124,7 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_queries() {
     const bool valid = tile_.first_row + r < tile_.rows && c < valid_chunks;
     const T* source = static_cast<const T*>(a_.q);
     if (valid) source += vector_of(tile_.first_row + r) * a_.head_dim + 8 * c;
-    copy_async_16(shared_address(&shared_.q[r][8 * c]), source, valid);
+    copy_async_16(shared_address(&shared_.q[r][place_of_chunk(r, c)]), source, valid);
   }
 }
 
@@ -143,23 +151,24 @@ __device__ __forceinline__ typename PrefillBlock<T, Shape>::Slot PrefillBlock<T,
 /// Null: no such key, zeros are loaded instead, so that what lies in a page behind a sequence's end
 /// never reaches a product.
 template <typename T, typename Shape>
-__device__ __forceinline__ void PrefillBlock<T, Shape>::publish(int step, const Slot& slot) {
+__device__ __forceinline__ void PrefillBlock<T, Shape>::publish(int stage, const Slot& slot) {
   if (whole_pages_ || threadIdx.x >= Shape::kKeys) return;
   const std::int64_t page = slot.page;
   const T* const k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
                      slot.slot * a_.cache.k_token_stride + tile_.kv_head * a_.cache.k_head_stride;
   const T* const v = static_cast<const T*>(a_.cache.v) + page * a_.cache.v_page_stride +
                      slot.slot * a_.cache.v_token_stride + tile_.kv_head * a_.cache.v_head_stride;
-  shared_.k_row[step % Shape::kStages][threadIdx.x] = slot.valid ? k : nullptr;
-  shared_.v_row[step % Shape::kStages][threadIdx.x] = slot.valid ? v : nullptr;
+  shared_.k_row[stage][threadIdx.x] = slot.valid ? k : nullptr;
+  shared_.v_row[stage][threadIdx.x] = slot.valid ? v : nullptr;
 }
 
 /// A step that lies in one page.
 template <typename T, typename Shape>
-__device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int step, const Slot& slot) {
+__device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int stage, int step,
+                                                                  const Slot& slot) {
   constexpr int kChunks = kHeadDim / 8;
   constexpr int kCopies = Shape::kKeys * kChunks;
-  const int stage = step % Shape::kStages;
+  constexpr bool kEvenCopies = kCopies % Shape::kThreads == 0 && Shape::kThreads % kChunks == 0;
   const std::int64_t page = slot.page;
   const T* const k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
                      slot.slot * a_.cache.k_token_stride + tile_.kv_head * a_.cache.k_head_stride;
@@ -171,8 +180,7 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int step, cons
   const int rows =
       static_cast<int>(min(static_cast<std::int64_t>(Shape::kKeys),
                            tile_.sequence.keys - static_cast<std::int64_t>(step) * Shape::kKeys));
-  if (kCopies % Shape::kThreads == 0 && Shape::kThreads % kChunks == 0 && rows == Shape::kKeys &&
-      a_.head_dim == kHeadDim && a_.head_dim_v == kHeadDim) {
+  if (kEvenCopies && rows == Shape::kKeys && a_.head_dim == kHeadDim && a_.head_dim_v == kHeadDim) {
     // Nothing to leave out: every copy is a fixed distance from the one before.
     constexpr int kRowsApart = Shape::kThreads / kChunks;
     const int r = static_cast<int>(threadIdx.x) / kChunks;
@@ -181,8 +189,10 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int step, cons
     const T* v_from = v + r * v_stride + 8 * c;
 #pragma unroll
     for (int i = 0; i < kCopies / Shape::kThreads; ++i) {
-      copy_async_16(shared_address(&shared_.k[stage][r + i * kRowsApart][8 * c]), k_from, true);
-      copy_async_16(shared_address(&shared_.v[stage][r + i * kRowsApart][8 * c]), v_from, true);
+      const int row = r + i * kRowsApart;
+      const int place = place_of_chunk(row, c);
+      copy_async_16(shared_address(&shared_.k[stage][row][place]), k_from, true);
+      copy_async_16(shared_address(&shared_.v[stage][row][place]), v_from, true);
       k_from += kRowsApart * k_stride;
       v_from += kRowsApart * v_stride;
     }
@@ -196,18 +206,18 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_page(int step, cons
     const int c = i % kChunks;
     const bool k_valid = r < rows && 8 * c < a_.head_dim;
     const bool v_valid = r < rows && 8 * c < a_.head_dim_v;
-    copy_async_16(shared_address(&shared_.k[stage][r][8 * c]),
+    copy_async_16(shared_address(&shared_.k[stage][r][place_of_chunk(r, c)]),
                   k + (k_valid ? r * k_stride + 8 * c : 0), k_valid);
-    copy_async_16(shared_address(&shared_.v[stage][r][8 * c]),
+    copy_async_16(shared_address(&shared_.v[stage][r][place_of_chunk(r, c)]),
                   v + (v_valid ? r * v_stride + 8 * c : 0), v_valid);
   }
 }
 
 template <typename T, typename Shape>
-__device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int step, const Slot& slot) {
-  if (whole_pages_) return load_page(step, slot);
+__device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int stage, int step,
+                                                                  const Slot& slot) {
+  if (whole_pages_) return load_page(stage, step, slot);
   constexpr int kChunks = kHeadDim / 8;
-  const int stage = step % Shape::kStages;
   const int k_chunks = static_cast<int>(a_.head_dim / 8);
   const int v_chunks = static_cast<int>(a_.head_dim_v / 8);
   constexpr int kCopies = Shape::kKeys * kChunks;
@@ -221,9 +231,9 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int step, cons
     const T* v = shared_.v_row[stage][r];
     const bool k_valid = k != nullptr && c < k_chunks;
     const bool v_valid = v != nullptr && c < v_chunks;
-    copy_async_16(shared_address(&shared_.k[stage][r][8 * c]),
+    copy_async_16(shared_address(&shared_.k[stage][r][place_of_chunk(r, c)]),
                   k_valid ? k + 8 * c : static_cast<const T*>(a_.cache.k), k_valid);
-    copy_async_16(shared_address(&shared_.v[stage][r][8 * c]),
+    copy_async_16(shared_address(&shared_.v[stage][r][place_of_chunk(r, c)]),
                   v_valid ? v + 8 * c : static_cast<const T*>(a_.cache.v), v_valid);
   }
 }
@@ -241,20 +251,22 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::compute_scores(
   }
   // A: matrices (rows, k), (rows + 8, k), (rows, k + 8), (rows + 8, k + 8).
   const std::uint32_t q =
-      shared_address(&shared_.q[warp_ * Shape::kMTiles * 16 + lane_ % 16][8 * (lane_ / 16)]);
+      row_address(shared_.q, warp_ * Shape::kMTiles * 16 + lane_ % 16, lane_ / 16);
   // B of keys 0-7 and 8-15, each for k and k + 8.
   const std::uint32_t k =
-      shared_address(&shared_.k[stage][lane_ % 8 + 8 * (lane_ / 16)][8 * (lane_ / 8 % 2)]);
+      row_address(shared_.k[stage], lane_ % 8 + 8 * (lane_ / 16), lane_ / 8 % 2);
   constexpr int kRowBytes = Shared::kStride * 2;
 #pragma unroll
   for (int d = 0; d < kHeadDim; d += 16) {
     std::uint32_t a[Shape::kMTiles][4];
 #pragma unroll
-    for (int m = 0; m < Shape::kMTiles; ++m) load_matrix_x4(a[m], q + m * 16 * kRowBytes + d * 2);
+    for (int m = 0; m < Shape::kMTiles; ++m) {
+      load_matrix_x4(a[m], at_chunks(q, d / 8) + m * 16 * kRowBytes);
+    }
 #pragma unroll
     for (int j = 0; j < kSTiles; j += 2) {
       std::uint32_t b[4];
-      load_matrix_x4(b, k + j * 8 * kRowBytes + d * 2);
+      load_matrix_x4(b, at_chunks(k, d / 8) + j * 8 * kRowBytes);
 #pragma unroll
       for (int m = 0; m < Shape::kMTiles; ++m) {
         mma_16x8x16<T>(s[m].at[j], a[m], b[0], b[1]);
@@ -317,7 +329,7 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::add_values(
     int stage, const Scores<kSTiles> (&p)[Shape::kMTiles], float (&o)[Shape::kMTiles][kNTiles][4]) {
   // V is [key, channel] and B wants pairs along keys: transposing loads. Matrices (keys, channels),
   // (keys + 8, channels), (keys, channels + 8), (keys + 8, channels + 8).
-  const std::uint32_t v = shared_address(&shared_.v[stage][lane_ % 16][8 * (lane_ / 16)]);
+  const std::uint32_t v = row_address(shared_.v[stage], lane_ % 16, lane_ / 16);
   constexpr int kRowBytes = Shared::kStride * 2;
 #pragma unroll
   for (int j = 0; j < kSTiles; j += 2) {
@@ -332,7 +344,7 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::add_values(
 #pragma unroll
     for (int n = 0; n < kNTiles; n += 2) {
       std::uint32_t b[4];
-      load_matrix_x4_transposed(b, v + j * 8 * kRowBytes + n * 16);
+      load_matrix_x4_transposed(b, at_chunks(v, n) + j * 8 * kRowBytes);
 #pragma unroll
       for (int m = 0; m < Shape::kMTiles; ++m) {
         mma_16x8x16<T>(o[m][n], a[m], b[0], b[1]);
@@ -383,7 +395,7 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::write(
 #pragma unroll
       for (int n = 0; n < kNTiles; ++n) {
         *reinterpret_cast<std::uint32_t*>(
-            &staged[m * 16 + lane_ / 4 + 8 * h][8 * n + 2 * (lane_ % 4)]) =
+            &staged[m * 16 + lane_ / 4 + 8 * h][place_of_chunk(lane_ / 4, n) + 2 * (lane_ % 4)]) =
             pack2<T>(o[m][n][2 * h] * end.factor, o[m][n][2 * h + 1] * end.factor);
       }
     }
@@ -398,7 +410,8 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::write(
     const int row = tile_.first_row + warp_ * Shape::kMTiles * 16 + r;
     if (row >= tile_.rows || c >= chunks) continue;
     T* const target = static_cast<T*>(a_.out) + vector_of(row) * a_.head_dim_v + 8 * c;
-    *reinterpret_cast<uint4*>(target) = *reinterpret_cast<const uint4*>(&staged[r][8 * c]);
+    *reinterpret_cast<uint4*>(target) =
+        *reinterpret_cast<const uint4*>(&staged[r][place_of_chunk(r, c)]);
   }
 }
 
@@ -408,28 +421,37 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& part
   float o[Shape::kMTiles][kNTiles][4] = {};
   SoftmaxState state[Shape::kMTiles];
 
-  const Slot first = look_up(tile_.first_step);
-  Slot ahead = look_up(tile_.first_step + 1);
   load_queries();
-  publish(tile_.first_step, first);
-  publish(tile_.first_step + 1, ahead);
+  const int first_step = tile_.first_step;
+  const int steps = tile_.last_step - first_step;
+  if (threadIdx.x < Shape::kStages) {
+    barrier_init(&shared_.full[threadIdx.x], Shape::kThreads);
+    barrier_init(&shared_.empty[threadIdx.x], Shape::kWarps);
+  }
+#pragma unroll
+  for (int i = 0; i < Shape::kStages; ++i) publish(i, look_up(first_step + i));
   __syncthreads();
-  if (tile_.first_step < tile_.last_step) load_keys(tile_.first_step, first);
-  copy_async_commit();
-
-  for (int step = tile_.first_step; step < tile_.last_step; ++step) {
-    const int stage = step % Shape::kStages;
-    copy_async_wait<0>();
-    // This step's keys are there for all warps; the other stage, and its row addresses' successor,
-    // may be overwritten.
-    __syncthreads();
-    if (step + 1 < tile_.last_step) load_keys(step + 1, ahead);
-    copy_async_commit();
-    const Slot next = look_up(step + 2);
-
+#pragma unroll
+  for (int i = 0; i < Shape::kStages - 1; ++i) {
+    if (i < steps) load_keys(i, first_step + i, look_up(first_step + i));
+    copy_async_arrive(&shared_.full[i]);
+  }
+  Slot ahead = look_up(first_step + Shape::kStages - 1);
+  int stage = 0;
+  unsigned phase = 0;
+  for (int i = 0; i < steps; ++i) {
+    const int step = first_step + i;
+    barrier_wait(&shared_.full[stage], phase);
     Scores<kSTiles> s[Shape::kMTiles];
     compute_scores(stage, s);
-    if (units.transforms) {
+    // The stage of the step before this one is free once every warp has left it.
+    const int free_stage = stage == 0 ? Shape::kStages - 1 : stage - 1;
+    if (i > 0) barrier_wait(&shared_.empty[free_stage], stage == 0 ? phase ^ 1 : phase);
+    if (!whole_pages_) __syncthreads();
+    if (i + Shape::kStages - 1 < steps) load_keys(free_stage, step + Shape::kStages - 1, ahead);
+    copy_async_arrive(&shared_.full[free_stage]);
+    ahead = look_up(step + Shape::kStages);
+    if (Shape::kTransforms) {
 #pragma unroll
       for (int m = 0; m < Shape::kMTiles; ++m) transform(step, s[m], m);
     }
@@ -441,8 +463,6 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& part
     for (int m = 0; m < Shape::kMTiles; ++m) {
       float correction[2];
       online_softmax(s[m], state[m], correction, units.scale_log2);
-      // No branch around steps without a new maximum: it would keep one row tile's softmax from
-      // running under the other's, and measured 5 % slower.
 #pragma unroll
       for (int n = 0; n < kNTiles; ++n) {
 #pragma unroll
@@ -450,8 +470,13 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::run(const Partials& part
       }
     }
     add_values(stage, s, o);
-    ahead = next;
-    publish(step + 2, next);  // over this step's rows, whose loads were issued a step ago
+    __syncwarp();
+    if (lane_ == 0) barrier_arrive(&shared_.empty[stage]);
+    publish(stage, ahead);
+    if (++stage == Shape::kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
   }
   copy_async_wait<0>();
   __syncthreads();  // Q is there even when there was no step; the warps reuse it below
@@ -464,8 +489,10 @@ template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     attention_prefill_kernel(const __grid_constant__ AttentionArguments a,
                              const __grid_constant__ Partials partials) {
-  extern __shared__ __align__(16) unsigned char memory[];
+  extern __shared__ __align__(128) unsigned char memory[];
   auto& shared = *reinterpret_cast<PrefillShared<T, Shape>*>(memory);
+  allow_dependent_launch();
+  wait_for_previous_grid();
   PrefillTile tile;
   tile.kv_head = static_cast<int>(blockIdx.x % a.num_kv_heads);
   tile.sequence = load_sequence(a.batch, blockIdx.x / a.num_kv_heads);
@@ -494,7 +521,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     tile.first_step = min(tile.first_step + tile.split * share, tile.last_step);
     tile.last_step = min(tile.first_step + share, tile.last_step);
   }
-  PrefillBlock<T, Shape>(a, shared, tile).run(partials);
+  if (threadIdx.x == 0) shared.tile = tile;
+  __syncthreads();
+  PrefillBlock<T, Shape>(a, shared, shared.tile).run(partials);
 }
 
 }  // namespace attn::gpu

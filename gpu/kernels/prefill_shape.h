@@ -8,6 +8,7 @@ struct PrefillTileSize {
   int m_tiles;
   int keys;
   int blocks_per_sm;
+  int stages;
 };
 
 /// Measured at 128 on an H200 (TFLOP/s at 4096 and 16384 causal, 4096 full): 256 rows of one block
@@ -17,10 +18,11 @@ struct PrefillTileSize {
 /// keep the block at 128 rows.
 /// Small tiles are for calls that would leave multiprocessors idle or most of a tile empty.
 constexpr PrefillTileSize prefill_tile_size(int head_dim, bool small) {
-  if (small) return head_dim <= 128 ? PrefillTileSize{4, 1, 64, 3} : PrefillTileSize{4, 1, 64, 1};
-  if (head_dim <= 64) return {4, 2, 64, 2};
-  if (head_dim <= 128) return {8, 2, 64, 1};
-  return {8, 1, 64, 1};
+  if (small)
+    return head_dim <= 128 ? PrefillTileSize{4, 1, 64, 3, 2} : PrefillTileSize{4, 1, 64, 1, 2};
+  if (head_dim <= 64) return {4, 2, 64, 2, 3};
+  if (head_dim <= 128) return {8, 2, 64, 1, 3};
+  return {8, 1, 64, 1, 2};
 }
 /// Blocks of the decoding kernel that share an SM: what shared memory and registers allow.
 constexpr int decode_blocks_per_sm(int head_dim) { return head_dim <= 128 ? 2 : 1; }

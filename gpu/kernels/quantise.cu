@@ -25,10 +25,15 @@ __device__ double round_e2m1(double x) {
   return copysign(y, x);
 }
 
-/// The value of x in steps of `scale`; all 0 where the scale is.
+struct Coded {
+  double code = 0.0;
+  double scale = 0.0;
+};
+
+/// x in steps of `scale`; code 0 where the scale is 0.
 template <typename Round>
-__device__ float in_steps(double x, double scale, const Round& round) {
-  return scale == 0.0 ? 0.0f : static_cast<float>(round(x / scale) * scale);
+__device__ Coded in_steps(double x, double scale, const Round& round) {
+  return {scale == 0.0 ? 0.0 : round(x / scale), scale};
 }
 
 /// The smallest power of two whose multiple `top` holds amax.
@@ -42,31 +47,34 @@ __device__ double mx_scale(float amax, double top) {
   return ldexp(1.0, exponent);
 }
 
-__device__ float quantised(const QuantiseArguments& a, float value, float amax) {
+__device__ Coded coded(const QuantiseArguments& a, float value, float amax) {
   const auto x = static_cast<double>(value);
   const auto e4m3 = [](double v) { return round_e4m3(v); };
   const auto e2m1 = [](double v) { return round_e2m1(v); };
   const auto scale = static_cast<double>(a.scale);
+  const bool all_zero = amax == 0.0f;
   switch (a.format) {
     case ActivationFormat::kNone:
-      return value;
+      break;
     case ActivationFormat::kFp8Static:
       return in_steps(x, scale, e4m3);
     case ActivationFormat::kFp8:
       return in_steps(x, static_cast<double>(__fdiv_rn(fminf(amax, 1200.0f), 448.0f)), e4m3);
     case ActivationFormat::kInt8: {
-      if (amax == 0.0f) return value;
+      if (all_zero) break;
       const auto largest = static_cast<double>(amax);
-      return static_cast<float>(rint(x * (127.0 / largest)) * (largest / 127.0));
+      return {rint(x * (127.0 / largest)), largest / 127.0};
     }
     case ActivationFormat::kNvfp4:
       return in_steps(x, round_e4m3(static_cast<double>(amax) / 6.0 / scale) * scale, e2m1);
     case ActivationFormat::kMxfp4:
-      return amax == 0.0f ? value : in_steps(x, mx_scale(amax, 6.0), e2m1);
+      if (all_zero) break;
+      return in_steps(x, mx_scale(amax, 6.0), e2m1);
     case ActivationFormat::kMxfp8:
-      return amax == 0.0f ? value : in_steps(x, mx_scale(amax, 448.0), e4m3);
+      if (all_zero) break;
+      return in_steps(x, mx_scale(amax, 448.0), e4m3);
   }
-  return value;
+  return {x, 1.0};
 }
 
 /// One warp a block of a row.
@@ -86,7 +94,13 @@ __global__ void __launch_bounds__(32 * kWarps) quantise_kernel(QuantiseArguments
     amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
   }
   for (std::int64_t i = threadIdx.x % 32; i < count; i += 32) {
-    a.y[at + i] = quantised(a, load_element(a.x, a.type, at + i), amax);
+    const Coded c = coded(a, load_element(a.x, a.type, at + i), amax);
+    if (a.y != nullptr) {
+      a.y[at + i] = static_cast<float>(c.code * c.scale);
+      continue;
+    }
+    static_cast<Half*>(a.codes)[at + i] = from_float<Half>(static_cast<float>(c.code));
+    if (i % 16 == 0) a.scales[(at + i) / 16] = static_cast<float>(c.scale);
   }
 }
 

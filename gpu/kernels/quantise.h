@@ -21,7 +21,9 @@ enum class ActivationFormat : std::uint8_t {
 struct QuantiseArguments {
   const void* x = nullptr;  ///< [rows, width] of `type`
   Type type = Type::kFloat32;
-  float* y = nullptr;  ///< [rows, width]: values of the codes times their scales
+  float* y = nullptr;       ///< [rows, width]: values of the codes times their scales; or apart:
+  void* codes = nullptr;    ///< [rows, width] float16, exact
+  float* scales = nullptr;  ///< [rows, width / 16]; first_column and block are multiples of 16
   std::int64_t rows = 0;
   std::int64_t width = 0;
   /// The columns that are quantised; their blocks start at the first one.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "gpu/layers/gguf_block.h"
 #include "reference/core/error.h"
 
 namespace attn::gpu {
@@ -13,41 +14,7 @@ namespace {
 
 constexpr std::array kNames{"q_proj", "k_proj", "v_proj", "o_proj"};
 
-const Tensor& tensor_of(const LayerWeights& weights, Matrix matrix, const char* suffix) {
-  return weights.at(std::string(kNames.at(static_cast<std::size_t>(matrix))) + "." + suffix);
-}
-
-struct Size {
-  std::int64_t out = 0;
-  std::int64_t in = 0;
-};
-
-Size size_of_matrix(const AttentionConfig& c, Matrix matrix) {
-  switch (matrix) {
-    case Matrix::kQ:
-      return {c.q_width(), c.hidden_size};
-    case Matrix::kK:
-      return {c.k_width(), c.hidden_size};
-    case Matrix::kV:
-      return {c.v_width(), c.hidden_size};
-    case Matrix::kO:
-      break;
-  }
-  return {c.hidden_size, c.attn_width()};
-}
-
 double e4m3(std::uint64_t code) { return decode(ElementType::kFloat8E4M3FN, code); }
-
-/// The largest of a scalar of q, k and v; materialize may lack q's.
-double largest_of_qkv(const LayerWeights& weights, const char* suffix) {
-  double largest = 0.0;
-  for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV}) {
-    const auto it =
-        weights.find(std::string(kNames.at(static_cast<std::size_t>(matrix))) + "." + suffix);
-    if (it != weights.end()) largest = std::max(largest, it->second.value(0));
-  }
-  return largest;
-}
 
 double clamp_to(double value, std::optional<double> bound) {
   if (!bound) return value;
@@ -55,10 +22,10 @@ double clamp_to(double value, std::optional<double> bound) {
 }
 
 std::vector<float> decode_dense(const AttentionConfig& config, const LayerWeights& weights,
-                                Matrix matrix, Size size, std::optional<double> bound) {
+                                Matrix matrix, MatrixSize size, std::optional<double> bound) {
   const bool stacked = config.stacked_qkv && matrix != Matrix::kO;
   const Tensor& tensor =
-      stacked ? weights.at("qkv_proj.weight") : tensor_of(weights, matrix, "weight");
+      stacked ? weights.at("qkv_proj.weight") : projection_tensor(weights, matrix, "weight");
   std::int64_t first_row = 0;
   if (stacked && matrix != Matrix::kQ) first_row += config.q_width();
   if (stacked && matrix == Matrix::kV) first_row += config.k_width();
@@ -85,10 +52,10 @@ struct BlockScale {
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::vector<float> decode_fp8(const AttentionConfig& config, const LayerWeights& weights,
-                              Matrix matrix, Size size, std::optional<double> bound) {
+                              Matrix matrix, MatrixSize size, std::optional<double> bound) {
   const QuantConfig& quant = *config.quant;
-  const Tensor& codes = tensor_of(weights, matrix, "weight");
-  BlockScale scale{tensor_of(weights, matrix, "weight_scale"), size.out, size.in, 1};
+  const Tensor& codes = projection_tensor(weights, matrix, "weight");
+  BlockScale scale{projection_tensor(weights, matrix, "weight_scale"), size.out, size.in, 1};
   if (quant.weight_granularity == WeightGranularity::kRowwise) scale.rows = 1;
   if (quant.weight_granularity == WeightGranularity::kBlock) {
     scale.rows = quant.block_n;
@@ -116,13 +83,14 @@ std::vector<float> decode_fp8(const AttentionConfig& config, const LayerWeights&
 }
 
 /// nvfp4, mxfp4: two codes a byte, the even column in the low nibble. mxfp8: a code a byte.
-std::vector<float> decode_microscaled(const LayerWeights& weights, Matrix matrix, Size size,
+std::vector<float> decode_microscaled(const LayerWeights& weights, Matrix matrix, MatrixSize size,
                                       QuantEncoding encoding) {
-  const Tensor& codes = tensor_of(weights, matrix, "weight");
+  const Tensor& codes = projection_tensor(weights, matrix, "weight");
   const std::int64_t block = encoding == QuantEncoding::kNvfp4 ? 16 : 32;
-  const BlockScale scale{tensor_of(weights, matrix, "weight_scale"), 1, block, size.in / block};
+  const BlockScale scale{projection_tensor(weights, matrix, "weight_scale"), 1, block,
+                         size.in / block};
   const double whole = encoding == QuantEncoding::kNvfp4
-                           ? tensor_of(weights, matrix, "weight_scale_2").value(0)
+                           ? projection_tensor(weights, matrix, "weight_scale_2").value(0)
                            : 1.0;
   std::vector<float> w(static_cast<std::size_t>(size.out * size.in));
   for (std::int64_t i = 0; i < size.out * size.in; ++i) {
@@ -141,10 +109,10 @@ std::vector<float> decode_microscaled(const LayerWeights& weights, Matrix matrix
 }
 
 std::vector<float> decode_gptq(const QuantConfig& quant, const LayerWeights& weights, Matrix matrix,
-                               Size size) {
-  const Tensor& words = tensor_of(weights, matrix, "qweight");  // [in * bits / 32, out]
-  const Tensor& scales = tensor_of(weights, matrix, "scales");  // [groups, out]
-  const Tensor& group = tensor_of(weights, matrix, "g_idx");    // [in]
+                               MatrixSize size) {
+  const Tensor& words = projection_tensor(weights, matrix, "qweight");  // [in * bits / 32, out]
+  const Tensor& scales = projection_tensor(weights, matrix, "scales");  // [groups, out]
+  const Tensor& group = projection_tensor(weights, matrix, "g_idx");    // [in]
   const std::int64_t per_word = 32 / quant.bits;
   const std::uint64_t mask = (std::uint64_t{1} << quant.bits) - 1;
   const auto zero = static_cast<double>(std::uint64_t{1} << (quant.bits - 1));
@@ -160,30 +128,6 @@ std::vector<float> decode_gptq(const QuantConfig& quant, const LayerWeights& wei
   }
   return w;
 }
-
-/// One GGUF block, read by ggml's layouts: fields are little-endian and packed without gaps.
-class GgufBlockReader {
- public:
-  explicit GgufBlockReader(const std::byte* block) : block_(block) {}
-  double half(int offset) const {
-    std::uint16_t code = 0;
-    std::memcpy(&code, block_ + offset, sizeof code);
-    return decode(ElementType::kFloat16, code);
-  }
-  int u8(int offset) const { return static_cast<int>(block_[offset]); }
-  int i8(int offset) const { return static_cast<std::int8_t>(block_[offset]); }
-
-  /// 6-bit scale and min of group j of q4_k and q5_k, packed in the twelve bytes from 4.
-  int group_scale(int j) const {
-    return j < 4 ? u8(4 + j) & 63 : (u8(8 + j) & 15) | (u8(j) >> 6) << 4;
-  }
-  int group_min(int j) const {
-    return j < 4 ? u8(8 + j) & 63 : (u8(8 + j) >> 4) | (u8(4 + j) >> 6) << 4;
-  }
-
- private:
-  const std::byte* block_;
-};
 
 double q4_0_value(const GgufBlockReader& b, int i) {
   const int byte = b.u8(2 + i % 16);
@@ -226,9 +170,9 @@ double gguf_value(QuantEncoding encoding, const GgufBlockReader& block, int i) {
   }
 }
 
-std::vector<float> decode_gguf(const LayerWeights& weights, Matrix matrix, Size size,
+std::vector<float> decode_gguf(const LayerWeights& weights, Matrix matrix, MatrixSize size,
                                QuantEncoding encoding) {
-  const Tensor& blocks = tensor_of(weights, matrix, "weight");  // [out, bytes of a row]
+  const Tensor& blocks = projection_tensor(weights, matrix, "weight");  // [out, bytes of a row]
   const bool small = encoding == QuantEncoding::kQ4_0 || encoding == QuantEncoding::kQ8_0;
   const std::int64_t elements = small ? 32 : 256;
   const std::int64_t block_bytes = blocks.dim(1) / (size.in / elements);
@@ -243,6 +187,34 @@ std::vector<float> decode_gguf(const LayerWeights& weights, Matrix matrix, Size 
 
 }  // namespace
 
+const Tensor& projection_tensor(const LayerWeights& weights, Matrix matrix, const char* suffix) {
+  return weights.at(std::string(kNames.at(static_cast<std::size_t>(matrix))) + "." + suffix);
+}
+
+MatrixSize matrix_size(const AttentionConfig& c, Matrix matrix) {
+  switch (matrix) {
+    case Matrix::kQ:
+      return {c.q_width(), c.hidden_size};
+    case Matrix::kK:
+      return {c.k_width(), c.hidden_size};
+    case Matrix::kV:
+      return {c.v_width(), c.hidden_size};
+    case Matrix::kO:
+      break;
+  }
+  return {c.hidden_size, c.attn_width()};
+}
+
+double largest_of_qkv(const LayerWeights& weights, const char* suffix) {
+  double largest = 0.0;
+  for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV}) {
+    const auto it =
+        weights.find(std::string(kNames.at(static_cast<std::size_t>(matrix))) + "." + suffix);
+    if (it != weights.end()) largest = std::max(largest, it->second.value(0));
+  }
+  return largest;
+}
+
 QuantEncoding encoding_of(const AttentionConfig& config, Matrix matrix) {
   if (!config.quant) return QuantEncoding::kNone;
   const std::array encodings{config.quant->q_proj, config.quant->k_proj, config.quant->v_proj,
@@ -252,7 +224,7 @@ QuantEncoding encoding_of(const AttentionConfig& config, Matrix matrix) {
 
 std::vector<float> decode_weight(const AttentionConfig& config, const LayerWeights& weights,
                                  Matrix matrix) {
-  const Size size = size_of_matrix(config, matrix);
+  const MatrixSize size = matrix_size(config, matrix);
   const std::optional<double> bound = matrix == Matrix::kO ? std::nullopt : config.weight_clip();
   const QuantEncoding encoding = encoding_of(config, matrix);
   switch (encoding) {
@@ -279,7 +251,7 @@ float static_input_scale(const AttentionConfig& config, const LayerWeights& weig
                      encoding_of(config, matrix) == QuantEncoding::kNvfp4;
   if (!fp8 && !nvfp4) return 0.0f;
   if (matrix != Matrix::kO) return static_cast<float>(largest_of_qkv(weights, "input_scale"));
-  return static_cast<float>(tensor_of(weights, matrix, "input_scale").value(0));
+  return static_cast<float>(projection_tensor(weights, matrix, "input_scale").value(0));
 }
 
 }  // namespace attn::gpu

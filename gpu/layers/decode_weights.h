@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "reference/core/case.h"
@@ -7,6 +8,17 @@
 namespace attn::gpu {
 
 enum class Matrix { kQ, kK, kV, kO };
+
+struct MatrixSize {
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+};
+MatrixSize matrix_size(const AttentionConfig& config, Matrix matrix);
+
+/// "q_proj.SUFFIX" and so on.
+const Tensor& projection_tensor(const LayerWeights& weights, Matrix matrix, const char* suffix);
+/// The largest of a scalar of q, k and v; materialize may lack q's.
+double largest_of_qkv(const LayerWeights& weights, const char* suffix);
 
 QuantEncoding encoding_of(const AttentionConfig& config, Matrix matrix);
 

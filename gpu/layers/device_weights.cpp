@@ -1,10 +1,13 @@
 #include "gpu/layers/device_weights.h"
 
+#include <algorithm>
+#include <optional>
 #include <string>
 
 #include "gpu/kernels/elementwise.h"
 #include "gpu/layers/decode_weights.h"
 #include "gpu/layers/types.h"
+#include "reference/core/devices.h"
 
 namespace attn::gpu {
 namespace {
@@ -84,10 +87,30 @@ InputFormat input_format(const AttentionConfig& config, const LayerWeights& weig
 
 }  // namespace
 
+bool uses_coded_products(const AttentionConfig& config) {
+  if (!config.quant || config.starts_at_attention()) return false;
+  const bool forward = !is_cache_only(config);
+  for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV, Matrix::kO}) {
+    if (!forward && (matrix == Matrix::kQ || matrix == Matrix::kO)) continue;
+    if (!has_coded_rows(config, matrix)) return false;
+    const QuantEncoding encoding = encoding_of(config, matrix);
+    const ActivationFormat format = activation_format(config, encoding);
+    if (format == ActivationFormat::kNone && config.dtype == ElementType::kFloat32) return false;
+    if (activation_block(config, format, encoding) % kCodedStep != 0) return false;
+  }
+  // Scales of devices' slices start at whole steps.
+  if (!forward) return true;
+  return std::ranges::all_of(device_heads(config), [&](const DeviceHeads& device) {
+    return device.q_heads.first * config.head_dim_v % kCodedStep == 0;
+  });
+}
+
 DeviceWeights::DeviceWeights(const AttentionConfig& config, const LayerWeights& weights,
                              const Stream& stream) {
   if (!config.starts_at_attention()) {
-    if (config.quant) {
+    if (uses_coded_products(config)) {
+      load_coded(config, weights, stream);
+    } else if (config.quant) {
       load_quantised(config, weights, stream);
     } else {
       load_dense(config, weights, stream);
@@ -153,6 +176,33 @@ void DeviceWeights::load_quantised(const AttentionConfig& config, const LayerWei
   qkv = upload_floats(rows, stream);
   if (is_cache_only(config)) return;
   o = upload_floats(decode_weight(config, weights, Matrix::kO), stream);
+  o_format = input_format(config, weights, Matrix::kO);
+}
+
+void DeviceWeights::load_coded(const AttentionConfig& config, const LayerWeights& weights,
+                               const Stream& stream) {
+  std::optional<CodedRows> rows;  // of the last product, until another kind follows
+  InputGroup input;
+  const auto finish = [&] {
+    if (rows) coded.push_back({input, CodedWeight(*rows, stream)});
+    input.first_row += input.rows;
+  };
+  for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV}) {
+    if (is_cache_only(config) && matrix == Matrix::kQ) continue;
+    const CodedRows part = coded_rows(config, weights, matrix).value();
+    const InputFormat format = input_format(config, weights, matrix);
+    if (rows && rows->like(part) && input.format == format) {
+      rows->append(part);
+      input.rows += part.rows();
+      continue;
+    }
+    finish();
+    rows = part;
+    input = {input.first_row, part.rows(), format};
+  }
+  finish();
+  if (is_cache_only(config)) return;
+  o_coded = std::make_unique<CodedWeight>(coded_rows(config, weights, Matrix::kO).value(), stream);
   o_format = input_format(config, weights, Matrix::kO);
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "gpu/device/device.h"
 #include "gpu/kernels/quantise.h"
+#include "gpu/layers/coded_weights.h"
 #include "reference/core/case.h"
 
 namespace attn::gpu {
@@ -25,9 +27,19 @@ struct InputGroup {
   InputFormat format;
 };
 
+/// Rows of q, k and v that are multiplied as codes.
+struct CodedProduct {
+  InputGroup input;
+  CodedWeight weight;
+};
+
+/// True when the layer's products read the codes of its weights: a matrix at a time, each with an
+/// input that 16 bits hold, as it is or as codes. Otherwise quantised weights are decoded to
+/// float32 when they are loaded.
+bool uses_coded_products(const AttentionConfig& config);
+
 /// A layer's weights on the device as its kernels want them. Unquantised: of config.dtype, clipped.
-/// Quantised: decoded once to float32, so that their products are float32 ones. (Slow and four
-/// bytes a weight; products that read the codes are still to come.)
+/// Quantised: their codes, or decoded to float32 where uses_coded_products() is false.
 struct DeviceWeights {
   Buffer qkv;             ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
   Buffer qkv_bias;        ///< float32
@@ -36,6 +48,8 @@ struct DeviceWeights {
   Buffer q_gamma, k_gamma, sinks;  ///< float32
   std::vector<InputGroup> groups;  ///< quantised only: of qkv's rows, in order
   InputFormat o_format;
+  std::vector<CodedProduct> coded;  ///< in place of qkv and o
+  std::unique_ptr<CodedWeight> o_coded;
 
   DeviceWeights(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
 
@@ -43,6 +57,7 @@ struct DeviceWeights {
   void load_dense(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
   void load_quantised(const AttentionConfig& config, const LayerWeights& weights,
                       const Stream& stream);
+  void load_coded(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
   void load_bias(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
 };
 

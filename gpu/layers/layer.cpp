@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/coded_gemm.h"
 #include "gpu/kernels/cublas_lt.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
@@ -43,6 +44,13 @@ MaskKind mask_kind(MaskVariant variant) {
   return MaskKind::kNone;
 }
 
+/// Where quantised input goes: codes and scales, or values.
+struct QuantisedInput {
+  void* codes = nullptr;
+  float* scales = nullptr;
+  float* values = nullptr;
+};
+
 // Fewer products than this are over before the library's heuristic has been asked.
 constexpr std::int64_t kFewestCublasProducts = std::int64_t{1} << 22;
 
@@ -54,21 +62,61 @@ std::shared_ptr<const CublasLtGemm> plan_product(const GemmArguments& shape, boo
   return CublasLtGemm::plan(shape, has_bias);
 }
 
-/// Columns of product.x, [m, k] of out_type, to the values of their codes.
-void quantise_columns(const InputFormat& format, const GemmArguments& product, std::int64_t first,
-                      std::int64_t count, float* codes, StreamHandle stream) {
+/// Columns of product.x, [m, k] of out_type, to codes and scales, or to the values of their codes.
+void quantise_columns(const InputFormat& format, const GemmArguments& product, Range columns,
+                      const QuantisedInput& to, StreamHandle stream) {
   QuantiseArguments a;
   a.x = product.x;
   a.type = product.out_type;
-  a.y = codes;
+  a.y = to.values;
+  a.codes = to.codes;
+  a.scales = to.scales;
   a.rows = product.m;
   a.width = product.k;
-  a.first_column = first;
-  a.columns = count;
-  a.block = format.block > 0 ? format.block : count;
+  a.first_column = columns.first;
+  a.columns = columns.count;
+  a.block = format.block > 0 ? format.block : columns.count;
   a.format = format.format;
   a.scale = format.scale;
   quantise(a, stream);
+}
+
+/// Columns that share a scale of activations, as far as the coded products care.
+int columns_of_scale(const InputFormat& format, const std::vector<Range>& slices) {
+  int columns = kCodedChunk;
+  const auto divides = [&](std::int64_t x) { return x % columns == 0; };
+  while (columns > kCodedStep &&
+         !(divides(format.block) &&
+           std::ranges::all_of(slices, [&](const Range& r) { return divides(r.first); }))) {
+    columns /= 2;
+  }
+  return columns;
+}
+
+/// A product with codes; `product.x` is the input as it comes, quantised first where it must be.
+void multiply_coded(const CodedMatrix& w, const InputFormat& format, const GemmArguments& product,
+                    const std::vector<Range>& slices, const QuantisedInput& input,
+                    StreamHandle stream) {
+  CodedGemmArguments a;
+  a.w = w;
+  a.x = product.x;
+  a.x_type = product.out_type;
+  if (format.format != ActivationFormat::kNone) {
+    for (const Range& slice : slices) quantise_columns(format, product, slice, input, stream);
+    a.x = input.codes;
+    a.x_type = Type::kFloat16;
+    a.x_scale = input.scales;
+    a.x_group = columns_of_scale(format, slices);
+  }
+  a.bias = product.bias;
+  a.clip = product.clip;
+  a.y = product.y;
+  a.out_type = product.out_type;
+  a.y_stride = product.y_stride > 0 ? product.y_stride : product.n;
+  a.m = product.m;
+  a.n = product.n;
+  a.k = product.k;
+  coded_gemm(a, stream);
 }
 
 /// By the library where it was planned, else by our own kernel.
@@ -133,8 +181,9 @@ struct AttentionLayer::Buffers {
   float* lse = nullptr;
   void* attn_out = nullptr;
   float* partials = nullptr;
+  unsigned* counters = nullptr;
   void* gemm_workspace = nullptr;
-  float* codes = nullptr;  ///< quantised input of a product
+  QuantisedInput input;  ///< of a product with quantised weights
 };
 
 BatchView AttentionLayer::batch_of(const LayerPlan& plan, const LayerTensors& t) const {
@@ -153,14 +202,18 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   const bool unfused = layer && !options_.fused_head_pass;
   Buffers b;
   b.batch = batch_of(plan, t);
+  if (plan.zeroed_bytes > 0) b.counters = arena.take_array<unsigned>(kCounters);
   std::size_t gemm_bytes = 0;
   for (const auto& product : {plan.qkv_gemm, plan.out_gemm}) {
     if (product != nullptr) gemm_bytes = std::max(gemm_bytes, product->workspace_bytes());
   }
   b.gemm_workspace = arena.take(gemm_bytes);
-  if (config_.quant) {
-    b.codes =
-        arena.take_array<float>(plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
+  const std::int64_t inputs = plan.tokens * std::max(config_.hidden_size, config_.attn_width());
+  if (uses_coded_products(config_)) {
+    b.input.codes = arena.take(static_cast<std::size_t>(2 * inputs));
+    b.input.scales = arena.take_array<float>(inputs / kCodedStep);
+  } else if (config_.quant) {
+    b.input.values = arena.take_array<float>(inputs);
   }
   b.qkv = take(t.qkv, qkv_width(), layer);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
@@ -193,6 +246,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     max_keys = std::max(max_keys, shape.cached[b] + new_keys);
   }
   if (uses_tensor_cores(config_, options_)) {
+    plan.zeroed_bytes = kCounters * sizeof(unsigned);
     plan.attention = plan_attention(
         plan.batch, max_rows, max_keys, config_.num_attention_heads, config_.num_key_value_heads,
         std::max(config_.head_dim, config_.head_dim_v), multiprocessors_, options_.fixed_splits);
@@ -238,30 +292,46 @@ GemmArguments AttentionLayer::out_shape(std::int64_t tokens) const {
 
 /// Each group of q, k and v rows with its own input. The codes of one input serve the next group
 /// only if they were made alike, and then they are one group.
-void AttentionLayer::project_quantised(GemmArguments product, float* codes,
+void AttentionLayer::project_quantised(GemmArguments product, const Buffers& b,
                                        StreamHandle stream) const {
   const GemmArguments whole = product;
-  for (const InputGroup& group : weights_->groups) {
-    quantise_columns(group.format, whole, 0, whole.k, codes, stream);
-    product.x = codes;
-    product.w = static_cast<const float*>(whole.w) + group.first_row * whole.k;
+  const Range all{0, whole.k};
+  const auto part = [&](const InputGroup& group) {
     product.bias = whole.bias != nullptr ? whole.bias + group.first_row : nullptr;
     product.y = static_cast<std::byte*>(whole.y) + group.first_row * size_of(whole.out_type);
     product.n = group.rows;
     product.y_stride = whole.n;
+  };
+  for (const CodedProduct& coded : weights_->coded) {
+    part(coded.input);
+    multiply_coded(coded.weight.matrix, coded.input.format, product, {all}, b.input, stream);
+  }
+  for (const InputGroup& group : weights_->groups) {
+    part(group);
+    quantise_columns(group.format, whole, all, b.input, stream);
+    product.x = b.input.values;
+    product.w = static_cast<const float*>(whole.w) + group.first_row * whole.k;
     gemm(product, stream);
   }
 }
 
 /// Devices of a tensor_parallel layer quantise their own slices of the input, each with its own
 /// scales; the sum of their products is one product.
-void AttentionLayer::output_quantised(GemmArguments product, float* codes,
+void AttentionLayer::output_quantised(GemmArguments product, const Buffers& b,
                                       StreamHandle stream) const {
+  std::vector<Range> slices;
   for (const DeviceHeads& device : device_heads(config_)) {
-    quantise_columns(weights_->o_format, product, device.q_heads.first * config_.head_dim_v,
-                     device.q_heads.count * config_.head_dim_v, codes, stream);
+    slices.push_back(
+        {device.q_heads.first * config_.head_dim_v, device.q_heads.count * config_.head_dim_v});
   }
-  product.x = codes;
+  if (weights_->o_coded != nullptr) {
+    return multiply_coded(weights_->o_coded->matrix, weights_->o_format, product, slices, b.input,
+                          stream);
+  }
+  for (const Range& slice : slices) {
+    quantise_columns(weights_->o_format, product, slice, b.input, stream);
+  }
+  product.x = b.input.values;
   gemm(product, stream);
 }
 
@@ -273,7 +343,7 @@ void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors
   projection.x = t.x;
   projection.y = b.qkv;
   if (config_.quant) {
-    project_quantised(projection, b.codes, stream);
+    project_quantised(projection, b, stream);
   } else {
     multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
              stream);
@@ -355,7 +425,7 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   a.mask_stride = t.mask_stride;
   a.sinks = floats(weights_->sinks);
   if (uses_tensor_cores(config_, options_)) {
-    attention_tensor_core(a, plan.attention, b.partials, stream);
+    attention_tensor_core(a, plan.attention, b.partials, b.counters, stream);
   } else {
     attention_plain(a, stream);
   }
@@ -373,7 +443,7 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* wor
   GemmArguments output = out_shape(plan.tokens);
   output.x = b.attn_out;
   output.y = t.out;
-  if (config_.quant) return output_quantised(output, b.codes, stream);
+  if (config_.quant) return output_quantised(output, b, stream);
   multiply(output, plan.out_gemm.get(), nullptr, b.gemm_workspace, stream);
 }
 

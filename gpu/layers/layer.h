@@ -34,6 +34,10 @@ std::string unsupported_reason(const AttentionConfig& config);
 /// True when attention of this config runs on the tensor cores under these options.
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options);
 
+/// True when products of this config's quantised weights read their codes, on the tensor cores;
+/// otherwise they are float32 products of decoded weights.
+bool uses_coded_products(const AttentionConfig& config);
+
 /// Lengths of one call, known on the host when it is planned. A run must come with the same
 /// lengths in its device arrays.
 struct BatchShape {
@@ -72,6 +76,9 @@ struct LayerPlan {
   std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
   std::shared_ptr<const CublasLtGemm> out_gemm;
   std::size_t workspace_bytes = 0;
+  /// Bytes at the start of the workspace that must be zero before its first run with any plan.
+  /// Every run leaves them zero, and all plans have the same ones.
+  std::size_t zeroed_bytes = 0;
 };
 
 /// One layer with its weights on the current device. plan() is host work; run() only launches: it
@@ -88,7 +95,8 @@ class AttentionLayer {
   AttentionLayer& operator=(const AttentionLayer&) = delete;
 
   LayerPlan plan(const BatchShape& shape) const;
-  /// `workspace`: plan.workspace_bytes on the device, 256-byte aligned; its contents do not matter.
+  /// `workspace`: plan.workspace_bytes on the device, 256-byte aligned, of which the first
+  /// plan.zeroed_bytes are zero; the others do not matter.
   void run(const LayerPlan& plan, const LayerTensors& tensors, void* workspace,
            StreamHandle stream) const;
 
@@ -102,8 +110,8 @@ class AttentionLayer {
   GemmArguments out_shape(std::int64_t tokens) const;
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
-  void project_quantised(GemmArguments product, float* codes, StreamHandle stream) const;
-  void output_quantised(GemmArguments product, float* codes, StreamHandle stream) const;
+  void project_quantised(GemmArguments product, const Buffers& b, StreamHandle stream) const;
+  void output_quantised(GemmArguments product, const Buffers& b, StreamHandle stream) const;
   void attend(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
               StreamHandle stream) const;
   BatchView batch_of(const LayerPlan& plan, const LayerTensors& t) const;

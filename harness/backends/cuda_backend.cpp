@@ -35,12 +35,18 @@ class DeviceImage {
   std::size_t add(const char* name, const Tensor& tensor, bool may_change = false) {
     return add(name, tensor.bytes().size(), tensor.data(), may_change);
   }
+  /// Zeros in place of the poison.
+  void clear(std::size_t offset, std::size_t bytes) {
+    if (bytes > 0) std::memset(host_.data() + offset, 0, bytes);
+  }
   std::size_t size() const { return host_.size(); }
 
   void upload(std::byte* device, gpu::StreamHandle stream) {
     device_ = device;
     gpu::copy_to_device(device, host_.data(), host_.size(), stream);
   }
+  /// Another copy of the image, uploaded before.
+  void use(std::byte* device) { device_ = device; }
   void download(const gpu::Stream& stream) {
     after_.resize(host_.size());
     gpu::copy_to_host(after_.data(), device_, after_.size(), stream.get());
@@ -98,6 +104,24 @@ struct Context {
   gpu::Buffer memory;
 };
 
+gpu::LayerOptions layer_options_of(const CudaOptions& options) {
+  gpu::LayerOptions layer;
+  layer.fused_head_pass = options.fused;
+  layer.plain_attention = options.plain_attention;
+  layer.cublas = options.cublas;
+  layer.fixed_splits = options.splits;
+  return layer;
+}
+
+gpu::BatchShape shape_of(const Case& c) {
+  gpu::BatchShape shape;
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    shape.rows.push_back(c.row_count(b));
+    shape.cached.push_back(c.cached(b));
+  }
+  return shape;
+}
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
@@ -110,14 +134,7 @@ class CudaBackend final : public Backend {
   Trace run(const Case& c, std::span<const Stage> wanted) const override;
 
  private:
-  gpu::LayerOptions layer_options() const {
-    gpu::LayerOptions options;
-    options.fused_head_pass = options_.fused;
-    options.plain_attention = options_.plain_attention;
-    options.cublas = options_.cublas;
-    options.fixed_splits = options_.splits;
-    return options;
-  }
+  gpu::LayerOptions layer_options() const { return layer_options_of(options_); }
   std::unique_ptr<Context> take_context() const;
   void give_back(std::unique_ptr<Context> context) const;
 
@@ -140,7 +157,8 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   Arithmetic a;
   a.store = a.out = config.dtype;
   a.cache = config.kv_cache.dtype;
-  const bool float32_products = config.dtype == ElementType::kFloat32 || config.quant;
+  const bool float32_products =
+      config.quant ? !gpu::uses_coded_products(config) : config.dtype == ElementType::kFloat32;
   if (!float32_products) a.projection_acc = Accumulator::kFloat32TensorCore;
   a.exp_rel = 0x1p-22;
   a.block = gpu::kPlainBlock;
@@ -209,6 +227,7 @@ CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::La
   m.attn_out = output("attn_out", config.attn_width(), attends, bytes);
   m.out = output("out", config.hidden_size, forward, bytes);
   m.workspace = m.image.add("workspace", plan.workspace_bytes, nullptr, true);
+  m.image.clear(m.workspace, plan.zeroed_bytes);
   return m;
 }
 
@@ -336,13 +355,8 @@ Trace read_trace(const Case& c, const CaseImage& m, std::int64_t qkv_width) {
 }
 
 Trace CudaBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
-  gpu::BatchShape shape;
-  for (std::int64_t b = 0; b < c.batch(); ++b) {
-    shape.rows.push_back(c.row_count(b));
-    shape.cached.push_back(c.cached(b));
-  }
   const gpu::AttentionLayer layer(c.config, c.weights, layer_options());
-  const gpu::LayerPlan plan = layer.plan(shape);
+  const gpu::LayerPlan plan = layer.plan(shape_of(c));
   CaseImage m = lay_out(c, layer, plan);
   auto context = take_context();
   if (context->memory.size() < m.image.size()) {
@@ -357,7 +371,80 @@ Trace CudaBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
   return read_trace(c, m, layer.qkv_width());
 }
 
+class CudaPreparedRuns final : public PreparedRuns {
+ public:
+  CudaPreparedRuns(const Case& c, const CudaOptions& options, int copies)
+      : case_(c),
+        layer_(c.config, c.weights, layer_options_of(options)),
+        plan_(layer_.plan(shape_of(c))),
+        image_(lay_out(c, layer_, plan_)) {
+    for (int i = 0; i < copies; ++i) {
+      memory_.emplace_back(image_.image.size());
+      image_.image.upload(memory_.back().data(), stream_.get());
+      stream_.synchronize();
+      gpu::LayerTensors t = tensors_of(c, image_);
+      t.qkv = t.q_norm = t.k_norm = t.q_rope = t.k_rope = nullptr;
+      if (!c.config.starts_at_attention()) t.attn_out = t.lse = nullptr;
+      tensors_.push_back(t);
+      workspaces_.push_back(image_.image.at<void>(image_.workspace));
+    }
+    launch_all(stream_.get());  // loads the kernels
+    stream_.synchronize();
+    graph_ = std::make_unique<gpu::Graph>(stream_,
+                                          [&](gpu::StreamHandle stream) { launch_all(stream); });
+  }
+
+  double milliseconds(int rounds, bool in_graph) override {
+    timer_.start(stream_.get());
+    for (int r = 0; r < rounds; ++r) {
+      if (in_graph) {
+        graph_->launch(stream_.get());
+      } else {
+        launch_all(stream_.get());
+      }
+    }
+    timer_.stop(stream_.get());
+    return timer_.milliseconds();
+  }
+
+  Trace output(int copy) override {
+    image_.image.use(memory_.at(static_cast<std::size_t>(copy)).data());
+    image_.image.download(stream_);
+    image_.image.check();
+    Trace all = read_trace(case_, image_, layer_.qkv_width());
+    Trace trace;
+    const Stage last = case_.config.starts_at_attention()                 ? Stage::kAttnOut
+                       : case_.config.entry_point == EntryPoint::kForward ? Stage::kOut
+                                                                          : Stage::kCacheK;
+    trace[last] = all[last];
+    trace.cache = all.cache;
+    return trace;
+  }
+
+ private:
+  void launch_all(gpu::StreamHandle stream) {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      layer_.run(plan_, tensors_[i], workspaces_[i], stream);
+    }
+  }
+
+  const Case& case_;
+  gpu::Stream stream_;
+  gpu::AttentionLayer layer_;
+  gpu::LayerPlan plan_;
+  CaseImage image_;
+  std::vector<gpu::Buffer> memory_;
+  std::vector<gpu::LayerTensors> tensors_;
+  std::vector<void*> workspaces_;
+  std::unique_ptr<gpu::Graph> graph_;
+  gpu::Timer timer_;
+};
+
 }  // namespace
+
+std::unique_ptr<PreparedRuns> prepare_runs(const Case& c, const CudaOptions& options, int copies) {
+  return std::make_unique<CudaPreparedRuns>(c, options, copies);
+}
 
 const std::string& cuda_unavailable_reason() {
   static const std::string kReason = gpu::device_unavailable_reason();
@@ -372,6 +459,11 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
 }
 
 #else
+
+std::unique_ptr<PreparedRuns> prepare_runs(const Case& /*c*/, const CudaOptions& /*options*/,
+                                           int /*copies*/) {
+  throw Error(ErrorKind::kUnsupported, "cuda: " + cuda_unavailable_reason(), "backend");
+}
 
 const std::string& cuda_unavailable_reason() {
   static const std::string kReason = "not built in (configure with a CUDA compiler, preset cuda)";

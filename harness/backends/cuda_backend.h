@@ -22,4 +22,17 @@ const std::string& cuda_unavailable_reason();
 /// gives one.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 
+/// A case that stays on the device, in several copies, to be run again and again: for timing. No
+/// taps but the output.
+class PreparedRuns {
+ public:
+  virtual ~PreparedRuns() = default;
+  /// Milliseconds on the device that `rounds` runs of every copy took, copies in turns. In a graph:
+  /// one that holds a run of each copy, captured once.
+  virtual double milliseconds(int rounds, bool in_graph) = 0;
+  /// The output of a copy's last run, with the cache.
+  virtual Trace output(int copy) = 0;
+};
+std::unique_ptr<PreparedRuns> prepare_runs(const Case& c, const CudaOptions& options, int copies);
+
 }  // namespace attn::harness

@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import json
 import math
+import re
 import statistics
 import subprocess
 
@@ -55,7 +56,7 @@ class Library:
         size = self.lib.attn_shim_plan(handle, ctypes.c_int64(n), array(*rows), array(*cached))
         if size < 0:
             self.fail()
-        return torch.empty(max(size, 1), dtype=torch.uint8, device="cuda")
+        return torch.zeros(max(size, 1), dtype=torch.uint8, device="cuda")
 
     def run(self, handle, call):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -111,7 +112,7 @@ def attention_config(heads, kv_heads, dim, mask, page):
 class Pages:
     """A dense cache [batch, heads, keys, dim] laid into shuffled pages, tokens before heads."""
 
-    def __init__(self, k, v, page):
+    def __init__(self, k, v, page, heads_first=False):
         batch, heads, keys, dim = k.shape
         per = (keys + page - 1) // page
         order = torch.randperm(batch * per, device="cuda")
@@ -123,15 +124,16 @@ class Pages:
             pages = padded.view(batch, heads, per, page, dim).permute(0, 2, 3, 1, 4)
             pool = torch.empty(batch * per, page, heads, dim, dtype=BF16, device="cuda")
             pool[order] = pages.reshape(batch * per, page, heads, dim)
-            self.pools.append(pool)
+            self.pools.append(pool.transpose(1, 2).contiguous() if heads_first else pool)
         self.page, self.heads, self.dim, self.per = page, heads, dim, per
+        self.heads_first = heads_first
 
     def fill(self, call):
         call.k, call.v = self.pools[0].data_ptr(), self.pools[1].data_ptr()
         call.page_table, call.table_stride = self.table.data_ptr(), self.per
-        call.page_size, call.head_stride = self.page, self.dim
-        call.token_stride = self.heads * self.dim
-        call.page_stride = self.page * call.token_stride
+        call.page_size, call.page_stride = self.page, self.page * self.heads * self.dim
+        call.head_stride = self.page * self.dim if self.heads_first else self.dim
+        call.token_stride = self.dim if self.heads_first else self.heads * self.dim
 
 
 def lengths(values):
@@ -162,7 +164,7 @@ def bench_attention(lib, name, batch, queries, keys, heads, kv_heads, dim, causa
         q = torch.randn(batch, heads, queries, dim, device="cuda", dtype=BF16)
         k = torch.randn(batch, kv_heads, keys, dim, device="cuda", dtype=BF16)
         v = torch.randn(batch, kv_heads, keys, dim, device="cuda", dtype=BF16)
-        pages = Pages(k, v, page)
+        pages = Pages(k, v, page, HEADS_FIRST)
         ragged = q.transpose(1, 2).contiguous().view(batch * queries, heads, dim)
         out = torch.empty_like(ragged)
         lse = torch.empty(batch * queries, heads, device="cuda")
@@ -278,6 +280,7 @@ def bench_layer(lib, name, batch, new, cached, backend, rounds, page):
     return row
 
 
+HEADS_FIRST = False
 LAYER = [
     ("layer prefill 1x4096", 1, 4096, 0, SDPBackend.FLASH_ATTENTION),
     ("layer prefill 8x2048", 8, 2048, 0, SDPBackend.FLASH_ATTENTION),
@@ -315,7 +318,11 @@ def main():
     parser.add_argument("--only", default="prefill,decode,layer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--page", type=int, default=64)
+    parser.add_argument("--layout", choices=("nhd", "hnd"), default="nhd")
+    parser.add_argument("--match", default="", help="only rows whose name holds this")
     args = parser.parse_args()
+    global HEADS_FIRST
+    HEADS_FIRST = args.layout == "hnd"
     torch.manual_seed(0)
     lib = Library(args.library)
     smi = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
@@ -327,7 +334,7 @@ def main():
     for kind, shapes, bench in (("prefill", PREFILL, bench_attention),
                                 ("decode", DECODE, bench_attention), ("layer", LAYER, bench_layer)):
         if kind in args.only.split(","):
-            jobs += [(bench, shape) for shape in shapes]
+            jobs += [(bench, shape) for shape in shapes if re.search(args.match, shape[0])]
     for bench, shape in jobs:
         try:
             row = bench(lib, *shape, page=args.page, rounds=args.rounds)

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -24,8 +25,10 @@ using nlohmann::json;
 constexpr std::uint64_t kSeed = 1;
 constexpr std::array kBackends = {"exact", "faithful", "cpu"};
 
+/// Where the sources lie; ATTN_SOURCE names them for a program that runs on another machine.
 std::string source_file(const std::string& name) {
-  return std::string(ATTN_SOURCE_DIR).append("/").append(name);
+  const char* const elsewhere = std::getenv("ATTN_SOURCE");
+  return std::string(elsewhere != nullptr ? elsewhere : ATTN_SOURCE_DIR).append("/").append(name);
 }
 
 json load_table() { return json::parse(std::ifstream(source_file("data/variants.json"))); }
@@ -93,23 +96,41 @@ bool same_result(const Trace& a, const Trace& b) {
   return difference <= 1e-12 * largest;
 }
 
+/// Names that passed on some GPU: data/gpu/DEVICE/variants.json, which scripts/gpu-check.sh writes.
+std::set<std::string> names_passed_on_gpus() {
+  std::set<std::string> names;
+  const std::string folder = source_file("data/gpu");
+  if (!std::filesystem::exists(folder)) return names;
+  for (const auto& device : std::filesystem::directory_iterator(folder)) {
+    const std::filesystem::path file = device.path() / "variants.json";
+    if (!std::filesystem::exists(file)) continue;
+    for (const json& name : json::parse(std::ifstream(file)).at("passed")) names.insert(name);
+  }
+  return names;
+}
+
+/// "" when the backend evaluates the case and passes, else why not.
+std::string failure_on(const std::string& name, const Case& c) {
+  const std::vector<Stage> wanted(all_stages().begin(), all_stages().end());
+  const auto backend = harness::make_backend(name);
+  if (const std::string reason = backend->unsupported_reason(c.config); !reason.empty()) {
+    return name + ": " + reason;
+  }
+  const harness::Verdict verdict =
+      harness::compare(c, backend->run(c, wanted), backend->arithmetic(c.config));
+  if (verdict.status == harness::Status::kPassed) return "";
+  return name + ": " + std::string(name_of(verdict.status)) + ", " + verdict.detail;
+}
+
 /// Runs the changed case on every backend. Adds the backends that passed, or why one did not.
 void run_backends(const Case& c, Row& row) {
-  const std::vector<Stage> wanted(all_stages().begin(), all_stages().end());
   for (const std::string name : kBackends) {
-    const auto backend = harness::make_backend(name);
-    if (const std::string reason = backend->unsupported_reason(c.config); !reason.empty()) {
-      row.failure = name + ": " + reason;
-      return;
-    }
-    const harness::Verdict verdict =
-        harness::compare(c, backend->run(c, wanted), backend->arithmetic(c.config));
-    if (verdict.status != harness::Status::kPassed) {
-      row.failure = name + ": " + std::string(name_of(verdict.status)) + ", " + verdict.detail;
-      return;
-    }
+    row.failure = failure_on(name, c);
+    if (!row.failure.empty()) return;
     row.backends += (row.backends.empty() ? "" : ", ") + name;
   }
+  static const std::set<std::string> kOnGpus = names_passed_on_gpus();
+  if (kOnGpus.contains(row.seed.name)) row.backends += ", cuda";
 }
 
 void prove_change(const json& entry, const json& base, Row& row) {
@@ -216,6 +237,24 @@ std::vector<Row> proven_rows() {
   return rows;
 }
 
+std::vector<std::string> names_passed_by(const std::string& backend,
+                                         std::vector<std::string>& complaints) {
+  const json table = load_table();
+  std::vector<std::string> names;
+  for (const SeedName& seed : seed_names()) {
+    const json* entry = find_row(table.at("rows"), seed.name);
+    if (entry == nullptr || !entry->contains("change")) continue;
+    const json spec = patched(base_of(table.at("bases"), seed.name), entry->at("change"));
+    const std::string failure = failure_on(backend, case_of(spec));
+    if (failure.empty()) {
+      names.push_back(seed.name);
+    } else {
+      complaints.push_back(seed.name + ": " + failure);
+    }
+  }
+  return names;
+}
+
 std::vector<std::string> missing_tests(const std::vector<std::string>& tests) {
   std::map<std::string, std::set<std::string>> by_program;
   for (const std::string& test : tests) {
@@ -244,7 +283,9 @@ std::string markdown(const std::vector<Row>& rows) {
       "# Variants\n\n"
       "Every public name of the two pages that describe MAX's attention-with-rope layers, and what "
       "they\nborrow from elsewhere: where it is implemented, what proves it, on which backends the "
-      "proof runs.\nWritten by `build/release/bin/write_variants` from data/seed-names.txt and "
+      "proof runs.\nWhere it names cuda, it "
+      "ran on a GPU: data/gpu/DEVICE/variants.json, which scripts/gpu-check.sh writes.\nWritten by "
+      "`build/release/bin/write_variants` from data/seed-names.txt and "
       "data/variants.json, which\ncarries every proof out; `variants_test` fails on a name without "
       "a "
       "row, on a proof that does not\nhold, on a named test that did not run, and when this page "

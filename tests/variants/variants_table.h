@@ -30,6 +30,11 @@ struct Row {
 /// Tests are not run here: see missing_tests.
 std::vector<Row> proven_rows();
 
+/// Names proven by a change whose changed config `backend` evaluates and passes; why the others do
+/// not goes to `complaints`.
+std::vector<std::string> names_passed_by(const std::string& backend,
+                                         std::vector<std::string>& complaints);
+
 /// Of "program.Suite.Name" tests, those that did not pass when their programs were run. A skipped
 /// test did not pass.
 std::vector<std::string> missing_tests(const std::vector<std::string>& tests);

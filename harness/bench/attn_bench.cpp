@@ -1,0 +1,348 @@
+// Times backends on the shapes that attention layers run at.
+//   attn-bench [--backend NAME] [--against NAME] [--shapes attention|layer|projection|small|...]
+//              [--benchmark_* options]
+// A cuda backend is timed on the device, from a captured graph where a call is short and around
+// plain launches where it is long; any other by the host's clock around Backend::run, copies
+// included. Each row says which (its label), and only rows of one timer are set against each other.
+// Buffers rotate past the L2; every repetition draws fresh values, and outputs are judged by the
+// derived bound before and after timing. With --against the two take turns.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "harness/backends/backend.h"
+#include "harness/backends/cuda_backend.h"
+#include "harness/bench/work.h"
+#include "harness/compare/compare.h"
+#include "harness/generate/case_spec.h"
+#include "reference/core/error.h"
+
+namespace attn::bench {
+namespace {
+
+// Twice the largest L2 of the devices in use.
+constexpr double kRotatedBytes = 120e6;
+constexpr int kMostCopies = 16;
+// Longer calls hide their launches, so they are timed as they would be called.
+constexpr double kShortMilliseconds = 0.2;
+
+struct Shape {
+  const char* group;
+  std::string name;
+  std::string spec;
+};
+
+std::string lengths(int batch, int first, int second) {
+  std::ostringstream text;
+  for (int b = 0; b < batch; ++b)
+    text << (b > 0 ? "," : "") << "[" << first << "," << second << "]";
+  return text.str();
+}
+
+std::string attention_spec(int batch, int rows, int keys, int heads, int kv_heads, int dim,
+                           const char* mask) {
+  std::ostringstream text;
+  text << R"({"config":{"variant":"attention","entry_point":"attention","dtype":"bfloat16",)"
+       << R"("num_attention_heads":)" << heads << R"(,"num_key_value_heads":)" << kv_heads
+       << R"(,"head_dim":)" << dim << R"(,"mask":{"variant":")" << mask
+       << R"("},"kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)"
+       << lengths(batch, rows, keys) << "]}";
+  return text.str();
+}
+
+/// Llama-3-8B's geometry. `quant`: "" or the text of "quant" and its comma.
+std::string layer_spec(int batch, int cached, int rows, const char* variant, const char* quant,
+                       const char* entry = "forward") {
+  std::ostringstream text;
+  text << R"({"config":{"variant":")" << variant << R"(","entry_point":")" << entry
+       << R"(","dtype":"bfloat16","hidden_size":4096,"num_attention_heads":32,)"
+       << R"("num_key_value_heads":8,"head_dim":128,"mask":{"variant":"causal"},)"
+       << R"("rope":{"theta":500000.0,"interleaved":false},)" << quant
+       << R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)"
+       << lengths(batch, cached, rows) << "]}";
+  return text.str();
+}
+
+constexpr const char* kPlain = "attention_with_rope";
+constexpr const char* kInt4 = R"("quant":{"encoding":"gptq","bits":4,"group_size":128},)";
+
+std::vector<Shape> shapes() {
+  return {
+      {"prefill", "prefill B1 S4096 32/8 causal",
+       attention_spec(1, 4096, 4096, 32, 8, 128, "causal")},
+      {"prefill", "prefill B1 S16384 32/8 causal",
+       attention_spec(1, 16384, 16384, 32, 8, 128, "causal")},
+      {"prefill", "prefill B2 S4096 16/8 D256 causal",
+       attention_spec(2, 4096, 4096, 16, 8, 256, "causal")},
+      {"decode", "decode B1 ctx2048 32/8", attention_spec(1, 1, 2048, 32, 8, 128, "causal")},
+      {"decode", "decode B1 ctx8192 32/8", attention_spec(1, 1, 8192, 32, 8, 128, "causal")},
+      {"decode", "decode B16 ctx8192 32/8", attention_spec(16, 1, 8192, 32, 8, 128, "causal")},
+      {"layer", "layer prefill 1x4096", layer_spec(1, 0, 4096, kPlain, "")},
+      {"layer", "layer decode 1 x ctx8191", layer_spec(1, 8191, 1, kPlain, "")},
+      {"store", "projection, rope, store 4096 rows",
+       layer_spec(1, 0, 4096, kPlain, "", "materialize_kv_from_hidden")},
+      {"projection", "layer 1 row, no cache", layer_spec(1, 0, 1, kPlain, "")},
+      {"projection", "layer 1 row, gptq int4", layer_spec(1, 0, 1, "gptq", kInt4)},
+      {"projection", "layer 1 row, q4_k",
+       layer_spec(1, 0, 1, "gguf", R"("quant":{"encoding":"q4_k"},)")},
+      {"projection", "layer 16 rows, gptq int4", layer_spec(16, 0, 1, "gptq", kInt4)},
+      {"projection", "layer 4096 rows, gptq int4", layer_spec(1, 0, 4096, "gptq", kInt4)},
+      {"small", "small layer, 4 rows",
+       R"({"config":{"hidden_size":256,"num_attention_heads":4,"num_key_value_heads":2,)"
+       R"("head_dim":64,"dtype":"float32","kv_cache":{"dtype":"float32"}},"rows":[[16,4]]})"},
+  };
+}
+
+/// One backend on one case.
+class Subject {
+ public:
+  virtual ~Subject() = default;
+  virtual const char* timer() const = 0;
+  virtual int copies() const = 0;
+  /// Seconds of one call, the mean over every copy.
+  virtual double seconds() = 0;
+  virtual Trace output() = 0;
+};
+
+class DeviceSubject final : public Subject {
+ public:
+  DeviceSubject(const Case& c, const harness::CudaOptions& options, int copies)
+      : copies_(copies), runs_(harness::prepare_runs(c, options, copies)) {
+    in_graph_ = runs_->milliseconds(1, true) / copies < kShortMilliseconds;
+    // Long enough for the events' resolution, half a microsecond.
+    const double once = runs_->milliseconds(1, in_graph_);
+    rounds_ = std::clamp(static_cast<int>(4.0 / std::max(once, 1e-3)), 1, 200);
+  }
+  const char* timer() const override { return in_graph_ ? "graph" : "events"; }
+  int copies() const override { return copies_; }
+  double seconds() override {
+    return runs_->milliseconds(rounds_, in_graph_) / 1e3 / rounds_ / copies_;
+  }
+  Trace output() override { return runs_->output(copies_ - 1); }
+
+ private:
+  int copies_;
+  bool in_graph_ = true;
+  int rounds_ = 1;
+  std::unique_ptr<harness::PreparedRuns> runs_;
+};
+
+class HostSubject final : public Subject {
+ public:
+  HostSubject(const Case& c, const std::string& backend)
+      : case_(c), backend_(harness::make_backend(backend)) {}
+  const char* timer() const override { return "host"; }
+  int copies() const override { return 1; }
+  double seconds() override {
+    const auto begin = std::chrono::steady_clock::now();
+    trace_ = backend_->run(case_, all_stages());
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  Trace output() override { return trace_; }
+
+ private:
+  const Case& case_;
+  std::unique_ptr<harness::Backend> backend_;
+  Trace trace_;
+};
+
+bool is_cuda(const std::string& backend) { return backend.rfind("cuda", 0) == 0; }
+
+std::unique_ptr<Subject> make_subject(const Case& c, const std::string& backend) {
+  if (!is_cuda(backend)) return std::make_unique<HostSubject>(c, backend);
+  harness::CudaOptions options;  // the spec's words, as the registry reads them
+  options.fused = backend.find("fused=0") == std::string::npos;
+  options.plain_attention = backend.find("attention=plain") != std::string::npos;
+  options.cublas = backend.find("gemm=own") == std::string::npos;
+  if (const auto at = backend.find("splits="); at != std::string::npos) {
+    options.splits = std::stoi(backend.substr(at + 7));
+  }
+  const double bytes = work_of(c).bytes;
+  const int copies = std::clamp(static_cast<int>(std::ceil(kRotatedBytes / bytes)), 1, kMostCopies);
+  return std::make_unique<DeviceSubject>(c, options, copies);
+}
+
+/// "" when the output lies within the bound.
+std::string wrong(const Case& c, Subject& subject, const harness::Arithmetic& arithmetic) {
+  harness::CompareOptions options;
+  options.taps = false;
+  options.check_trust = false;
+  options.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  // Keys times rows that are judged exactly: a few rows of a long context.
+  options.rows.all = c.tokens() * c.total_keys() <= 1 << 14;
+  options.rows.random_rows = 2;
+  const harness::Verdict verdict = harness::compare(c, subject.output(), arithmetic, options);
+  return verdict.status == harness::Status::kFailed ? verdict.detail : "";
+}
+
+/// Medians by shape and timer, for --against.
+struct Sample {
+  std::string timer;
+  std::vector<double> seconds;
+};
+std::map<std::string, std::map<std::string, Sample>>& samples() {
+  static std::map<std::string, std::map<std::string, Sample>> all;
+  return all;
+}
+
+struct Ceilings {
+  double operations = 0.0;
+  double bytes = 0.0;
+};
+
+void measure(benchmark::State& state, const Shape& shape, const std::string& backend,
+             const Ceilings& ceilings) {
+  static std::uint64_t seed = 0;
+  try {
+    const Case c = harness::make_case(harness::parse_case_spec(shape.spec), ++seed);
+    const auto judge = harness::make_backend(backend);
+    if (const std::string why = judge->unsupported_reason(c.config); !why.empty()) {
+      return state.SkipWithError(std::string("unsupported: ").append(why).c_str());
+    }
+    const harness::Arithmetic arithmetic = judge->arithmetic(c.config);
+    const auto subject = make_subject(c, backend);
+    subject->seconds();  // warm
+    if (const std::string why = wrong(c, *subject, arithmetic); !why.empty()) {
+      return state.SkipWithError(std::string("wrong before timing: ").append(why).c_str());
+    }
+    double sum = 0.0;
+    for (auto _ : state) {
+      const double seconds = subject->seconds();
+      state.SetIterationTime(seconds);
+      sum += seconds;
+    }
+    if (const std::string why = wrong(c, *subject, arithmetic); !why.empty()) {
+      return state.SkipWithError(std::string("wrong after timing: ").append(why).c_str());
+    }
+    const double seconds = sum / static_cast<double>(state.iterations());
+    const Work work = work_of(c);
+    state.SetLabel(std::string(subject->timer())
+                       .append(", ")
+                       .append(std::to_string(subject->copies()))
+                       .append(" copies"));
+    state.counters["TFLOP/s"] = work.operations / seconds / 1e12;
+    state.counters["GB/s"] = work.bytes / seconds / 1e9;
+    if (ceilings.bytes > 0.0) {
+      state.counters["roofline"] =
+          floor_seconds(work, ceilings.operations, ceilings.bytes) / seconds;
+    }
+    Sample& sample = samples()[shape.name][backend];
+    sample.timer = subject->timer();
+    sample.seconds.push_back(seconds);
+  } catch (const std::exception& error) {
+    state.SkipWithError(error.what());
+  }
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values.at(values.size() / 2);
+}
+
+void print_ratios(const std::string& backend, const std::string& against) {
+  for (const auto& [name, by_backend] : samples()) {
+    const auto a = by_backend.find(backend);
+    const auto b = by_backend.find(against);
+    if (a == by_backend.end() || b == by_backend.end()) continue;
+    if (a->second.timer != b->second.timer) {
+      std::printf("%s: not compared, %s is timed by %s and %s by %s\n", name.c_str(),
+                  backend.c_str(), a->second.timer.c_str(), against.c_str(),
+                  b->second.timer.c_str());
+      continue;
+    }
+    std::printf("%s: %s is %.3f times as fast as %s (%s, medians of %zu)\n", name.c_str(),
+                backend.c_str(), median(b->second.seconds) / median(a->second.seconds),
+                against.c_str(), a->second.timer.c_str(), a->second.seconds.size());
+  }
+}
+
+struct Options {
+  std::string backend = "cuda";
+  std::string against;
+  std::string group;
+  Ceilings ceilings;
+};
+
+/// Takes ours out of the arguments; the others are Google Benchmark's.
+Options take_options(std::vector<char*>& arguments) {
+  Options o;
+  std::vector<char*> rest{arguments.at(0)};
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    const std::string name = arguments[i];
+    if (name.rfind("--benchmark", 0) == 0 || i + 1 == arguments.size()) {
+      rest.push_back(arguments[i]);
+      continue;
+    }
+    const std::string value = arguments[++i];
+    if (name == "--backend") {
+      o.backend = value;
+    } else if (name == "--against") {
+      o.against = value;
+    } else if (name == "--shapes") {
+      o.group = value;
+    } else if (name == "--peak-tflops") {
+      o.ceilings.operations = std::stod(value) * 1e12;
+    } else if (name == "--peak-gbs") {
+      o.ceilings.bytes = std::stod(value) * 1e9;
+    } else {
+      throw Error(ErrorKind::kUsage, name +
+                                         ": no such option; known: --backend --against --shapes "
+                                         "--peak-tflops --peak-gbs");
+    }
+  }
+  arguments = rest;
+  return o;
+}
+
+int run(int argc, char** argv) {
+  std::vector<char*> arguments(argv, argv + argc);
+  const Options options = take_options(arguments);
+  // Repetitions take turns, so that a clock that moves moves for both.
+  std::string interleave = "--benchmark_enable_random_interleaving=true";
+  std::string repetitions = "--benchmark_repetitions=5";
+  arguments.insert(arguments.begin() + 1, {interleave.data(), repetitions.data()});
+  int count = static_cast<int>(arguments.size());
+  benchmark::Initialize(&count, arguments.data());
+  for (const std::string& backend : {options.backend, options.against}) {
+    if (backend.empty()) continue;
+    harness::make_backend(backend);  // refuses here what would fail in every row
+    for (const Shape& shape : shapes()) {
+      if (!options.group.empty() && options.group != shape.group) continue;
+      std::string name = shape.name;
+      name.append(" | ").append(backend);
+      benchmark::RegisterBenchmark(name.c_str(),
+                                   [shape, backend, &options](benchmark::State& state) {
+                                     measure(state, shape, backend, options.ceilings);
+                                   })
+          ->UseManualTime()
+          ->Unit(benchmark::kMicrosecond)
+          ->Iterations(5);
+    }
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  if (!options.against.empty()) print_ratios(options.backend, options.against);
+  return 0;
+}
+
+}  // namespace
+}  // namespace attn::bench
+
+int main(int argc, char** argv) {
+  try {
+    return attn::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 2;
+  }
+}
