@@ -193,6 +193,38 @@ struct CaseImage {
   std::size_t qkv = 0, q_norm = 0, k_norm = 0, q_rope = 0, k_rope = 0, lse = 0, attn_out = 0;
 };
 
+/// [blocks, rows, columns] of `bytes` each to [blocks, columns, rows].
+std::vector<std::byte> transposed(const std::byte* from, std::int64_t blocks, std::int64_t rows,
+                                  std::int64_t columns, std::size_t bytes) {
+  std::vector<std::byte> to(static_cast<std::size_t>(blocks * rows * columns) * bytes);
+  for (std::int64_t i = 0; i < blocks * rows * columns; ++i) {
+    const std::int64_t block = i / (rows * columns);
+    const std::int64_t row = i / columns % rows;
+    const std::int64_t at = (block * columns + i % columns) * rows + row;
+    std::memcpy(to.data() + static_cast<std::size_t>(at) * bytes,
+                from + static_cast<std::size_t>(i) * bytes, bytes);
+  }
+  return to;
+}
+
+bool heads_first(const Case& c) { return c.layout.cache == CacheOrder::kHnd; }
+
+std::size_t add_cache(const Case& c, const char* name, const Tensor& t, DeviceImage& image) {
+  if (!heads_first(c)) return image.add(name, t, true);
+  const std::size_t row = static_cast<std::size_t>(t.dim(4)) * element_size(t.type());
+  const std::vector<std::byte> turned =
+      transposed(t.data(), t.dim(0) * t.dim(1), t.dim(2), t.dim(3), row);
+  return image.add(name, turned.size(), turned.data(), true);
+}
+
+/// Pages that the case's layout puts before those that hold something. They are never accessed, so
+/// that they need no memory: addresses of the pool start that far before its buffer.
+std::int64_t pages_before(const Case& c) {
+  const Tensor& k = c.cache.k;
+  const std::int64_t page = k.dim(1) * k.dim(2) * k.dim(3) * k.dim(4);
+  return page > 0 ? (c.layout.pool_offset + page - 1) / page : 0;
+}
+
 CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::LayerPlan& plan) {
   const AttentionConfig& config = c.config;
   const bool layer_case = !config.starts_at_attention();
@@ -205,14 +237,18 @@ CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::La
   m.mask = m.image.add("mask", c.mask);
   m.row_offsets = m.image.add("input_row_offsets", c.input_row_offsets);
   m.cache_lengths = m.image.add("cache_lengths", c.cache_lengths);
-  m.k = m.image.add("the cache of keys", c.cache.k, true);
-  m.v = m.image.add("the cache of values", c.cache.v, true);
+  m.k = add_cache(c, "the cache of keys", c.cache.k, m.image);
+  m.v = add_cache(c, "the cache of values", c.cache.v, m.image);
   // Scales of tokens are written with them; the others are given.
   const bool makes_scales =
       layer_case && config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
   m.k_scale = m.image.add("k_scale", c.cache.k_scale, makes_scales);
   m.v_scale = m.image.add("v_scale", c.cache.v_scale, makes_scales);
-  m.page_table = m.image.add("page_table", c.cache.page_table);
+  Tensor table = c.cache.page_table;
+  for (std::uint32_t& page : table.as<std::uint32_t>()) {
+    page += static_cast<std::uint32_t>(pages_before(c));
+  }
+  m.page_table = m.image.add("page_table", table);
   const auto output = [&](const char* name, std::int64_t width, bool present, std::size_t bytes) {
     const auto size = present ? static_cast<std::size_t>(plan.tokens * width) * bytes : 0;
     return m.image.add(name, size, nullptr, true);
@@ -250,26 +286,33 @@ gpu::CacheView cache_view(const Case& c, const CaseImage& m) {
   const std::int64_t heads = c.config.num_key_value_heads;
   gpu::CacheView view;
   view.type = gpu::type_of(cache.k.type());
-  view.k_head_stride = c.config.head_dim;
-  view.v_head_stride = c.config.head_dim_v;
-  view.k_token_stride = heads * view.k_head_stride;
-  view.v_token_stride = heads * view.v_head_stride;
-  view.k_page_stride = cache.num_layers * cache.page_size * view.k_token_stride;
-  view.v_page_stride = cache.num_layers * cache.page_size * view.v_token_stride;
+  const bool by_head = heads_first(c);
+  const auto set_strides = [&](std::int64_t dim, std::int64_t& page, std::int64_t& token,
+                               std::int64_t& head) {
+    head = by_head ? cache.page_size * dim : dim;
+    token = by_head ? dim : heads * dim;
+    page = cache.num_layers * cache.page_size * heads * dim;
+  };
+  set_strides(c.config.head_dim, view.k_page_stride, view.k_token_stride, view.k_head_stride);
+  set_strides(c.config.head_dim_v, view.v_page_stride, view.v_token_stride, view.v_head_stride);
   const auto bytes = static_cast<std::int64_t>(element_size(cache.k.type()));
-  const std::int64_t k_layer = cache.layer * cache.page_size * view.k_token_stride * bytes;
-  const std::int64_t v_layer = cache.layer * cache.page_size * view.v_token_stride * bytes;
-  view.k = m.image.at<std::byte>(m.k) + k_layer;
-  view.v = m.image.at<std::byte>(m.v) + v_layer;
+  // Layers into the page, and back over the pages that are not there.
+  const auto first = [&](std::int64_t page_stride) {
+    return (cache.layer * page_stride / cache.num_layers - pages_before(c) * page_stride) * bytes;
+  };
+  view.k = m.image.at<std::byte>(m.k) + first(view.k_page_stride);
+  view.v = m.image.at<std::byte>(m.v) + first(view.v_page_stride);
   view.scales = cache_scales(c.config.kv_cache.scale_granularity);
   if (view.scales != gpu::CacheScales::kNone) {
     const bool by_token = view.scales == gpu::CacheScales::kTokenHead;
-    const std::int64_t layer = by_token ? cache.layer * cache.page_size * heads : 0;
-    view.k_scale = m.image.at<float>(m.k_scale) + layer;
-    view.v_scale = m.image.at<float>(m.v_scale) + layer;
     view.scale_head_stride = 1;
     view.scale_token_stride = heads;
     view.scale_page_stride = cache.num_layers * cache.page_size * heads;
+    const std::int64_t layer =
+        by_token ? cache.layer * cache.page_size * heads - pages_before(c) * view.scale_page_stride
+                 : 0;
+    view.k_scale = m.image.at<float>(m.k_scale) + layer;
+    view.v_scale = m.image.at<float>(m.v_scale) + layer;
   }
   view.page_table = m.image.at<std::uint32_t>(m.page_table);
   view.table_stride = cache.page_table.dim(1);
@@ -340,8 +383,15 @@ Trace read_trace(const Case& c, const CaseImage& m, std::int64_t qkv_width) {
     const auto read = [&](std::size_t offset, Tensor& tensor) {
       std::ranges::copy_n(m.image.result(offset), std::ssize(tensor.bytes()), tensor.data());
     };
-    read(m.k, trace.cache->k);
-    read(m.v, trace.cache->v);
+    const auto read_cache = [&](std::size_t offset, Tensor& t) {
+      if (!heads_first(c)) return read(offset, t);
+      const std::size_t row = static_cast<std::size_t>(t.dim(4)) * element_size(t.type());
+      const auto turned =
+          transposed(m.image.result(offset), t.dim(0) * t.dim(1), t.dim(3), t.dim(2), row);
+      std::ranges::copy(turned, t.data());
+    };
+    read_cache(m.k, trace.cache->k);
+    read_cache(m.v, trace.cache->v);
     read(m.k_scale, trace.cache->k_scale);
     read(m.v_scale, trace.cache->v_scale);
   }
@@ -407,6 +457,15 @@ class CudaPreparedRuns final : public PreparedRuns {
     return timer_.milliseconds();
   }
 
+  Trace replay(const Case& other) override {
+    CaseImage image = lay_out(other, layer_, plan_);
+    image.image.upload(memory_.front().data(), stream_.get());
+    graph_->launch(stream_.get());
+    image.image.download(stream_);
+    image.image.check();
+    return read_last(other, image);
+  }
+
   Trace output(int copy) override {
     image_.image.use(memory_.at(static_cast<std::size_t>(copy)).data());
     image_.image.download(stream_);
@@ -422,6 +481,16 @@ class CudaPreparedRuns final : public PreparedRuns {
   }
 
  private:
+  Trace read_last(const Case& c, const CaseImage& image) const {
+    const Trace all = read_trace(c, image, layer_.qkv_width());
+    Trace trace;
+    const Stage last = c.config.starts_at_attention()                 ? Stage::kAttnOut
+                       : c.config.entry_point == EntryPoint::kForward ? Stage::kOut
+                                                                      : Stage::kCacheK;
+    trace[last] = all[last];
+    trace.cache = all.cache;
+    return trace;
+  }
   void launch_all(gpu::StreamHandle stream) {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       layer_.run(plan_, tensors_[i], workspaces_[i], stream);

@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/compare/compare.h"
@@ -94,6 +95,51 @@ TEST_F(GpuLayer, RepeatsToTheBit) {
       if (!std::ranges::equal(x, y)) return std::string(name_of(stage)) + " differs: " + c.repro;
     }
     return std::string();
+  }));
+}
+
+std::string why_wrong(const Case& c, const Trace& trace, bool taps) {
+  CompareOptions options;
+  options.taps = taps;
+  options.check_trust = false;
+  const Verdict verdict = compare(c, trace, make_backend("cuda")->arithmetic(c.config), options);
+  return verdict.status == Status::kPassed ? "" : verdict.detail + ": " + c.repro;
+}
+
+TEST_F(GpuLayer, ReplaysAGraphWithOtherLengthsPagesAndData) {
+  for (const char* entry : {"forward", "attention"}) {
+    const bool attention = std::string_view(entry) == "attention";
+    const auto make = [&](const char* rows, std::uint64_t seed) {
+      const std::string spec = std::string(R"({"config":{"variant":")") +
+                               (attention ? "attention" : "attention_with_rope") +
+                               R"(","entry_point":")" + entry +
+                               R"(","num_attention_heads":8,"num_key_value_heads":2,)" +
+                               (attention ? "" : R"("hidden_size":128,)") +
+                               R"("head_dim":64,"dtype":"bfloat16","mask":{"variant":"causal"},)"
+                               R"("kv_cache":{"page_size":512,"dtype":"bfloat16"}},"rows":)" +
+                               rows + "}";
+      return make_case(parse_case_spec(spec), seed);
+    };
+    // For attention: queries and keys; for the layer: cached and new tokens.
+    const Case planned = make(attention ? "[[2,500],[1,400]]" : "[[400,2],[300,1]]", 1);
+    Case other = make(attention ? "[[1,17],[2,431]]" : "[[17,1],[365,2]]", 2);
+    other.weights = planned.weights;
+    const auto runs = prepare_runs(planned, {}, 1);
+    runs->milliseconds(1, true);
+    EXPECT_EQ(why_wrong(planned, runs->output(0), false), "");
+    EXPECT_EQ(why_wrong(other, runs->replay(other), false), "");
+    EXPECT_EQ(why_wrong(planned, runs->replay(planned), false), "");
+  }
+}
+
+TEST_F(GpuLayer, TakesCachesInAnyOrderAndBeyond32Bits) {
+  const auto backend = make_backend("cuda");
+  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 500), [&](std::uint64_t seed) {
+    Case c = make_case(random_small_spec(seed), seed);
+    if (seed % 3 != 0) c.layout.cache = CacheOrder::kHnd;
+    // Past 2^31 elements, and past 2^32 bytes of the smallest type.
+    if (seed % 3 != 1) c.layout.pool_offset = std::int64_t{5} << 30;
+    return why_wrong(c, backend->run(c, all_stages()), true);
   }));
 }
 
