@@ -2,11 +2,13 @@
 # Proves the CUDA layers on this machine's GPU and keeps the results.
 #   scripts/gpu-check.sh PROGRAMS [STEP...]
 # PROGRAMS is a build's bin folder, or bin of what scripts/bundle.sh made (attn-compare,
-# attn-gpu-conformance and gpu_layer_test are needed). Steps, all of them when none is named:
-#   verify     every file of data/golden and tests/data/unsupported
+# attn-gpu-conformance, gpu_layer_test, write_variants and attn-bench are needed). Steps, all of them when none is named:
+#   verify     every file of data/golden
 #   cases      5,000 random cases in four ways to run the layer; writes conformance.json
 #   layers     the layers against themselves: fused and unfused kernels, repeats
+#   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   sanitize   compute-sanitizer on a small covering set: memcheck, racecheck, synccheck, initcheck
+#   bench      our kernels by themselves; writes attn-bench.json
 #   speed      beside PyTorch's kernels, when python3 has torch; writes peers.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/.
@@ -14,12 +16,12 @@ set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- verify cases layers sanitize speed
+[ $# -gt 0 ] || set -- verify cases layers variants sanitize bench speed
 cd "$root"
 
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
@@ -50,13 +52,22 @@ sanitizer_run() {
 run_step() {
   case $1 in
     verify)
-      "$programs/attn-compare" verify data/golden tests/data/unsupported --backend cuda |
+      "$programs/attn-compare" verify data/golden --backend cuda |
         tail -n 2
       ;;
     cases) "$programs/attn-gpu-conformance" 1250 "$out/conformance.json" ;;
     layers)
       ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' |
         tail -n 1
+      ;;
+    variants) ATTN_SOURCE=$root "$programs/write_variants" cuda > "$out/variants.json" ;;
+    bench)
+      "$programs/attn-bench" --benchmark_out="$out/attn-bench.json" \
+        --benchmark_out_format=json > "$out/.bench.log" 2>&1 || { tail "$out/.bench.log"; return 1; }
+      if grep -q error_message "$out/attn-bench.json"; then
+        grep error_message "$out/attn-bench.json" | sort -u
+        return 1
+      fi
       ;;
     sanitize)
       if ! command -v compute-sanitizer > /dev/null; then
@@ -75,7 +86,7 @@ run_step() {
       python3 harness/bench/peers.py --library "$library" --json "$out/peers.json" > /dev/null
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers sanitize speed" >&2
+      echo "there is no step $1; known: verify cases layers variants sanitize bench speed" >&2
       return 2
       ;;
   esac

@@ -4,10 +4,11 @@
 // but __syncwarp, and all four meet once at the end. The rows are the group's heads (and a few
 // queries), so each key is read once for all of them.
 //
-// Budget for head_dim 128: a stage is 16 keys of K and V, 8.5 KB; 3 stages x 4 warps = 102 KB, two
-// blocks an SM: 2 x 4 x 2 stages = 136 KB in flight, five times what an H200 needs to cover its
+// Budget for head_dim 128: a stage is 16 keys of K and V, 8 KB; 3 stages x 4 warps = 96 KB, two
+// blocks an SM: all of it in flight, which is several times what an H200 needs to cover its
 // latency. Registers: 64 of outputs, 32 of Q, 8 of scores. Two stages and three blocks an SM
-// measured up to 20 % slower.
+// measured up to 20 % slower; two or four kv heads a block, for longer runs of memory, 2 to 7 %
+// slower.
 #pragma once
 
 #include "gpu/kernels/attention_mma.cuh"

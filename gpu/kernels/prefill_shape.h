@@ -11,11 +11,11 @@ struct PrefillTileSize {
   int stages;
 };
 
-/// Measured at 128 on an H200 (TFLOP/s at 4096 and 16384 causal, 4096 full): 256 rows of one block
-/// 294, 311, 307; two blocks of 128 rows 278, 300, 292; eight warps of 16 rows 258, 263, 262; 64
-/// rows, three blocks 230, 244, 233; 32 keys a step 280, 283, 286. Outputs take m_tiles * head_dim
-/// / 2 registers a thread: two row tiles a warp up to 128 channels, one beyond, where eight warps
-/// keep the block at 128 rows.
+/// Measured at 128 on an H200 (TFLOP/s at 4096 causal, 4096 full): 256 rows of one block, three
+/// stages 316, 334; two blocks of 128 rows, two stages 312, 315. With a barrier a step: 280, 290,
+/// and less with 16 rows a warp or 32 keys a step. Outputs take m_tiles * head_dim / 2 registers a
+/// thread: two row tiles a warp up to 128 channels, one beyond, where eight warps keep the block at
+/// 128 rows.
 /// Small tiles are for calls that would leave multiprocessors idle or most of a tile empty.
 constexpr PrefillTileSize prefill_tile_size(int head_dim, bool small) {
   if (small)

@@ -245,8 +245,8 @@ CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::La
   m.k_scale = m.image.add("k_scale", c.cache.k_scale, makes_scales);
   m.v_scale = m.image.add("v_scale", c.cache.v_scale, makes_scales);
   Tensor table = c.cache.page_table;
-  for (std::uint32_t& page : table.as<std::uint32_t>()) {
-    page += static_cast<std::uint32_t>(pages_before(c));
+  for (std::int64_t i = 0; i < table.size(); ++i) {
+    table.as<std::uint32_t>()[i] += static_cast<std::uint32_t>(pages_before(c));
   }
   m.page_table = m.image.add("page_table", table);
   const auto output = [&](const char* name, std::int64_t width, bool present, std::size_t bytes) {
