@@ -52,18 +52,20 @@ sanitizer_run() {
 run_step() {
   case $1 in
     verify)
-      "$programs/attn-compare" verify data/golden --backend cuda |
-        tail -n 2
+      "$programs/attn-compare" verify data/golden --backend cuda > "$out/.verify.log" 2>&1 ||
+        { tail -n 20 "$out/.verify.log"; return 1; }
+      tail -n 2 "$out/.verify.log"
       ;;
     cases) "$programs/attn-gpu-conformance" 1250 "$out/conformance.json" ;;
     layers)
-      ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' |
-        tail -n 1
+      ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
+        > "$out/.layers.log" 2>&1 || { grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
+      tail -n 1 "$out/.layers.log"
       ;;
     variants) ATTN_SOURCE=$root "$programs/write_variants" cuda > "$out/variants.json" ;;
     bench)
-      "$programs/attn-bench" --benchmark_out="$out/attn-bench.json" \
-        --benchmark_out_format=json > "$out/.bench.log" 2>&1 || { tail "$out/.bench.log"; return 1; }
+      "$programs/attn-bench" --shapes prefill,decode,layer,small \
+        --benchmark_out="$out/attn-bench.json" --benchmark_out_format=json > "$out/.bench.log" 2>&1 || { tail "$out/.bench.log"; return 1; }
       if grep -q error_message "$out/attn-bench.json"; then
         grep error_message "$out/attn-bench.json" | sort -u
         return 1

@@ -55,6 +55,7 @@ inline constexpr int kTensorCoreMostHeadDim = 256;
 /// captured call may be replayed while the lengths on the device grow up to them.
 struct AttentionPlan {
   bool decode = false;             ///< the kernel for up to 16 packed rows, else the tiled one
+  bool wide = false;               ///< of the decode kernel: eight warps, one block an SM
   bool small_tiles = false;        ///< of the tiled kernel
   int splits = 1;                  ///< parts of the keys of a row tile
   std::int64_t decode_blocks = 0;  ///< of each split

@@ -1,8 +1,8 @@
 // Attention of at most 16 packed rows of a sequence against part of its keys: decoding. Time goes
-// into reading the cache, so the block is built to keep loads in flight: each of four warps walks
-// over its own keys (every fourth run of 16), with its own ring of cp.async stages and no barrier
-// but __syncwarp, and all four meet once at the end. The rows are the group's heads (and a few
-// queries), so each key is read once for all of them.
+// into reading the cache, so the block is built to keep loads in flight: each of its warps walks
+// over its own keys (every fourth run of 16, or eighth), with its own ring of cp.async stages and
+// no barrier but __syncwarp, and all meet once at the end. The rows are the group's heads (and a
+// few queries), so each key is read once for all of them.
 //
 // Budget for head_dim 128: a stage is 16 keys of K and V, 8 KB; 3 stages x 4 warps = 96 KB, two
 // blocks an SM: all of it in flight, which is several times what an H200 needs to cover its
@@ -16,13 +16,13 @@
 
 namespace attn::gpu {
 
-template <int kHeadDim_>
+template <int kHeadDim_, int kWarps_>
 struct DecodeShape {
   static constexpr int kHeadDim = kHeadDim_;
-  static constexpr int kWarps = 4;
+  static constexpr int kWarps = kWarps_;
   static constexpr int kKeys = 16;  // of a warp's step
   static constexpr int kStages = 3;
-  static constexpr int kBlocksPerSm = decode_blocks_per_sm(kHeadDim);
+  static constexpr int kBlocksPerSm = kWarps > kDecodeWarps ? 1 : decode_blocks_per_sm(kHeadDim);
 };
 
 template <typename T, typename Shape>
@@ -180,10 +180,14 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::load_keys(int run, int sta
     const long long v_row = __shfl_sync(0xffffffffu, v_at, r);
     const bool k_valid = r < keys && 8 * c < a_.head_dim;
     const bool v_valid = r < keys && 8 * c < a_.head_dim_v;
-    copy_async_16(shared_address(&ring_.k[stage][r][place_of_chunk(r, c)]),
-                  static_cast<const T*>(a_.cache.k) + (k_valid ? k_row + 8 * c : 0), k_valid);
-    copy_async_16(shared_address(&ring_.v[stage][r][place_of_chunk(r, c)]),
-                  static_cast<const T*>(a_.cache.v) + (v_valid ? v_row + 8 * c : 0), v_valid);
+    copy_async_16(
+        shared_address(&ring_.k[stage][r][place_of_chunk(r, c)]),
+        k_valid ? static_cast<const T*>(a_.cache.k) + k_row + 8 * c : static_cast<const T*>(a_.q),
+        k_valid);
+    copy_async_16(
+        shared_address(&ring_.v[stage][r][place_of_chunk(r, c)]),
+        v_valid ? static_cast<const T*>(a_.cache.v) + v_row + 8 * c : static_cast<const T*>(a_.q),
+        v_valid);
   }
 }
 
@@ -321,8 +325,8 @@ __device__ __forceinline__ void DecodeWarp<T, Shape>::leave(typename Shared::Par
   }
 }
 
-/// Adds up the warps' parts in their order. Thread t takes row t / 8, channels t % 8, + 8, ...: all
-/// 128 threads have work for 16 rows.
+/// Adds up the warps' parts in their order. Thread t takes row t / 8, channels t % 8, + 8, ...: 128
+/// threads have work for 16 rows.
 template <typename T, typename Shape>
 __device__ __forceinline__ void combine_warps(const AttentionArguments& a,
                                               const DecodeShared<T, Shape>& shared,

@@ -52,20 +52,30 @@ void launch_prefill(const AttentionArguments& a, const AttentionPlan& plan,
   }
 }
 
+template <int kHeadDim, int kWarps>
+void launch_decode_blocks(const AttentionArguments& a, const AttentionPlan& plan,
+                          const Partials& partials, cudaStream_t stream) {
+  using Shape = DecodeShape<kHeadDim, kWarps>;
+  const dim3 grid(static_cast<unsigned>(a.batch.batch * a.num_kv_heads), 1,
+                  static_cast<unsigned>(plan.splits));
+  if (a.type == Type::kBFloat16) {
+    launch_attention(attention_decode_kernel<Bf16, Shape>, grid, 32 * kWarps,
+                     sizeof(DecodeShared<Bf16, Shape>), stream, a, partials);
+  } else {
+    launch_attention(attention_decode_kernel<Half, Shape>, grid, 32 * kWarps,
+                     sizeof(DecodeShared<Half, Shape>), stream, a, partials);
+  }
+}
+
 template <int kHeadDim>
 void launch_decode(const AttentionArguments& a, const AttentionPlan& plan, const Partials& partials,
                    cudaStream_t stream) {
-  using Shape = DecodeShape<kHeadDim>;
-  const dim3 grid(static_cast<unsigned>(a.batch.batch * a.num_kv_heads), 1,
-                  static_cast<unsigned>(plan.splits));
-  constexpr int kThreads = 32 * Shape::kWarps;
-  if (a.type == Type::kBFloat16) {
-    launch_attention(attention_decode_kernel<Bf16, Shape>, grid, kThreads,
-                     sizeof(DecodeShared<Bf16, Shape>), stream, a, partials);
-  } else {
-    launch_attention(attention_decode_kernel<Half, Shape>, grid, kThreads,
-                     sizeof(DecodeShared<Half, Shape>), stream, a, partials);
+  if constexpr (has_wide_decode(kHeadDim)) {
+    if (plan.wide) {
+      return launch_decode_blocks<kHeadDim, kWideDecodeWarps>(a, plan, partials, stream);
+    }
   }
+  launch_decode_blocks<kHeadDim, kDecodeWarps>(a, plan, partials, stream);
 }
 
 }  // namespace attn::gpu

@@ -11,6 +11,8 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 // Keys below which a part costs more than it saves.
 constexpr std::int64_t kFewestDecodeKeys = 128;
 constexpr std::int64_t kFewestPrefillKeys = 256;
+// Keys of one step of all warps of a narrow decode block.
+constexpr std::int64_t kDecodeStep = 64;
 
 }  // namespace
 
@@ -41,18 +43,28 @@ AttentionPlan plan_attention(std::int64_t batch, std::int64_t max_rows, std::int
     return plan;
   }
   // One wave: as many parts as blocks fit beside each other, none too short to be worth it.
-  const int per_sm = plan.decode ? decode_blocks_per_sm(tile)
-                                 : prefill_tile_size(tile, plan.small_tiles).blocks_per_sm;
-  const std::int64_t slots = static_cast<std::int64_t>(multiprocessors) * per_sm;
   const std::int64_t blocks = std::max<std::int64_t>(1, batch * num_kv_heads * plan.row_tiles);
   const std::int64_t fewest = plan.decode ? kFewestDecodeKeys : kFewestPrefillKeys;
-  const std::int64_t most = std::min<std::int64_t>(kMostSplits, max_keys / fewest);
-  const std::int64_t splits =
-      std::clamp<std::int64_t>(slots / blocks, 1, std::max<std::int64_t>(most, 1));
-  // Parts are whole steps of the kernel, so that some could be left without any.
-  const std::int64_t steps = ceil_div(max_keys, kFewestDecodeKeys / 2);
-  plan.splits =
-      static_cast<int>(steps > 0 ? std::min(splits, ceil_div(steps, ceil_div(steps, splits))) : 1);
+  const auto parts = [&](std::int64_t slots) {
+    const std::int64_t most =
+        std::max<std::int64_t>(1, std::min<std::int64_t>(kMostSplits, max_keys / fewest));
+    const std::int64_t splits = std::clamp<std::int64_t>(slots / blocks, 1, most);
+    // Parts are whole steps of the kernel, so that some could be left without any.
+    const std::int64_t steps = std::max<std::int64_t>(1, ceil_div(max_keys, kDecodeStep));
+    return std::min(splits, ceil_div(steps, ceil_div(steps, splits)));
+  };
+  const int per_sm = plan.decode ? decode_blocks_per_sm(tile)
+                                 : prefill_tile_size(tile, plan.small_tiles).blocks_per_sm;
+  std::int64_t splits = parts(static_cast<std::int64_t>(multiprocessors) * per_sm);
+  if (plan.decode && has_wide_decode(tile)) {
+    // Wide blocks where they fill one wave, or where narrow ones would not either.
+    const std::int64_t wide = parts(multiprocessors);
+    const std::int64_t filled = blocks * wide;
+    plan.wide = filled <= multiprocessors &&
+                (filled >= multiprocessors * 9 / 10 || blocks * splits <= multiprocessors);
+    if (plan.wide) splits = wide;
+  }
+  plan.splits = static_cast<int>(splits);
   return plan;
 }
 

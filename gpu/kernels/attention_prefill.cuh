@@ -234,9 +234,9 @@ __device__ __forceinline__ void PrefillBlock<T, Shape>::load_keys(int stage, int
     const bool k_valid = k != nullptr && c < k_chunks;
     const bool v_valid = v != nullptr && c < v_chunks;
     copy_async_16(shared_address(&shared_.k[stage][r][place_of_chunk(r, c)]),
-                  k_valid ? k + 8 * c : static_cast<const T*>(a_.cache.k), k_valid);
+                  k_valid ? k + 8 * c : static_cast<const T*>(a_.q), k_valid);
     copy_async_16(shared_address(&shared_.v[stage][r][place_of_chunk(r, c)]),
-                  v_valid ? v + 8 * c : static_cast<const T*>(a_.cache.v), v_valid);
+                  v_valid ? v + 8 * c : static_cast<const T*>(a_.q), v_valid);
   }
 }
 

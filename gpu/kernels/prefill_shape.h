@@ -27,6 +27,11 @@ constexpr PrefillTileSize prefill_tile_size(int head_dim, bool small) {
 /// Blocks of the decoding kernel that share an SM: what shared memory and registers allow.
 constexpr int decode_blocks_per_sm(int head_dim) { return head_dim <= 128 ? 2 : 1; }
 
+inline constexpr int kDecodeWarps = 4;
+/// Of a decode block that has an SM to itself.
+inline constexpr int kWideDecodeWarps = 8;
+constexpr bool has_wide_decode(int head_dim) { return head_dim <= 128; }
+
 constexpr int prefill_rows(int head_dim, bool small) {
   const PrefillTileSize size = prefill_tile_size(head_dim, small);
   return 16 * size.m_tiles * size.warps;

@@ -166,9 +166,9 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   a.attention_acc = Accumulator::kFloat32TensorCore;
   a.probabilities = config.dtype;
   a.block = gpu::kTensorCoreBlock;
-  // Four warps of the decode kernel are parts too. How many splits a case gets depends on its
-  // lengths; the declaration is for all of them.
-  a.splits = options_.splits > 0 ? options_.splits + 4 : gpu::kMostSplits + 4;
+  // Up to eight warps of the decode kernel are parts too. How many splits a case gets depends on
+  // its lengths; the declaration is for all of them.
+  a.splits = options_.splits > 0 ? options_.splits + 8 : gpu::kMostSplits + 8;
   return a;
 }
 
@@ -459,6 +459,9 @@ class CudaPreparedRuns final : public PreparedRuns {
 
   Trace replay(const Case& other) override {
     CaseImage image = lay_out(other, layer_, plan_);
+    if (image.image.size() != image_.image.size()) {
+      throw Error(ErrorKind::kUsage, "cuda: the replayed case has other shapes than the prepared");
+    }
     image.image.upload(memory_.front().data(), stream_.get());
     graph_->launch(stream_.get());
     image.image.download(stream_);

@@ -1,5 +1,6 @@
 // Times backends on the shapes that attention layers run at.
-//   attn-bench [--backend NAME] [--against NAME] [--shapes attention|layer|projection|small|...]
+//   attn-bench [--backend NAME] [--against NAME] [--shapes
+//   prefill,decode,layer,store,projection,small]
 //              [--benchmark_* options]
 // A cuda backend is timed on the device, from a captured graph where a call is short and around
 // plain launches where it is long; any other by the host's clock around Backend::run, copies
@@ -61,6 +62,17 @@ std::string attention_spec(int batch, int rows, int keys, int heads, int kv_head
   return text.str();
 }
 
+/// Llama-3.2-1B's geometry: a quarter of the weights to draw and to judge.
+std::string small_layer_spec(int cached, int rows) {
+  std::ostringstream text;
+  text << R"({"config":{"dtype":"bfloat16","hidden_size":2048,"num_attention_heads":32,)"
+       << R"("num_key_value_heads":8,"head_dim":64,"mask":{"variant":"causal"},)"
+       << R"("rope":{"theta":500000.0,"interleaved":false},)"
+       << R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)" << lengths(1, cached, rows)
+       << "]}";
+  return text.str();
+}
+
 /// Llama-3-8B's geometry. `quant`: "" or the text of "quant" and its comma.
 std::string layer_spec(int batch, int cached, int rows, const char* variant, const char* quant,
                        const char* entry = "forward") {
@@ -88,8 +100,8 @@ std::vector<Shape> shapes() {
       {"decode", "decode B1 ctx2048 32/8", attention_spec(1, 1, 2048, 32, 8, 128, "causal")},
       {"decode", "decode B1 ctx8192 32/8", attention_spec(1, 1, 8192, 32, 8, 128, "causal")},
       {"decode", "decode B16 ctx2048 32/8", attention_spec(16, 1, 2048, 32, 8, 128, "causal")},
-      {"layer", "layer prefill 1x256", layer_spec(1, 0, 256, kPlain, "")},
-      {"layer", "layer decode 1 x ctx2047", layer_spec(1, 2047, 1, kPlain, "")},
+      {"layer", "layer prefill 1x256, hidden 2048", small_layer_spec(0, 256)},
+      {"layer", "layer decode 1 x ctx2047, hidden 2048", small_layer_spec(2047, 1)},
       {"store", "k and v of 256 rows: projection, rope, store",
        layer_spec(1, 0, 256, kPlain, "", "materialize_kv_from_hidden")},
       {"projection", "layer 1 row, no cache, bfloat16", layer_spec(1, 0, 1, kPlain, "")},
@@ -271,9 +283,17 @@ void print_ratios(const std::string& backend, const std::string& against) {
 struct Options {
   std::string backend = "cuda";
   std::string against;
-  std::string group;
+  std::string groups;  ///< with commas, or all
   Ceilings ceilings;
 };
+
+bool is_listed(const std::string& name, const std::string& list) {
+  std::istringstream words(list);
+  for (std::string word; std::getline(words, word, ',');) {
+    if (word == name) return true;
+  }
+  return list.empty();
+}
 
 /// Takes ours out of the arguments; the others are Google Benchmark's.
 Options take_options(std::vector<char*>& arguments) {
@@ -291,7 +311,7 @@ Options take_options(std::vector<char*>& arguments) {
     } else if (name == "--against") {
       o.against = value;
     } else if (name == "--shapes") {
-      o.group = value;
+      o.groups = value;
     } else if (name == "--peak-tflops") {
       o.ceilings.operations = std::stod(value) * 1e12;
     } else if (name == "--peak-gbs") {
@@ -312,14 +332,16 @@ int run(int argc, char** argv) {
   // Repetitions take turns, so that a clock that moves moves for both.
   std::string interleave = "--benchmark_enable_random_interleaving=true";
   std::string repetitions = "--benchmark_repetitions=5";
-  arguments.insert(arguments.begin() + 1, {interleave.data(), repetitions.data()});
+  std::string aggregates = "--benchmark_report_aggregates_only=true";
+  arguments.insert(arguments.begin() + 1,
+                   {interleave.data(), repetitions.data(), aggregates.data()});
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());
   for (const std::string& backend : {options.backend, options.against}) {
     if (backend.empty()) continue;
     harness::make_backend(backend);  // refuses here what would fail in every row
     for (const Shape& shape : shapes()) {
-      if (!options.group.empty() && options.group != shape.group) continue;
+      if (!is_listed(shape.group, options.groups)) continue;
       std::string name = shape.name;
       name.append(" | ").append(backend);
       benchmark::RegisterBenchmark(name.c_str(),

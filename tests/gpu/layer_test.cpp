@@ -120,9 +120,10 @@ TEST_F(GpuLayer, ReplaysAGraphWithOtherLengthsPagesAndData) {
                                rows + "}";
       return make_case(parse_case_spec(spec), seed);
     };
+    // As many tokens, pages and positions, so that every tensor has the same place and size.
     // For attention: queries and keys; for the layer: cached and new tokens.
     const Case planned = make(attention ? "[[2,500],[1,400]]" : "[[400,2],[300,1]]", 1);
-    Case other = make(attention ? "[[1,17],[2,431]]" : "[[17,1],[365,2]]", 2);
+    Case other = make(attention ? "[[1,17],[2,431]]" : "[[17,1],[400,2]]", 2);
     other.weights = planned.weights;
     const auto runs = prepare_runs(planned, {}, 1);
     runs->milliseconds(1, true);

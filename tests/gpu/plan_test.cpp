@@ -41,8 +41,14 @@ TEST(AttentionPlan, TakesSmallTilesWhereLargeOnesWouldIdle) {
 }
 
 TEST(AttentionPlan, SplitsOnlyWhatDoesNotFillTheDevice) {
-  // 8 blocks on 132 multiprocessors that take two each: as many parts as fit in one wave.
-  EXPECT_EQ(plan(1, 1, 1 << 20, 32, 8).splits, 132 * 2 / 8);
+  // 8 blocks on 132 multiprocessors: as many parts as fit in one wave of one block each.
+  EXPECT_EQ(plan(1, 1, 1 << 20, 32, 8).splits, 132 / 8);
+  EXPECT_TRUE(plan(1, 1, 1 << 20, 32, 8).wide);
+  EXPECT_EQ(plan(16, 1, 8192, 32, 8).splits, 1);  // 128 blocks
+  EXPECT_TRUE(plan(16, 1, 8192, 32, 8).wide);
+  // 72 blocks would leave half of the multiprocessors idle; of two blocks each, 216 of 264 run.
+  EXPECT_EQ(plan(9, 1, 8192, 32, 8).splits, 3);
+  EXPECT_FALSE(plan(9, 1, 8192, 32, 8).wide);
   EXPECT_EQ(plan(64, 1, 8192, 32, 8).splits, 1);  // 512 blocks
   EXPECT_EQ(plan(1, 16384, 16384, 32, 8).splits, 1);
   EXPECT_EQ(plan(1, 1, 100, 32, 8).splits, 1);  // too few keys to be worth it
