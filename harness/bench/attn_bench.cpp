@@ -86,6 +86,15 @@ std::string layer_spec(int batch, int cached, int rows, const char* variant, con
   return text.str();
 }
 
+/// gguf layers run in no other type.
+std::string in_float32(std::string spec) {
+  const std::string word = "bfloat16";
+  for (auto at = spec.find(word); at != std::string::npos; at = spec.find(word)) {
+    spec.replace(at, word.size(), "float32");
+  }
+  return spec;
+}
+
 constexpr const char* kPlain = "attention_with_rope";
 constexpr const char* kInt4 = R"("quant":{"encoding":"gptq","bits":4,"group_size":128},)";
 
@@ -106,8 +115,9 @@ std::vector<Shape> shapes() {
        layer_spec(1, 0, 256, kPlain, "", "materialize_kv_from_hidden")},
       {"projection", "layer 1 row, no cache, bfloat16", layer_spec(1, 0, 1, kPlain, "")},
       {"projection", "layer 1 row, no cache, gptq", layer_spec(1, 0, 1, "gptq", kInt4)},
-      {"projection", "layer 1 row, no cache, q4_k",
-       layer_spec(1, 0, 1, "gguf", R"("quant":{"encoding":"q4_k"},)")},
+      {"projection", "layer 1 row, no cache, q4_k and int8, float32",
+       in_float32(
+           layer_spec(1, 0, 1, "gguf", R"("quant":{"encoding":"q4_k","activation":"int8"},)"))},
       {"projection", "layer 16 rows, no cache, gptq", layer_spec(16, 0, 1, "gptq", kInt4)},
       {"projection", "layer 1x256, bfloat16", layer_spec(1, 0, 256, kPlain, "")},
       {"projection", "layer 1x256, gptq", layer_spec(1, 0, 256, "gptq", kInt4)},
