@@ -9,7 +9,8 @@
 
 namespace attn::harness {
 
-enum class PageOrder { kShuffled, kIdentity };
+/// kTop: shuffled too, but the highest numbers of a pool that is far larger than needed.
+enum class PageOrder { kShuffled, kIdentity, kTop };
 
 /// [cached, new] tokens of one sequence; for entry point attention [queries, keys].
 struct RowSpec {
@@ -19,7 +20,7 @@ struct RowSpec {
 };
 
 /// What `--config` holds: with a seed it determines every byte of a case.
-/// {"config": {...}, "rows": [[cached, new], ...], "pages": "shuffled" | "identity",
+/// {"config": {...}, "rows": [[cached, new], ...], "pages": "shuffled" | "identity" | "top",
 ///  "profile": "normal", "layer": 0, "layers": 1, "layout": {...}}; a bare config object gets
 ///  default rows and pages. A string "source" says where the geometry comes from; it is no part of
 ///  the case.

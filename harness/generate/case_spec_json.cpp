@@ -90,10 +90,13 @@ std::vector<RowSpec> default_rows(const AttentionConfig& config) {
   return {{16, 1}, {0, 6}, {17, 4}};
 }
 
+/// In the order of PageOrder.
+const std::vector<std::string> kPageOrders = {"shuffled", "identity", "top"};
+
 PageOrder parse_pages(const std::string& name) {
-  if (name == "shuffled") return PageOrder::kShuffled;
-  if (name == "identity") return PageOrder::kIdentity;
-  refuse("pages", "\"" + name + "\" is not a page order" + hint(name, {"shuffled", "identity"}));
+  const auto found = std::find(kPageOrders.begin(), kPageOrders.end(), name);
+  if (found != kPageOrders.end()) return static_cast<PageOrder>(found - kPageOrders.begin());
+  refuse("pages", "\"" + name + "\" is not a page order" + hint(name, kPageOrders));
 }
 
 /// A word of `Value`, whose values have these words in order.
@@ -290,7 +293,7 @@ std::string to_json(const CaseSpec& spec) {
   ordered_json out;
   out["config"] = ordered_json::parse(attn::to_json(spec.config));
   out["rows"] = std::move(rows);
-  out["pages"] = spec.pages == PageOrder::kShuffled ? "shuffled" : "identity";
+  out["pages"] = kPageOrders.at(static_cast<std::size_t>(spec.pages));
   out["profile"] = spec.profile;
   out["sinks"] = spec.sinks;
   out["layer"] = spec.layer;

@@ -7,6 +7,7 @@
 
 #include "harness/generate/legal_points.h"
 #include "harness/generate/space.h"
+#include "harness/generate/space_axes.h"
 
 namespace attn::harness {
 namespace {
@@ -33,6 +34,11 @@ class OpenTuples {
       for (std::size_t v = 0; v < axis.values.size(); ++v) axis_of_.push_back(first_.size() - 1);
     }
     words_ = (values_ + kWord - 1) / kWord;
+    hiding_ = no_values();
+    for (const auto& [axis, value] : {std::pair{"profile", "equal_keys"}, {"kv_length", "1"}}) {
+      const int number = axis_number(axis);
+      set_bit(hiding_, bit_of(static_cast<std::size_t>(number), value_number(number, value)));
+    }
     std::size_t rows = 1;
     for (int i = 1; i < strength; ++i) rows *= values_;
     open_.assign(rows * words_, 0);
@@ -44,13 +50,21 @@ class OpenTuples {
     return first_[axis] + static_cast<std::size_t>(value);
   }
 
+  /// A value that hides what the others do: the answer is a mean of values or one value, whatever
+  /// scale, mask or page order. Points with one hold only the tuples that it is part of.
+  bool hides(std::size_t value) const { return has_bit(hiding_.data(), value); }
+
   /// How many open tuples a value closes beside the values of a row so far: listed and as bits.
   std::int64_t gain(std::size_t value, const std::vector<std::size_t>& row,
                     const Bits& bits) const {
     if (strength_ == 1) return has_bit(open_.data(), value) ? 1 : 0;
-    if (strength_ == 2) return common(row_of(value), bits);
+    const Bits hidden = hidden_by(row, bits, value);
+    if (strength_ == 2) return common(row_of(value), hides(value) ? bits : hidden);
     std::int64_t twice = 0;
-    for (const std::size_t other : row) twice += common(row_of(value * values_ + other), bits);
+    for (const std::size_t other : row) {
+      const Bits& third = hides(value) || hides(other) ? bits : hidden;
+      twice += common(row_of(value * values_ + other), third);
+    }
     return twice / 2;
   }
 
@@ -128,9 +142,22 @@ class OpenTuples {
     }
   }
 
+  /// The values that make a tuple with values that hide nothing: all, or where a value of the row
+  /// (or `added`) hides something only those that do.
+  Bits hidden_by(const std::vector<std::size_t>& row, Bits bits, std::size_t added) const {
+    const bool some =
+        hides(added) || std::ranges::any_of(row, [&](std::size_t value) { return hides(value); });
+    for (std::size_t w = 0; some && w < words_; ++w) bits[w] &= hiding_[w];
+    return bits;
+  }
+
   void close_among(const std::vector<std::size_t>& values, const Bits& bits) {
-    for_rows_among(values, [&](std::uint64_t* row, const std::vector<std::size_t>&) {
-      for (std::size_t w = 0; w < words_; ++w) row[w] &= ~bits[w];
+    if (values.empty()) return;
+    const Bits hidden = hidden_by(values, bits, values.front());
+    for_rows_among(values, [&](std::uint64_t* row, const std::vector<std::size_t>& fixed) {
+      const bool shown = std::ranges::any_of(fixed, [&](std::size_t v) { return hides(v); });
+      const Bits& closed = shown ? bits : hidden;
+      for (std::size_t w = 0; w < words_; ++w) row[w] &= ~closed[w];
     });
   }
 
@@ -152,6 +179,7 @@ class OpenTuples {
   std::size_t words_ = 0;
   std::vector<std::size_t> first_;    ///< per axis: the bit of its first value
   std::vector<std::size_t> axis_of_;  ///< per bit
+  Bits hiding_;
   std::vector<std::uint64_t> open_;
   std::size_t cursor_ = 0;
 };
@@ -187,16 +215,18 @@ Candidate fill_greedily(const OpenTuples& open, Point point, Draw& draw) {
   for (const std::size_t axis : shuffled(axes.size(), draw)) {
     if (point[axis] >= 0) continue;
     struct Choice {
+      bool shows;  ///< what the other values do
       std::int64_t gain;
       std::int64_t tie;
       int value;
       bool operator<(const Choice& other) const {
-        return std::tie(gain, tie) > std::tie(other.gain, other.tie);
+        return std::tie(shows, gain, tie) > std::tie(other.shows, other.gain, other.tie);
       }
     };
     std::vector<Choice> choices;
     for (int v = 0; v < static_cast<int>(axes[axis].values.size()); ++v) {
-      choices.push_back({open.gain(open.bit_of(axis, v), row, bits), draw.between(0, 1 << 20), v});
+      const std::size_t bit = open.bit_of(axis, v);
+      choices.push_back({!open.hides(bit), open.gain(bit, row, bits), draw.between(0, 1 << 20), v});
     }
     std::ranges::sort(choices, std::less<>());
     for (const Choice& choice : choices) {
@@ -282,8 +312,10 @@ std::vector<Point> covering_array(const CoveringOptions& options) {
       Candidate candidate = best_completion(open, start, candidates, draw);
       if (candidate.gain > best.gain) best = std::move(candidate);
     }
-    open.close(best.point.empty() ? seed : best.point);
-    if (!best.point.empty()) array.push_back(std::move(best.point));
+    open.close(seed);  // illegal, out of the bound's reach, or in the row that comes
+    if (best.point.empty()) continue;
+    open.close(best.point);
+    array.push_back(std::move(best.point));
   }
   return array;
 }

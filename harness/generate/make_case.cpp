@@ -256,12 +256,25 @@ void make_broadcastable(Draft& d) {
   repeat_row(d.c.mask, d.c.mask.dim(1), d.c.tokens(), d.c.row_begin(longest));
 }
 
+/// Spare pages of a pool whose highest pages are the live ones: as many as a few megabytes hold.
+std::int64_t spares_below(const CaseSpec& spec) {
+  constexpr std::int64_t kElements = 400'000;
+  const AttentionConfig& config = spec.config;
+  const std::int64_t page =
+      spec.layers * config.kv_cache.page_size * (config.k_width() + config.v_width());
+  return std::clamp<std::int64_t>(kElements / page, 3, 300);
+}
+
 void lay_out_cache(Draft& d, const CaseSpec& spec, const CacheScales& scales) {
   std::vector<std::int64_t> capacity;
   for (std::int64_t b = 0; b < d.c.batch(); ++b) capacity.push_back(d.c.key_count(b));
   PagingOptions options;
   options.seed = d.seed;
-  options.shuffled = spec.pages == PageOrder::kShuffled;
+  options.shuffled = spec.pages != PageOrder::kIdentity;
+  if (spec.pages == PageOrder::kTop) {
+    options.spares_first = true;
+    options.spare_pages = spares_below(spec);
+  }
   options.num_layers = spec.layers;
   options.layer = spec.layer;
   d.c.cache =

@@ -42,7 +42,8 @@ struct CoveringOptions {
   std::optional<std::int64_t> max_rows;      ///< the array's first rows, which hold the most tuples
 };
 /// Points that together hold every legal tuple of `strength` values; with max_compiles as many as
-/// fit.
+/// fit. Where all keys are equal, or there is one, a mistake in anything else may not show: such a
+/// point counts only for the tuples that these values are part of, here and in coverage_of.
 std::vector<Point> covering_array(const CoveringOptions& options);
 
 /// Combinations of compile-time values, at most `most`, that hold as many pairs of such values as

@@ -18,7 +18,10 @@ AxisRule page_size_axis() {
 
 AxisRule page_order_axis() {
   return field_axis<PageOrder>(
-      "page_order", false, {{"shuffled", PageOrder::kShuffled}, {"identity", PageOrder::kIdentity}},
+      "page_order", false,
+      {{"shuffled", PageOrder::kShuffled},
+       {"identity", PageOrder::kIdentity},
+       {"top", PageOrder::kTop}},
       [](auto& s) -> auto& { return s.pages; });
 }
 

@@ -27,10 +27,12 @@ Tensor poisoned(ElementType type, Shape shape) {
   return tensor;
 }
 
-/// Random order of 0 .. n-1 (Fisher-Yates).
+/// Pages 0 .. n-1 in the order in which sequences take them: as they come or at random
+/// (Fisher-Yates), with the spare pages among them or before them.
 std::vector<std::int64_t> page_order(std::int64_t n, const PagingOptions& options) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(n));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
+  const std::int64_t first = options.spares_first ? options.spare_pages : 0;
+  std::vector<std::int64_t> order(static_cast<std::size_t>(n - first));
+  std::iota(order.begin(), order.end(), first);
   if (!options.shuffled) return order;
   const RandomStream random(options.seed, "pages");
   for (std::size_t i = order.size(); i > 1; --i) {

@@ -13,6 +13,7 @@ struct PagingOptions {
   std::int64_t num_layers = 1;
   std::int64_t layer = 0;
   std::int64_t spare_pages = 3;    ///< pages that no sequence owns
+  bool spares_first = false;       ///< the spare pages have the lowest numbers of the pool
 };
 
 /// Lays dense caches in logical order, k [sum(lengths), Hkv, D] and v [.., Dv], into a pool of pages that

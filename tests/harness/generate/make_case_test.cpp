@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -121,6 +122,25 @@ TEST(MakeCase, PagesInOrderOrShuffled) {
   for (std::int64_t p = 0; p < 64; ++p) EXPECT_EQ(ordered.cache.page_of(0, p), p / 4);
   spec.pages = PageOrder::kShuffled;
   EXPECT_NE(make_case(spec, 1).cache.page_table, ordered.cache.page_table);
+}
+
+/// Live pages are the highest of a large pool, in a random order, and everything below is poison.
+TEST(MakeCase, PagesAtTheTopOfALargePool) {
+  CaseSpec spec = parse_case_spec(R"({"config": {"num_attention_heads": 2, "head_dim": 16,
+      "num_key_value_heads": 2, "hidden_size": 32, "kv_cache": {"page_size": 4}},
+      "rows": [[30, 2], [9, 1]], "pages": "top"})");
+  const Case c = make_case(spec, 1);
+  std::vector<std::int64_t> live;
+  for (const auto& [b, pages] : {std::pair{0, 8}, {1, 3}}) {
+    for (std::int64_t j = 0; j < pages; ++j) live.push_back(c.cache.page_of(b, j * 4));
+  }
+  EXPECT_GT(c.cache.num_pages(), 100);
+  EXPECT_FALSE(std::ranges::is_sorted(live));
+  EXPECT_EQ(*std::ranges::min_element(live), c.cache.num_pages() - 11);
+  EXPECT_EQ(*std::ranges::max_element(live), c.cache.num_pages() - 1);
+  EXPECT_TRUE(std::isnan(c.cache.k.value(0)));
+  spec.pages = PageOrder::kShuffled;
+  EXPECT_EQ(logical_keys(c, c.cache), logical_keys(make_case(spec, 1), make_case(spec, 1).cache));
 }
 
 TEST(MakeCase, EmptyBatchesAndRowsAreCases) {
