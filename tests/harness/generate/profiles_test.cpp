@@ -245,6 +245,39 @@ TEST(Profiles, SinksLieNearTheLogSumExp) {
   }
 }
 
+/// exp(2 x) of float32 overflows from x = 44.4 on: each row has scores beyond it on both sides.
+TEST(Profiles, OverClipPassesTheCapOnBothSides) {
+  constexpr double kOverflow = 44.4;
+  for (AttentionConfig config : {layer_config(), attention_config()}) {
+    config.logit_softcap = 5.0;
+    for (const LogitRow& row : scaled_logits(make_case(spec_of(config, "over_clip"), 1))) {
+      const auto [least, most] = std::ranges::minmax(row.logits);
+      if (row.logits.size() < 12) continue;
+      EXPECT_LT(least, -kOverflow * 5.0) << to_json(config);
+      EXPECT_GT(most, kOverflow * 5.0) << to_json(config);
+    }
+  }
+}
+
+/// Flat rows: the denominator is about the number of keys, and the values do not cancel.
+TEST(Profiles, NearSinkIsFlatOverValuesOfOneSign) {
+  for (const AttentionConfig& config : {layer_config(), attention_config()}) {
+    CaseSpec spec = spec_of(config, "near_sink");
+    spec.sinks = true;
+    const Case c = make_case(spec, 1);
+    EXPECT_LT(standard_deviation(scaled_logits(c)), 0.8) << to_json(config);
+    const Trace trace = reference::evaluate(c, reference::Mode::kExact);
+    const std::vector<double> v = trace[Stage::kCacheV].empty()
+                                      ? logical_values(c, c.cache).values()
+                                      : trace[Stage::kCacheV].values();
+    double ones = 0;
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      ones += v[i] * (i % 64 % 3 == 0 ? -1.0 : 1.0) / static_cast<double>(v.size());
+    }
+    EXPECT_NEAR(ones, 2.0, 0.5) << to_json(config);
+  }
+}
+
 TEST(Profiles, AreListedWithALine) {
   EXPECT_EQ(list_profiles().size(), profiles().size());
   for (const ProfileInfo& info : list_profiles()) {
