@@ -64,6 +64,7 @@ template <typename Field>
 AxisRule integer_axis(std::string name, bool compile_time, const std::vector<std::int64_t>& values,
                       Field field) {
   std::vector<std::pair<std::string, std::int64_t>> named;
+  named.reserve(values.size());
   for (const std::int64_t value : values) named.emplace_back(std::to_string(value), value);
   return field_axis<std::int64_t>(std::move(name), compile_time, named, field);
 }
@@ -95,6 +96,11 @@ std::string_view span_class(std::int64_t size, std::int64_t keys);
 /// The smallest size of a span value beside `keys`; 0 where none exists.
 std::int64_t least_span(std::string_view span, std::int64_t keys);
 
+/// Columns of the smallest weights.
+constexpr std::int64_t kLeastHidden = 32;
+/// Smallest lengths of kv_length "short" and "long".
+constexpr std::int64_t kShortFrom = 5;
+constexpr std::int64_t kLongFrom = 130;
 /// Elements that the four matrices of a case from the space may hold.
 constexpr std::int64_t kMostWeights = 512'000;
 /// Channels of all heads of q and k together.

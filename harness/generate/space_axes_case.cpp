@@ -44,9 +44,6 @@ AxisRule layer_axis() {
 
 // ---- lengths ----
 
-constexpr std::int64_t kLongFrom = 130;
-constexpr std::int64_t kLeastDrawn = 5;
-
 const std::vector<std::string> kLengthNames = {"short", "1",   "page-1", "page", "page+1",
                                                "31",    "32",  "33",     "63",   "64",
                                                "65",    "127", "128",    "129",  "long"};
@@ -59,7 +56,7 @@ std::int64_t draw_length(std::string_view name, const AttentionConfig& config, D
   const std::int64_t most_long =
       std::clamp<std::int64_t>(kMostProducts / config.q_width(), kLongFrom + 10, 600);
   while (true) {
-    std::int64_t length = draw.between(kLeastDrawn, 60);
+    std::int64_t length = draw.between(kShortFrom, 60);
     if (name == "long") {
       length = draw.between(kLongFrom, most_long);
       if (draw.one_in(2)) length = length / 64 * 64 + draw.between(-1, 1);

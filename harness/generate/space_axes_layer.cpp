@@ -253,7 +253,6 @@ void draw_mixture(CaseSpec& spec, Draw& draw) {
 }
 
 void write_hidden(CaseSpec& spec, int value, Draw& draw) {
-  constexpr std::int64_t kLeast = 32;
   AttentionConfig& config = spec.config;
   config.hidden_size = 0;
   if (config.starts_at_attention()) return;
@@ -267,7 +266,7 @@ void write_hidden(CaseSpec& spec, int value, Draw& draw) {
     draw_fp8_blocks(draw, config, quant);
   }
   const std::int64_t width = 2 * (config.q_width() + config.k_width());
-  const std::int64_t least = (kLeast + unit - 1) / unit;
+  const std::int64_t least = (kLeastHidden + unit - 1) / unit;
   // A sixteenth of what the largest case may hold, so that most cases are cheap.
   const std::int64_t most =
       std::max(least, std::min<std::int64_t>(160, kMostWeights / 16 / width) / unit);

@@ -157,7 +157,6 @@ void add_shapes(std::vector<Constraint>& list) {
                     // Larger ones where it takes them for a pair of the three.
                     const bool pair = heads == 1 || group == 1 || dim == 16;
                     if (width > kMostWidth && !pair) return false;
-                    static constexpr std::int64_t kLeastHidden = 32;
                     const std::int64_t block =
                         widths[static_cast<std::size_t>(v[0])][static_cast<std::size_t>(v[1])];
                     return group * heads * dim % block == 0 &&
@@ -209,9 +208,7 @@ void add_devices(std::vector<Constraint>& list) {
 
 /// The least length of a kv_length value.
 std::int64_t least_length(std::string_view name, std::int64_t page_size) {
-  constexpr std::int64_t kShort = 5;
-  constexpr std::int64_t kLong = 130;
-  return fixed_length(name, page_size).value_or(name == "long" ? kLong : kShort);
+  return fixed_length(name, page_size).value_or(name == "long" ? kLongFrom : kShortFrom);
 }
 
 /// A constraint over page_size, kv_length and one more axis, by the length that the two mean.
