@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "harness/generate/legal_points.h"
+#include "harness/generate/random_layout.h"
 #include "harness/generate/space.h"
 
 namespace attn::harness {
@@ -41,6 +42,7 @@ std::vector<PlannedCase> covering_cases(const GatePlan& plan) {
     const std::uint64_t seed = seed_at(plan.seed, "covering_cases", static_cast<std::int64_t>(i));
     cases.push_back({spec_of(points[i], seed), seed});
   }
+  deal_layouts(points, cases);
   return cases;
 }
 
@@ -50,7 +52,9 @@ PlannedCase random_case(const GatePlan& plan, std::int64_t n) {
   Point start(space_axes().size(), -1);
   if (plan.max_compiles) start = draw.pick(compiled_for(plan));
   const Point point = LegalPoints::instance().draw_from(start, draw);
-  return {spec_of(point, seed), seed};
+  PlannedCase planned{spec_of(point, seed), seed};
+  planned.spec.layout = layout_beside_values(seed);
+  return planned;
 }
 
 }  // namespace attn::harness

@@ -61,6 +61,7 @@ class SimplerSpecs {
   void add_features();
   void add_rope();
   void add_data();
+  void add_layout();
   void add_heads();
   void add_rows();
 
@@ -209,12 +210,32 @@ void SimplerSpecs::add_data() {
   add([](CaseSpec& spec) { spec.profile = "normal"; });
   add([](CaseSpec& spec) { spec.pages = PageOrder::kIdentity; });
   add([](CaseSpec& spec) { spec.layers = 1; });
+  add_layout();
   // From the page that holds everything to those that are rare.
   constexpr std::array<std::int64_t, 8> kPages = {128, 16, 32, 64, 8, 4, 2, 1};
   for (const std::int64_t page : kPages) {
     if (page == spec_.config.kv_cache.page_size) break;
     add_to_config([&](AttentionConfig& config) { config.kv_cache.page_size = page; });
   }
+}
+
+/// The standard layout, then one feature less.
+void SimplerSpecs::add_layout() {
+  const MemoryLayout plain;
+  add([&](CaseSpec& spec) { spec.layout = plain; });
+  const auto reset = [&](auto MemoryLayout::*field) {
+    add([&](CaseSpec& spec) { spec.layout.*field = plain.*field; });
+  };
+  reset(&MemoryLayout::cache);
+  reset(&MemoryLayout::kv);
+  reset(&MemoryLayout::q);
+  reset(&MemoryLayout::out);
+  reset(&MemoryLayout::broadcast);
+  reset(&MemoryLayout::gap);
+  reset(&MemoryLayout::channel_stride);
+  reset(&MemoryLayout::offset);
+  reset(&MemoryLayout::row_stride);
+  reset(&MemoryLayout::pool_offset);
 }
 
 void SimplerSpecs::add_heads() {

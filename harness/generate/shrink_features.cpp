@@ -30,6 +30,7 @@ class Features {
       add_rope();
     }
     add_data();
+    add_layout();
   }
 
   std::vector<std::string> take() { return std::move(features_); }
@@ -116,6 +117,22 @@ class Features {
         std::to_string(config_.kv_cache.page_size));
     add(spec_.pages != PageOrder::kIdentity, "pages", "shuffled");
     add(spec_.profile != "normal", "profile", spec_.profile);
+  }
+
+  void add_layout() {
+    const MemoryLayout plain;
+    const MemoryLayout& layout = spec_.layout;
+    add(layout.cache != plain.cache, "layout", "hnd");
+    add(layout.kv != plain.kv, "layout", "k and v in one allocation");
+    add(layout.q != plain.q, "layout", "q as a view");
+    add(layout.out != plain.out, "layout", "outputs transposed");
+    add(layout.broadcast, "layout", "broadcast");
+    add(layout.gap != plain.gap, "gap", std::to_string(layout.gap));
+    add(layout.channel_stride != plain.channel_stride, "channel_stride",
+        std::to_string(layout.channel_stride));
+    add(layout.offset != plain.offset, "offset", std::to_string(layout.offset));
+    add(layout.row_stride != plain.row_stride, "row_stride", std::to_string(layout.row_stride));
+    add(layout.pool_offset != plain.pool_offset, "pool_offset", std::to_string(layout.pool_offset));
   }
 
   const CaseSpec& spec_;
