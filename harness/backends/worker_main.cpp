@@ -91,13 +91,21 @@ void confine(std::uint64_t memory_bytes) {
   }
 }
 
-/// Ends the process when its parent is gone, whatever the backend is doing.
+/// Ends the process when its parent is gone, whatever the backend is doing. The socket says so at
+/// once; whoever else holds an end of it, or closed ours, cannot keep a worker alive either.
 void watch_parent() {
-  std::thread([] {
-    pollfd parent{kWorkerSocket, 0, 0};
-    while (poll(&parent, 1, -1) < 0 && errno == EINTR) {
+  std::thread([parent = getppid()] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    constexpr int kLookMilliseconds = 250;
+    pollfd socket{kWorkerSocket, 0, 0};
+    while (getppid() == parent) {
+      if (poll(&socket, 1, kLookMilliseconds) <= 0) continue;
+      if ((socket.revents & POLLNVAL) == 0) break;  // hung up
+      socket.fd = -1;                               // the backend closed it
     }
-    sleep(1);  // the backend's destructor has this long
+    usleep(500'000);  // the backend's destructor has this long
     _exit(0);
   }).detach();
 }

@@ -1,6 +1,7 @@
 /* The minimal example, which is right, but for what its options name: "WHAT" misbehaves in every
  * case, "WHAT@N" only in cases with N query rows. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,9 @@ static int create(const char *options, void **self, char *message) {
 static int is(const char *what) { return strcmp(g_what, what) == 0; }
 
 /* Sinks and masks are not what the example supports; there is something to run over all the same. */
-static int reads_everything(void) { return strstr(g_what, "sinks") || strstr(g_what, "mask"); }
+static int reads_everything(void) {
+  return strstr(g_what, "sinks") || strstr(g_what, "mask") || strstr(g_what, "_scale");
+}
 
 static int bad_query(void *self, const attn_config *config, attn_capability *capability,
                  char *message) {
@@ -89,6 +92,8 @@ static const attn_tensor *named(const attn_call *c, const char *name) {
              {"key_lengths", c->key_lengths},
              {"sinks", c->sinks},
              {"mask", c->mask},
+             {"k_scale", c->k_scale},
+             {"v_scale", c->v_scale},
              {"attn_out", c->attn_out},
              {"lse", c->lse}};
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); ++i) {
@@ -145,6 +150,29 @@ static int recurse(int depth) {
   volatile char frame[4096];
   frame[0] = (char)depth;
   return depth < 0 ? 0 : recurse(depth + 1) + frame[0];
+}
+
+static void *endless(void *argument) {
+  for (;;) g_sink = (unsigned char)(g_sink + 1);
+  return argument;
+}
+
+/* What outlives the call without ending the process. */
+static void leave_something_behind(void) {
+  if (is("close_everything")) {
+    for (int fd = 0; fd < 1024; ++fd) close(fd);
+  }
+  if (is("block_signals") || is("block_signals_loop")) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    for (int number = 1; number < 32; ++number) signal(number, SIG_IGN);
+  }
+  if (is("thread")) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, endless, NULL) == 0) pthread_detach(thread);
+  }
+  while (strstr(g_what, "_loop") != NULL) g_sink = 0;
 }
 
 static void die(void) {
@@ -258,6 +286,7 @@ static int bad_run(void *self, void *plan_made, const attn_call *c, char *messag
       is("silent_empty_finite") || strstr(g_what, "base2") || is("aligned")) {
     return changes_form(c) ? ATTN_OK : ATTN_ERROR;
   }
+  leave_something_behind();
   die();
   if (is("noise")) {
     for (int i = 0; i < 20000; ++i) printf("\033[31mnoise %d \x01\xff 3 passed, 0 failed\n", i);

@@ -19,9 +19,18 @@ constexpr char kWholePagesConfig[] =
     "mask": {"variant": "causal"}, "kv_cache": {"page_size": 16, "dtype": "float32"}},
     "rows": [[32, 64], [32, 48]]})";
 
+/// Scales for each token and head, a page of the machine each: 64 slots, 16 heads.
+constexpr char kScales[] = "scales";
+constexpr char kScalesConfig[] =
+    R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": 16,
+    "num_key_value_heads": 16, "head_dim": 16, "head_dim_v": 16, "dtype": "float32",
+    "mask": {"variant": "causal"}, "kv_cache": {"page_size": 16, "dtype": "float8_e4m3fn",
+    "scale_granularity": "token_head"}}, "rows": [[8, 16]]})";
+
 Outcome run_on(const std::string& backend, const std::string& file) {
-  if (file != kWholePages) return verify_on(backend, {file});
-  return attn_compare({"run", "--config", kWholePagesConfig, "--backend", backend});
+  if (file != kWholePages && file != kScales) return verify_on(backend, {file});
+  return attn_compare({"run", "--config", file == kScales ? kScalesConfig : kWholePagesConfig,
+                       "--backend", backend});
 }
 
 TEST(PluginGuards, TheCaseOfWholePagesPasses) {
@@ -57,6 +66,7 @@ std::vector<Access> accesses() {
   add("core-zero-keys", {"q", "page_table", "attn_out", "lse"});
   add("core-zero-keys-sinks", {"sinks"});
   add("core-mask-tensor", {"mask"});
+  add(kScales, {"k_scale", "v_scale"});
   return list;
 }
 
