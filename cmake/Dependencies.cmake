@@ -1,7 +1,7 @@
 # Every external package in one place; a missing one names the Debian package that brings it.
 set(ATTN_APT_PACKAGES
     g++ cmake ninja-build libeigen3-dev libhdf5-dev libcli11-dev nlohmann-json3-dev
-    libtomlplusplus-dev libssl-dev libzip-dev libgtest-dev libgmock-dev libbenchmark-dev)
+    libtomlplusplus-dev libssl-dev libzip-dev libsqlite3-dev libgtest-dev libgmock-dev libbenchmark-dev)
 
 set(ATTN_MISSING_PACKAGES "")
 macro(attn_require_package name apt)
@@ -19,6 +19,7 @@ attn_require_package(CLI11 libcli11-dev)
 attn_require_package(nlohmann_json nlohmann-json3-dev 3.11)
 attn_require_package(OpenSSL libssl-dev COMPONENTS Crypto)
 attn_require_package(Threads libc6-dev)
+attn_require_package(SQLite3 libsqlite3-dev 3.31)
 find_path(ATTN_TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h)
 if(NOT ATTN_TOMLPLUSPLUS_INCLUDE_DIR)
   message(SEND_ERROR "toml++ was not found. On Debian: apt-get install libtomlplusplus-dev")

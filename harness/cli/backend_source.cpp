@@ -50,9 +50,14 @@ std::string file_stamp(const std::string& path) {
   return std::to_string(size) + " " + std::to_string(time);
 }
 
-std::string plugin_stamp(const std::string& spec) {
+std::string plugin_path(const std::string& spec) {
   const std::string inner = inner_spec(spec);
-  return harness::is_plugin_spec(inner) ? file_stamp(harness::split_plugin_spec(inner).path) : "";
+  return harness::is_plugin_spec(inner) ? harness::split_plugin_spec(inner).path : "";
+}
+
+std::string plugin_stamp(const std::string& spec) {
+  const std::string path = plugin_path(spec);
+  return path.empty() ? "" : file_stamp(path);
 }
 
 std::string repro_words(const BackendOptions& options) {

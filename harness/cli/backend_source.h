@@ -25,7 +25,9 @@ std::string repro_words(const BackendOptions& options);
 
 /// Size and time of a file, to tell it from an edited one; "absent".
 std::string file_stamp(const std::string& path);
-/// That of the library that `spec` names; "" when it names none.
+/// The library that `spec` names; "" when it names none.
+std::string plugin_path(const std::string& spec);
+/// The stamp of that file; "" when it names none.
 std::string plugin_stamp(const std::string& spec);
 
 }  // namespace attn::cli

@@ -126,6 +126,16 @@ void add_exec_option(CLI::App& verb, std::string& modes) {
       ->type_name("MODES");
 }
 
+void add_shard_options(CLI::App& verb, ShardOptions& options) {
+  verb.add_option("--shard", options.shard,
+                  "run part I of N, I from 1; all N parts together are the whole run")
+      ->type_name("I/N");
+  verb.add_option("--results", options.results,
+                  "keep the results in this SQLite file, for report merge; the same command goes "
+                  "on there")
+      ->type_name("FILE");
+}
+
 void add_taps_flag(CLI::App& verb, bool& taps) {
   verb.add_flag("--taps,!--no-taps", taps,
                 "judge each stage on the backend's own previous stage (default), or with --no-taps "
@@ -185,6 +195,7 @@ CommandTree::CommandTree()
   add_run();
   add_fuzz();
   add_invariance();
+  add_report();
   add_diff();
   add_golden();
   add_inspect();
@@ -233,6 +244,7 @@ void CommandTree::add_verify() {
   verb.add_option("--resume", verify_.resume,
                   "keep what is finished in this file; a run that was killed goes on from there")
       ->type_name("FILE");
+  add_shard_options(verb, verify_.shard);
   add_isolation_options(verb, verify_.isolation);
   verb.add_flag("-v,--verbose", verify_.report.verbose, "every stage's error/bound");
   add_report_options(verb, verify_.report);
@@ -336,6 +348,23 @@ void CommandTree::add_invariance() {
       ->check(CLI::PositiveNumber);
   add_isolation_options(verb, invariance_.isolation);
   add_report_options(verb, invariance_.report);
+}
+
+void CommandTree::add_report() {
+  CLI::App& report =
+      add_verb(app_, "report", "join the result files of a run's shards (merge)",
+               "  attn-compare report merge shard-*.sqlite --junit report.xml\n", nullptr);
+  report.require_subcommand(1);
+  CLI::App& merge =
+      add_verb(report, "merge", "join the result files of all shards into one verdict",
+               "  attn-compare report merge shard-*.sqlite\n"
+               "  attn-compare report merge shard-*.sqlite --json all.json --junit all.xml\n",
+               [this](const Session& session) { return report_merge(report_merge_, session); });
+  merge.add_option("FILE", report_merge_.files, "what --results wrote, one file for each shard")
+      ->type_name("FILE")
+      ->required();
+  merge.add_flag("-v,--verbose", report_merge_.report.verbose, "every stage's error/bound");
+  add_report_options(merge, report_merge_.report);
 }
 
 void CommandTree::add_diff() {

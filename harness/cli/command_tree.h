@@ -33,6 +33,7 @@ class CommandTree {
   void add_run();
   void add_fuzz();
   void add_invariance();
+  void add_report();
   void add_diff();
   void add_golden();
   void add_golden_import(CLI::App& golden);
@@ -56,6 +57,7 @@ class CommandTree {
   RunOptions run_;
   FuzzOptions fuzz_;
   InvarianceOptions invariance_;
+  ReportMergeOptions report_merge_;
   DiffOptions diff_;
   GoldenMakeOptions make_;
   GoldenSealOptions seal_;

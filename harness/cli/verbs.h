@@ -8,6 +8,7 @@
 #include "harness/cli/backend_source.h"
 #include "harness/cli/case_source.h"
 #include "harness/cli/session.h"
+#include "harness/cli/sharding.h"
 
 /// The verbs of attn-compare, one function each: it prints, writes the report files and returns the
 /// exit code. Errors that end the whole verb are thrown as attn::Error.
@@ -22,6 +23,7 @@ struct VerifyOptions {
   int jobs = 0;  ///< 0: as many as there are cores
   std::uint64_t page_seed = 1;
   std::string resume;  ///< journal of finished files, "" for none
+  ShardOptions shard;
   BackendOptions isolation;
   ReportOptions report;
 };
@@ -73,6 +75,12 @@ struct InvarianceOptions {
   ReportOptions report;
 };
 int invariance(const InvarianceOptions& options, const Session& session);
+
+struct ReportMergeOptions {
+  std::vector<std::string> files;  ///< result files of all shards of one run
+  ReportOptions report;
+};
+int report_merge(const ReportMergeOptions& options, const Session& session);
 
 struct DiffOptions {
   std::string a;

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <sstream>
 #include <thread>
@@ -187,12 +188,16 @@ class Verifier {
 /// What a file's results depend on: an edited file is another one.
 std::string journal_item(const NamedFile& file) { return file.path + " " + file_stamp(file.path); }
 
+/// The options that all results depend on, but for the backends.
+std::string result_words(const VerifyOptions& options) {
+  return "verify --page-seed " + std::to_string(options.page_seed) + " --rows " + options.rows +
+         (options.taps ? "" : " --no-taps") + repro_words(options.isolation);
+}
+
 /// What all results depend on. A plug-in that was built again is another one.
 std::string journal_identity(const VerifyOptions& options,
                              const std::vector<NamedBackend>& backends) {
-  std::string identity = version() + " " + commit() + " verify --page-seed " +
-                         std::to_string(options.page_seed) + " --rows " + options.rows +
-                         (options.taps ? "" : " --no-taps") + repro_words(options.isolation);
+  std::string identity = version() + " " + commit() + " " + result_words(options);
   for (const NamedBackend& backend : backends) {
     identity += " --backend " + backend.spec;
     if (const std::string stamp = plugin_stamp(backend.spec); !stamp.empty()) {
@@ -202,42 +207,71 @@ std::string journal_identity(const VerifyOptions& options,
   return identity;
 }
 
-/// A result as lines of a journal: a summary, then the rows.
+/// What a result is but for its rows.
+std::string to_note(const FileResult& result) {
+  std::ostringstream note;
+  note << result.unsealed << " " << result.expected_checked << " "
+       << std::bit_cast<std::uint64_t>(result.expected_ratio);
+  return note.str();
+}
+
+FileResult from_note(const std::string& text) {
+  FileResult result;
+  std::uint64_t ratio = 0;
+  std::istringstream note(text);
+  note >> result.unsealed >> result.expected_checked >> ratio;
+  result.expected_ratio = std::bit_cast<double>(ratio);
+  return result;
+}
+
+/// A result as lines of a journal: the note, then the rows.
 harness::Journal::Lines to_lines(const FileResult& result) {
-  std::ostringstream summary;
-  summary << result.unsealed << " " << result.expected_checked << " "
-          << std::bit_cast<std::uint64_t>(result.expected_ratio);
-  harness::Journal::Lines lines{summary.str()};
+  harness::Journal::Lines lines{to_note(result)};
   for (const ReportRow& row : result.rows) lines.push_back(harness::to_json_line(row));
   return lines;
 }
 
 FileResult from_lines(const harness::Journal::Lines& lines) {
-  FileResult result;
-  std::uint64_t ratio = 0;
-  std::istringstream summary(lines.at(0));
-  summary >> result.unsealed >> result.expected_checked >> ratio;
-  result.expected_ratio = std::bit_cast<double>(ratio);
+  FileResult result = from_note(lines.at(0));
   for (std::size_t i = 1; i < lines.size(); ++i) {
     result.rows.push_back(harness::parse_json_row(lines[i]));
   }
   return result;
 }
 
-/// Judges a file, unless the journal has it.
-FileResult judge_or_recall(const Verifier& verifier, const NamedFile& file,
-                           harness::Journal* journal) {
-  if (journal == nullptr) return verifier.judge_file(file);
+/// Where finished files are kept; any of them may be null.
+struct Stores {
+  std::unique_ptr<harness::Journal> journal;
+  std::unique_ptr<harness::ResultFile> results;
+
+  std::optional<FileResult> find(std::int64_t item, const NamedFile& file) const {
+    if (const harness::ItemResult* kept = results ? results->find(item) : nullptr) {
+      FileResult result = from_note(kept->note);
+      result.rows = kept->rows;
+      return result;
+    }
+    const harness::Journal::Lines* lines = journal ? journal->find(journal_item(file)) : nullptr;
+    return lines != nullptr ? std::optional(from_lines(*lines)) : std::nullopt;
+  }
+  void add(std::int64_t item, const NamedFile& file, const FileResult& result) const {
+    if (journal && journal->find(journal_item(file)) == nullptr) {
+      journal->add(journal_item(file), to_lines(result));
+    }
+    if (results && results->find(item) == nullptr) {
+      results->add(item, file.name, {result.rows, to_note(result)});
+    }
+  }
+};
+
+/// Judges file number `item` of the whole run, unless it was finished before.
+FileResult judge_or_recall(const Verifier& verifier, const NamedFile& file, std::int64_t item,
+                           const Stores& stores) {
   ReportRow trouble;
   FileResult result;
   guarded(trouble, [&] {
-    const std::string item = journal_item(file);
-    if (const harness::Journal::Lines* lines = journal->find(item)) {
-      result = from_lines(*lines);
-      return;
-    }
-    result = verifier.judge_file(file);
-    journal->add(item, to_lines(result));
+    std::optional<FileResult> kept = stores.find(item, file);
+    result = kept ? std::move(*kept) : verifier.judge_file(file);
+    stores.add(item, file, result);
   });
   if (trouble.trouble == harness::Trouble::kNone) return result;
   trouble.name = file.name;
@@ -276,8 +310,42 @@ void print_intro(std::ostream& out, const VerifyOptions& options, std::size_t fi
                  const std::vector<NamedBackend>& backends) {
   std::string names;
   for (const NamedBackend& backend : backends) names += (names.empty() ? "" : ", ") + backend.spec;
+  const harness::Shard shard = shard_of(options.shard);
+  if (!shard.is_whole()) out << "shard " << to_string(shard) << ": ";
   out << plural(files, "file") << " on " << names << "; caches laid into shuffled pages, page seed "
       << options.page_seed << "\n\n";
+}
+
+Stores open_stores(const VerifyOptions& options, const Session& session,
+                   const std::vector<NamedBackend>& backends, const std::vector<NamedFile>& files) {
+  Stores stores;
+  const auto announce = [&](const std::string& path, std::size_t count) {
+    session.streams.err << path << ": " << plural(count, "file") << " finished before\n";
+  };
+  if (!options.resume.empty()) {
+    stores.journal =
+        std::make_unique<harness::Journal>(options.resume, journal_identity(options, backends));
+    announce(options.resume, stores.journal->size());
+  }
+  if (options.shard.results.empty()) return stores;
+  harness::RunInfo info;
+  info.verb = "verify";
+  info.options = result_words(options);
+  for (const NamedBackend& backend : backends) {
+    info.options += " --backend " + backend.spec + plugin_digest(backend.spec);
+  }
+  std::vector<std::string> names;
+  for (const NamedFile& file : files) {
+    std::error_code error;
+    names.push_back(file.name + " " + std::to_string(std::filesystem::file_size(file.path, error)));
+  }
+  info.items = std::ssize(files);
+  info.items_digest = digest_of(names);
+  info.allow_unsupported = options.allow_unsupported;
+  info.command_line = session.command_line;
+  stores.results = open_results(options.shard, info);
+  announce(options.shard.results, stores.results->size());
+  return stores;
 }
 
 struct ExpectedSummary {
@@ -307,20 +375,23 @@ struct ExpectedSummary {
 int verify(const VerifyOptions& options, const Session& session) {
   Reporter reporter(session, options.report, "verify");
   reporter.report().allow_unsupported = options.allow_unsupported;
-  const std::vector<NamedFile> files = expand_folders(options.files);
+  const std::vector<NamedFile> all_files = expand_folders(options.files);
+  const harness::Shard shard = shard_of(options.shard);
+  reporter.report().is_part = !shard.is_whole();
+  std::vector<NamedFile> files;
+  std::vector<std::int64_t> items;  // of the whole run
+  for (std::int64_t item = 0; item < std::ssize(all_files); ++item) {
+    if (!shard.owns(item)) continue;
+    files.push_back(all_files[static_cast<std::size_t>(item)]);
+    items.push_back(item);
+  }
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int wanted_jobs = options.jobs > 0 ? options.jobs : cores;
   const int jobs = std::clamp(wanted_jobs, 1, std::max(1, static_cast<int>(files.size())));
   const Verifier verifier(options, make_backends(options.backends, options.isolation),
                           std::max(1, cores / jobs));
 
-  std::unique_ptr<harness::Journal> journal;
-  if (!options.resume.empty()) {
-    journal = std::make_unique<harness::Journal>(options.resume,
-                                                 journal_identity(options, verifier.backends()));
-    session.streams.err << options.resume << ": " << plural(journal->size(), "file")
-                        << " finished before\n";
-  }
+  const Stores stores = open_stores(options, session, verifier.backends(), all_files);
   harness::ConsoleTable table(reporter.text(), table_options(reporter, files, verifier.backends()));
   print_intro(reporter.text(), options, files.size(), verifier.backends());
   table.header();
@@ -330,7 +401,7 @@ int verify(const VerifyOptions& options, const Session& session) {
   ExpectedSummary expected;
   const std::size_t finished = run_in_order<FileResult>(
       files.size(), jobs,
-      [&](std::size_t i) { return judge_or_recall(verifier, files[i], journal.get()); },
+      [&](std::size_t i) { return judge_or_recall(verifier, files[i], items[i], stores); },
       [&](FileResult result) {
         progress.clear();
         expected.add(result);
@@ -353,12 +424,15 @@ int verify(const VerifyOptions& options, const Session& session) {
     session.streams.err << "interrupted: " << finished << " of " << files.size()
                         << " files finished; the table above is complete for those\n";
   } else if (files.empty()) {
-    session.streams.err << "no *.h5 file there: nothing ran\n";
+    session.streams.err << (shard.is_whole() ? "no *.h5 file there: nothing ran\n"
+                                             : "no file is left for this shard\n");
   }
   session.streams.err << plural(finished, "file") << " in "
                       << harness::format_seconds(reporter.seconds()) << " on " << jobs
                       << (jobs == 1 ? " thread" : " threads") << std::endl;
-  return reporter.finish();
+  const int code = reporter.finish();
+  if (stores.results && finished == files.size()) stores.results->finish(code, reporter.seconds());
+  return code;
 }
 
 }  // namespace attn::cli

@@ -46,7 +46,7 @@ std::string ConsoleTable::coloured(const std::string& text, const ReportRow& row
   if (row.trouble == Trouble::kNone) {
     if (row.verdict.status == Status::kPassed) code = "32";
     if (row.verdict.status == Status::kUnsupported || row.verdict.status == Status::kSkipped ||
-        row.verdict.status == Status::kMistrusted) {
+        row.verdict.status == Status::kMistrusted || is_waived(row)) {
       code = "33";
     }
   }
@@ -68,7 +68,8 @@ void ConsoleTable::row(const ReportRow& row) {
     out_ << start << coloured(left(word, kVerdictWidth), row) << "  "
          << left(std::string(name_of(stage->stage)), kStageWidth) << "  "
          << right(format_ratio(stage->worst_ratio), kRatioWidth);
-    const std::string text = remark(row.verdict);
+    std::string text = remark(row.verdict);
+    if (is_waived(row)) text += (text.empty() ? "" : ", ") + row.waiver;
     if (!text.empty()) out_ << "  " << text;
   } else if (row.verdict.detail.empty()) {
     out_ << start << coloured(word, row);
@@ -86,6 +87,7 @@ void ConsoleTable::row(const ReportRow& row) {
 }
 
 bool ConsoleTable::needs_account(const ReportRow& row) const {
+  if (is_waived(row)) return false;
   if (row.trouble != Trouble::kNone) return true;
   switch (row.verdict.status) {
     case Status::kPassed:

@@ -48,6 +48,8 @@ ordered_json row_json(const ReportRow& row) {
                        {"file", row.file},
                        {"backend", row.backend},
                        {"status", outcome(row)},
+                       {"waived_status", nullptr},
+                       {"waiver", row.waiver},
                        {"first_bad_stage", nullptr},
                        {"worst_stage", nullptr},
                        {"worst_ratio", nullptr},
@@ -58,6 +60,7 @@ ordered_json row_json(const ReportRow& row) {
                        {"repro", row.repro},
                        {"properties", ordered_json::object()},
                        {"stages", ordered_json::array()}};
+  if (is_waived(row)) json["waived_status"] = name_of(verdict.status);
   if (verdict.first_bad) json["first_bad_stage"] = name_of(*verdict.first_bad);
   if (headline != nullptr) {
     json["worst_stage"] = name_of(headline->stage);
@@ -92,6 +95,7 @@ std::string to_json(const Report& report) {
         {"mistrusted", tally.mistrusted},
         {"crashed", tally.crashed},
         {"timed_out", tally.timed_out},
+        {"waived", tally.waived},
         {"unreadable", tally.unreadable},
         {"internal", tally.internal}}},
       {"rows", ordered_json::array()}};

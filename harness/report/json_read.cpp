@@ -60,7 +60,9 @@ ReportRow read_row(const json& value) {
   value.at("name").get_to(row.name);
   value.at("file").get_to(row.file);
   value.at("backend").get_to(row.backend);
-  read_outcome(value.at("status").get<std::string>(), row);
+  const json& waived = value.at("waived_status");
+  read_outcome((waived.is_null() ? value.at("status") : waived).get<std::string>(), row);
+  value.at("waiver").get_to(row.waiver);
   Verdict& verdict = row.verdict;
   if (const json& stage = value.at("first_bad_stage"); !stage.is_null()) {
     verdict.first_bad = parse_stage(stage.get<std::string>());

@@ -69,6 +69,7 @@ enum class Kind { kPassed, kFailure, kError, kSkipped };
 
 Kind kind_of(const ReportRow& row, bool allow_unsupported) {
   if (row.trouble != Trouble::kNone) return Kind::kError;
+  if (is_waived(row)) return Kind::kSkipped;
   switch (row.verdict.status) {
     case Status::kPassed:
       return Kind::kPassed;

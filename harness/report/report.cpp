@@ -4,7 +4,14 @@
 
 namespace attn::harness {
 
+bool is_waived(const ReportRow& row) {
+  if (row.waiver.empty() || row.trouble != Trouble::kNone) return false;
+  const Status status = row.verdict.status;
+  return status == Status::kFailed || status == Status::kCrashed || status == Status::kTimedOut;
+}
+
 std::string_view outcome(const ReportRow& row) {
+  if (is_waived(row)) return "waived";
   switch (row.trouble) {
     case Trouble::kUnreadable:
       return "unreadable";
@@ -19,6 +26,10 @@ std::string_view outcome(const ReportRow& row) {
 void Tally::add(const ReportRow& row) {
   if (row.trouble != Trouble::kNone) {
     ++(row.trouble == Trouble::kUnreadable ? unreadable : internal);
+    return;
+  }
+  if (is_waived(row)) {
+    ++waived;
     return;
   }
   switch (row.verdict.status) {
@@ -52,8 +63,8 @@ std::string to_string(const Tally& tally) {
   const std::pair<std::int64_t, const char*> others[] = {
       {tally.unsupported, " unsupported"}, {tally.skipped, " skipped"},
       {tally.mistrusted, " mistrusted"},   {tally.crashed, " crashed"},
-      {tally.timed_out, " timed out"},     {tally.unreadable, " unreadable"},
-      {tally.internal, " internal errors"}};
+      {tally.timed_out, " timed out"},     {tally.waived, " waived"},
+      {tally.unreadable, " unreadable"},   {tally.internal, " internal errors"}};
   for (const auto& [count, what] : others) {
     if (count > 0) text += ", " + std::to_string(count) + what;
   }

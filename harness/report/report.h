@@ -29,11 +29,16 @@ struct ReportRow {
   Trouble trouble = Trouble::kNone;
   Verdict verdict;
   double seconds = 0.0;
-  std::string repro;  ///< a command line that shows the same row again
+  std::string repro;   ///< a command line that shows the same row again
+  std::string waiver;  ///< link of the waiver that the case matches, "" for none
   std::vector<std::pair<std::string, PropertyValue>> properties;
 };
 
-/// "passed", "failed", "unsupported", ..., "unreadable", "internal".
+/// Whether a failure is known and accepted for a while: failed, crashed or timed out under a
+/// waiver.
+bool is_waived(const ReportRow& row);
+
+/// "passed", "failed", "unsupported", ..., "waived", "unreadable", "internal".
 std::string_view outcome(const ReportRow& row);
 
 struct Tally {
@@ -44,6 +49,7 @@ struct Tally {
   std::int64_t mistrusted = 0;
   std::int64_t crashed = 0;
   std::int64_t timed_out = 0;
+  std::int64_t waived = 0;
   std::int64_t unreadable = 0;
   std::int64_t internal = 0;
 
@@ -60,6 +66,7 @@ struct Report {
   std::string version;
   std::string commit;
   bool allow_unsupported = false;
+  bool is_part = false;  ///< one shard of a run: it may have nothing to do
   bool interrupted = false;
   int exit_code = 0;
   double seconds = 0.0;

@@ -39,9 +39,11 @@ Outcome execute(const std::vector<std::string>& words, const How& how) {
   const ScratchFolder folder;
   const pid_t child = fork();
   if (child == 0) become(words, how, folder / "out", folder / "err");
-  if (how.interrupt_after_ms > 0) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(how.interrupt_after_ms));
-    kill(child, SIGINT);
+  for (const auto& [after_ms, signal] :
+       {std::pair{how.interrupt_after_ms, SIGINT}, std::pair{how.kill_after_ms, SIGKILL}}) {
+    if (after_ms == 0) continue;
+    std::this_thread::sleep_for(std::chrono::milliseconds(after_ms));
+    kill(child, signal);
   }
   int status = 0;
   waitpid(child, &status, 0);

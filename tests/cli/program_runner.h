@@ -16,6 +16,7 @@ struct Outcome {
 struct How {
   std::vector<std::pair<std::string, std::string>> environment;  ///< added to ours
   int interrupt_after_ms = 0;                                    ///< SIGINT then; 0: never
+  int kill_after_ms = 0;                                         ///< SIGKILL then; 0: never
 };
 
 /// Runs attn-compare with these arguments in the source folder.
