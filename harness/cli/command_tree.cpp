@@ -126,6 +126,12 @@ void add_exec_option(CLI::App& verb, std::string& modes) {
       ->type_name("MODES");
 }
 
+void add_waivers_option(CLI::App& verb, std::string& waivers) {
+  verb.add_option("--waivers", waivers,
+                  "TOML file of failures that are accepted until a day; docs/cli.md")
+      ->type_name("FILE");
+}
+
 void add_shard_options(CLI::App& verb, ShardOptions& options) {
   verb.add_option("--shard", options.shard,
                   "run part I of N, I from 1; all N parts together are the whole run")
@@ -196,6 +202,7 @@ CommandTree::CommandTree()
   add_fuzz();
   add_invariance();
   add_report();
+  add_bisect_step();
   add_diff();
   add_golden();
   add_inspect();
@@ -244,6 +251,7 @@ void CommandTree::add_verify() {
   verb.add_option("--resume", verify_.resume,
                   "keep what is finished in this file; a run that was killed goes on from there")
       ->type_name("FILE");
+  add_waivers_option(verb, verify_.waivers);
   add_shard_options(verb, verify_.shard);
   add_isolation_options(verb, verify_.isolation);
   verb.add_flag("-v,--verbose", verify_.report.verbose, "every stage's error/bound");
@@ -348,6 +356,21 @@ void CommandTree::add_invariance() {
       ->check(CLI::PositiveNumber);
   add_isolation_options(verb, invariance_.isolation);
   add_report_options(verb, invariance_.report);
+}
+
+void CommandTree::add_bisect_step() {
+  CLI::App& verb = add_verb(
+      app_, "bisect-step", "judge one commit for git bisect run: 0 good, 1 bad, 125 neither",
+      "  git bisect run attn-compare bisect-step --build 'make kernel.so' --case F.h5 "
+      "--backend ./kernel.so\n",
+      [this](const Session& session) { return bisect_step(bisect_step_, session); });
+  verb.add_option("--build", bisect_step_.build,
+                  "shell command that makes the backend; 125 when it fails")
+      ->type_name("CMD");
+  add_case_options(verb, bisect_step_.source);
+  add_backend_option(verb, bisect_step_.backend);
+  add_taps_flag(verb, bisect_step_.taps);
+  add_isolation_options(verb, bisect_step_.isolation);
 }
 
 void CommandTree::add_report() {

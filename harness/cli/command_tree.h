@@ -34,6 +34,7 @@ class CommandTree {
   void add_fuzz();
   void add_invariance();
   void add_report();
+  void add_bisect_step();
   void add_diff();
   void add_golden();
   void add_golden_import(CLI::App& golden);
@@ -58,6 +59,7 @@ class CommandTree {
   FuzzOptions fuzz_;
   InvarianceOptions invariance_;
   ReportMergeOptions report_merge_;
+  BisectStepOptions bisect_step_;
   DiffOptions diff_;
   GoldenMakeOptions make_;
   GoldenSealOptions seal_;

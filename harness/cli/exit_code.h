@@ -14,6 +14,7 @@ enum ExitCode : int {
   kBackendDied = 5,  ///< crashed or timed out
   kMistrusted = 6,
   kInternal = 70,
+  kCannotJudge = 125,  ///< bisect-step only: whatever went wrong, the commit is neither
   kInterrupted = 130,
 };
 

@@ -51,6 +51,10 @@ int parse_and_run(CommandTree& tree, const std::vector<std::string>& args, const
 
 int run_program(const std::vector<std::string>& args, const Streams& streams) {
   CommandTree tree;
+  // git takes every code from 1 to 124 for a bad commit.
+  const auto failed_with = [&](int code) {
+    return tree.verb() == "bisect-step" ? int{kCannotJudge} : code;
+  };
   const auto name = [&] {
     return tree.verb().empty() ? std::string("attn-compare: ")
                                : "attn-compare " + tree.verb() + ": ";
@@ -62,13 +66,13 @@ int run_program(const std::vector<std::string>& args, const Streams& streams) {
     if (error.kind() == ErrorKind::kInternal) {
       streams.err << "this is a mistake of attn-compare itself, not of what it tests" << std::endl;
     }
-    return exit_code_of(error.kind());
+    return failed_with(exit_code_of(error.kind()));
   } catch (const harness::BackendFailure& failure) {
     streams.err << name() << "the backend " << failure.what() << std::endl;
-    return kBackendDied;
+    return failed_with(kBackendDied);
   } catch (const std::exception& error) {
     streams.err << name() << "internal error: " << error.what() << std::endl;
-    return kInternal;
+    return failed_with(kInternal);
   }
 }
 

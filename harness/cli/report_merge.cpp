@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <iterator>
 #include <ostream>
 #include <utility>
 
 #include "harness/cli/verbs.h"
 #include "harness/report/results.h"
+#include "harness/report/waivers.h"
 
 namespace attn::cli {
 
@@ -14,7 +16,11 @@ int report_merge(const ReportMergeOptions& options, const Session& session) {
   harness::Report merged = harness::merge_results(shards);
   Reporter reporter(session, options.report, merged.verb);
   reporter.report().allow_unsupported = merged.allow_unsupported;
+  const std::string& waivers = shards.front().info.waivers;
+  std::vector<harness::ReportRow> complaints =
+      harness::Waivers::parse(waivers, "the waivers of the run").complaints(merged.rows, true);
   reporter.report().rows = std::move(merged.rows);
+  std::ranges::move(complaints, std::back_inserter(reporter.report().rows));
 
   harness::ConsoleTable::Options layout = reporter.table_options();
   for (const harness::ReportRow& row : reporter.report().rows) {

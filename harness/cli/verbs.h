@@ -24,6 +24,7 @@ struct VerifyOptions {
   std::uint64_t page_seed = 1;
   std::string resume;  ///< journal of finished files, "" for none
   ShardOptions shard;
+  std::string waivers;  ///< TOML file of accepted failures, "" for none
   BackendOptions isolation;
   ReportOptions report;
 };
@@ -75,6 +76,16 @@ struct InvarianceOptions {
   ReportOptions report;
 };
 int invariance(const InvarianceOptions& options, const Session& session);
+
+struct BisectStepOptions {
+  std::string build;  ///< shell command that makes the backend, "" for none
+  CaseOptions source;
+  std::string backend;
+  bool taps = true;
+  BackendOptions isolation;
+};
+/// Returns 0 for a good commit, 1 for a bad one, 125 when it cannot be judged.
+int bisect_step(const BisectStepOptions& options, const Session& session);
 
 struct ReportMergeOptions {
   std::vector<std::string> files;  ///< result files of all shards of one run

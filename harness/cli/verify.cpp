@@ -16,6 +16,7 @@
 #include "harness/cli/verbs.h"
 #include "harness/report/format.h"
 #include "harness/report/journal.h"
+#include "harness/report/waivers.h"
 #include "harness/report/writers.h"
 #include "reference/core/error.h"
 #include "reference/reference.h"
@@ -101,7 +102,10 @@ class Verifier {
     compare_options_.taps = options.taps;
     compare_options_.rows = parse_rows(options.rows, options.page_seed);
     compare_options_.threads = threads;
+    if (!options.waivers.empty()) waivers_ = harness::Waivers::load(options.waivers);
   }
+
+  const harness::Waivers& waivers() const { return waivers_; }
 
   const std::vector<NamedBackend>& backends() const { return backends_; }
 
@@ -177,11 +181,13 @@ class Verifier {
       if (row.verdict.status != Status::kPassed) return;
       row.verdict = judge_trace(loaded.c, *backend.backend, trace, compare_options_, &exact);
     });
+    waivers_.apply(loaded.c, row);
     return row;
   }
 
   const VerifyOptions& options_;
   std::vector<NamedBackend> backends_;
+  harness::Waivers waivers_;
   harness::CompareOptions compare_options_;
 };
 
@@ -194,11 +200,16 @@ std::string result_words(const VerifyOptions& options) {
          (options.taps ? "" : " --no-taps") + repro_words(options.isolation);
 }
 
+/// Waivers decide what a row is called, so a row is kept with those that it met.
+std::string waiver_words(const harness::Waivers& waivers) {
+  return waivers.text().empty() ? "" : " --waivers " + digest_of({waivers.text()});
+}
+
 /// What all results depend on. A plug-in that was built again is another one.
-std::string journal_identity(const VerifyOptions& options,
-                             const std::vector<NamedBackend>& backends) {
-  std::string identity = version() + " " + commit() + " " + result_words(options);
-  for (const NamedBackend& backend : backends) {
+std::string journal_identity(const VerifyOptions& options, const Verifier& verifier) {
+  std::string identity =
+      version() + " " + commit() + " " + result_words(options) + waiver_words(verifier.waivers());
+  for (const NamedBackend& backend : verifier.backends()) {
     identity += " --backend " + backend.spec;
     if (const std::string stamp = plugin_stamp(backend.spec); !stamp.empty()) {
       identity += " (" + stamp + ")";
@@ -316,22 +327,22 @@ void print_intro(std::ostream& out, const VerifyOptions& options, std::size_t fi
       << options.page_seed << "\n\n";
 }
 
-Stores open_stores(const VerifyOptions& options, const Session& session,
-                   const std::vector<NamedBackend>& backends, const std::vector<NamedFile>& files) {
+Stores open_stores(const VerifyOptions& options, const Session& session, const Verifier& verifier,
+                   const std::vector<NamedFile>& files) {
   Stores stores;
   const auto announce = [&](const std::string& path, std::size_t count) {
     session.streams.err << path << ": " << plural(count, "file") << " finished before\n";
   };
   if (!options.resume.empty()) {
     stores.journal =
-        std::make_unique<harness::Journal>(options.resume, journal_identity(options, backends));
+        std::make_unique<harness::Journal>(options.resume, journal_identity(options, verifier));
     announce(options.resume, stores.journal->size());
   }
   if (options.shard.results.empty()) return stores;
   harness::RunInfo info;
   info.verb = "verify";
   info.options = result_words(options);
-  for (const NamedBackend& backend : backends) {
+  for (const NamedBackend& backend : verifier.backends()) {
     info.options += " --backend " + backend.spec + plugin_digest(backend.spec);
   }
   std::vector<std::string> names;
@@ -342,6 +353,7 @@ Stores open_stores(const VerifyOptions& options, const Session& session,
   info.items = std::ssize(files);
   info.items_digest = digest_of(names);
   info.allow_unsupported = options.allow_unsupported;
+  info.waivers = verifier.waivers().text();
   info.command_line = session.command_line;
   stores.results = open_results(options.shard, info);
   announce(options.shard.results, stores.results->size());
@@ -391,7 +403,7 @@ int verify(const VerifyOptions& options, const Session& session) {
   const Verifier verifier(options, make_backends(options.backends, options.isolation),
                           std::max(1, cores / jobs));
 
-  const Stores stores = open_stores(options, session, verifier.backends(), all_files);
+  const Stores stores = open_stores(options, session, verifier, all_files);
   harness::ConsoleTable table(reporter.text(), table_options(reporter, files, verifier.backends()));
   print_intro(reporter.text(), options, files.size(), verifier.backends());
   table.header();
@@ -419,6 +431,10 @@ int verify(const VerifyOptions& options, const Session& session) {
   progress.clear();
 
   expected.print(reporter.text());
+  for (ReportRow& row : verifier.waivers().complaints(
+           reporter.report().rows, shard.is_whole() && finished == files.size())) {
+    reporter.report().rows.push_back(std::move(row));
+  }
   table.finish(reporter.report());
   if (interrupted()) {
     session.streams.err << "interrupted: " << finished << " of " << files.size()
