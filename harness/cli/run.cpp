@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -103,6 +104,12 @@ Verdict compare_bitwise(const Trace& a, const Trace& b) {
 /// "largest difference between cpu and exact: ..." for each stage that both have.
 void print_differences(std::ostream& out, const RunOptions& options, const Trace& a,
                        const Trace& b) {
+  const bool comparable = std::ranges::any_of(
+      all_stages(), [&](Stage stage) { return a.has(stage) && b.has(stage); });
+  if (!comparable) {
+    out << "\n" << options.backend << " and " << options.against << " have no stage in common\n";
+    return;
+  }
   out << "\nlargest difference between " << options.backend << " and " << options.against << "\n";
   for (const Stage stage : all_stages()) {
     if (!a.has(stage) || !b.has(stage)) continue;

@@ -16,6 +16,8 @@ std::span<const Relation> batch_relations();
 std::span<const Relation> mask_relations();
 /// Heads and channels in another order, or repeated.
 std::span<const Relation> head_relations();
+/// What a layer does before and after attention.
+std::span<const Relation> layer_relations();
 /// What follows from the formula of attention.
 std::span<const Relation> formula_relations();
 /// The rows of a call in several calls, the devices of a layer as one.

@@ -190,6 +190,66 @@ RelationResult check_equal_values(const Subject& subject) {
 
 bool has_equal_scales(const Case& c) { return is_attention(c) && has_one_scale(c); }
 
+// ---- Scales of the cache.
+
+bool has_scaled_cache(const Case& c) {
+  return is_attention(c) && c.config.kv_cache.scale_granularity != ScaleGranularity::kNone;
+}
+
+/// Twice the scales of keys under half the softmax scale are the same logits; twice the scales of
+/// values are twice the output.
+RelationResult check_cache_scale(const Subject& subject) {
+  Case other = subject.c();
+  other.config.scale = 0.5 * subject.c().config.softmax_scale();
+  for (Tensor* const scale : {&other.cache.k_scale, &other.cache.v_scale}) {
+    for (std::int64_t i = 0; i < scale->size(); ++i) scale->set_value(i, 2.0 * scale->value(i));
+  }
+  return check_counterpart(
+      subject, "cache_scale", other,
+      [](Stage stage, std::int64_t row, std::int64_t column) {
+        return Place{row, column, stage == Stage::kLse ? 1.0 : 0.5};
+      },
+      "scales of keys and values times 2, the softmax scale by 2");
+}
+
+// ---- The soft-cap.
+
+bool has_softcap(const Case& c) { return is_attention(c) && c.config.logit_softcap.has_value(); }
+
+/// Of one key alone lse is the logit, which the cap takes to cap tanh(logit / cap): closer
+/// together.
+RelationResult check_capped_logit(const Subject& subject) {
+  const Case& c = subject.c();
+  MaskConfig none;
+  none.variant = MaskVariant::kNull;
+  std::vector<Range> first_key;
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    first_key.push_back({0, std::min<std::int64_t>(1, c.key_count(b))});
+  }
+  Case capped = with_keys(with_mask(c, none), first_key);
+  capped.weights.erase("sinks");
+  Case free = capped;
+  free.config.logit_softcap.reset();
+  for (const Case* const each : {&capped, &free}) {
+    if (std::string reason = refusal(subject, *each); !reason.empty()) {
+      return skipped(std::move(reason));
+    }
+  }
+  const double cap = *c.config.logit_softcap;
+  const Subject other(capped, subject.backend(), subject.options());
+  const Measurement logits = measure(subject, free, answer(subject, free));
+  Measurement want;
+  want[Stage::kLse] = logits[Stage::kLse];
+  for (std::size_t i = 0; i < want[Stage::kLse].values.size(); ++i) {
+    double& value = want[Stage::kLse].values[i];
+    if (value == -kInfinity) continue;  // no key at all
+    value = cap * std::tanh(value / cap);
+    want[Stage::kLse].allowed[i] += kReferenceRoundoff * cap;
+  }
+  return compare_answers(other, "capped_logit", own_measurement(other), want,
+                         "the logit of the first key alone, capped afterwards");
+}
+
 // ---- Split and merge.
 
 /// `c` with its mask as a tensor: what is not seen gets minus infinity.
@@ -328,6 +388,10 @@ constexpr std::array kRelations{
              has_free_logits, check_key_shift},
     Relation{"linear_in_v", "the output of a sum of values is the sum of the outputs",
              Bitwise::kNever, is_attention, check_linear},
+    Relation{"cache_scale", "scales of the cache against the softmax scale and the output",
+             Bitwise::kNever, has_scaled_cache, check_cache_scale},
+    Relation{"capped_logit", "the logit of one key, capped afterwards", Bitwise::kNever,
+             has_softcap, check_capped_logit},
     Relation{"equal_values", "equal values come back, less what the sink takes", Bitwise::kNever,
              has_equal_scales, check_equal_values},
 };

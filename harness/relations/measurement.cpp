@@ -27,6 +27,8 @@ std::string describe_element(const Case& c, Stage stage, std::size_t element) {
     std::int64_t b = 0;
     for (; row >= c.key_count(b); ++b) row -= c.key_count(b);
     text = "sequence " + std::to_string(b) + ", position " + std::to_string(row);
+  } else if (stage == Stage::kFreqsCis) {
+    text = "position " + std::to_string(row);
   } else {
     text = describe_row(c, row);
   }
@@ -178,7 +180,7 @@ Measurement rearrange(const Measurement& answer, const Case& counterpart, const 
         const auto i = static_cast<std::size_t>(row * width + column);
         const auto j = static_cast<std::size_t>(place.row * from_width + place.column);
         to.values[i] = place.sign * from.values.at(j);
-        to.allowed[i] = from.allowed.at(j);
+        to.allowed[i] = std::abs(place.sign) * from.allowed.at(j);
       }
     }
   }

@@ -70,7 +70,7 @@ bool is_cache(Stage stage);
 struct Place {
   std::int64_t row = -1;
   std::int64_t column = 0;
-  double sign = 1.0;  ///< of the counterpart's value
+  double sign = 1.0;  ///< or another power of two, times the counterpart's value
 };
 using Mapping = std::function<Place(Stage stage, std::int64_t row, std::int64_t column)>;
 

@@ -13,7 +13,7 @@ namespace {
 std::vector<Relation> all_relations() {
   std::vector<Relation> all;
   for (const std::span<const Relation> family :
-       {batch_relations(), mask_relations(), head_relations(), split_relations(),
+       {batch_relations(), mask_relations(), head_relations(), split_relations(), layer_relations(),
         formula_relations()}) {
     all.insert(all.end(), family.begin(), family.end());
   }

@@ -94,7 +94,8 @@ std::string property_text(const PropertyValue& value) {
 }
 
 std::string outcome_element(const ReportRow& row, Kind kind) {
-  const std::string message = attribute("message", one_line_reason(row));
+  const std::string waived = is_waived(row) ? "waived, " + row.waiver + ": " : "";
+  const std::string message = attribute("message", waived + one_line_reason(row));
   if (kind == Kind::kSkipped) return "      <skipped" + message + "/>\n";
   const std::string tag = kind == Kind::kError ? "error" : "failure";
   return "      <" + tag + message + attribute("type", outcome(row)) + ">" +

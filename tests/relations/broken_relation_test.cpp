@@ -118,6 +118,14 @@ void clamp_keys(Case& c) {
   }
 }
 
+void double_stacked(Case& c) {
+  const auto stacked = c.weights.find("qkv_proj.weight");
+  if (stacked == c.weights.end()) return;
+  for (std::int64_t i = 0; i < stacked->second.size(); ++i) {
+    stacked->second.set_value(i, 2.0 * stacked->second.value(i));
+  }
+}
+
 std::vector<Mistake> mistakes() {
   const auto damaged = [](const std::string& how) {
     return std::shared_ptr<Backend>(make_backend("damaged:cpu,stage=attn_out," + how));
@@ -147,6 +155,21 @@ std::vector<Mistake> mistakes() {
        in_answer(each(Stage::kLse, [](const Case&, double v) { return v / std::log(2.0); }))},
       {"key_shift", in_case(clamp_keys)},
       {"linear_in_v", out([](const Case&, double v) { return v + 1e-3 * std::abs(v); })},
+      {"given_table",
+       in_answer(each(Stage::kFreqsCis, [](const Case&, double v) { return 1.001 * v; }))},
+      {"clip_beforehand", in_case([](Case& c) { c.config.clip_qkv.reset(); })},
+      {"clip_afterwards", in_case([](Case& c) { c.config.clip_activations.reset(); })},
+      {"norm_scale", in_case([](Case& c) {
+         if (const auto gain = c.weights.find("k_norm.weight"); gain != c.weights.end()) {
+           for (std::int64_t i = 0; i < gain->second.size(); ++i) gain->second.set_value(i, 1.0);
+         }
+       })},
+      {"unstacked_qkv", in_case(double_stacked)},
+      {"cache_scale", in_case([](Case& c) {
+         for (std::int64_t i = 0; i < c.cache.k_scale.size(); ++i)
+           c.cache.k_scale.set_value(i, 1.0);
+       })},
+      {"capped_logit", in_case([](Case& c) { c.config.logit_softcap.reset(); })},
       {"equal_values", out([](const Case&, double v) { return 1.001 * v; })},
   };
 }
