@@ -60,7 +60,7 @@ TEST_F(Bisect, FindsTheCommitThatBrokeThePlugIn) {
   commit(bad + "/* seven */\n", "seven: wrong");
 
   const Outcome outcome =
-      in_folder("git bisect start -q HEAD HEAD~6 && git bisect run " + step() + " 2>&1");
+      in_folder("git bisect start HEAD HEAD~6 && git bisect run " + step() + " 2>&1");
   EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("is the first bad commit"));
   EXPECT_THAT(in_folder("git log -1 --format=%s refs/bisect/bad").out, HasSubstr("five: wrong"));

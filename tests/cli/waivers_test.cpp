@@ -76,7 +76,8 @@ TEST(Waiver, LastsUntilTheEndOfItsDay) {
     EXPECT_EQ(is_waived(row), holds) << today;
     const auto complaints = waivers.complaints({row}, true);
     ASSERT_EQ(complaints.size(), holds ? 0U : 1U);
-    if (!holds) EXPECT_THAT(complaints[0].verdict.detail, HasSubstr("expired on 2027-01-31"));
+    if (holds) continue;
+    EXPECT_THAT(complaints[0].verdict.detail, HasSubstr("expired on 2027-01-31"));
   }
 }
 
