@@ -25,6 +25,8 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/data/golden)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/data/golden
           DESTINATION ${CMAKE_INSTALL_DATADIR}/attn_compare FILES_MATCHING PATTERN "*.h5")
 endif()
+install(FILES ${PROJECT_SOURCE_DIR}/data/faults/score.json
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/attn_compare/faults)
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/attn_compare)
 install(EXPORT attn_compare_targets NAMESPACE attn:: FILE attn_compareTargets.cmake

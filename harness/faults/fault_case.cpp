@@ -80,6 +80,13 @@ Verdict within_tolerance(const Trace& trace, const Trace& right, Stage last) {
   return verdict;
 }
 
+/// The stack below the caller, deeper than what it will call.
+[[gnu::noinline]] void fill_stack(bool with_nan) {
+  std::array<std::byte, 1 << 18> below;
+  std::memset(below.data(), with_nan ? 0xff : 0, below.size());
+  asm volatile("" : : "r"(below.data()) : "memory");  // a write that nobody reads is done as well
+}
+
 constexpr std::array kOracleNames{"all", "no-taps", "final", "tolerance", "pool-guard"};
 
 }  // namespace
@@ -100,6 +107,7 @@ std::optional<Oracle> find_oracle(std::string_view name) {
 }
 
 void fill_scratch(bool with_nan) {
+  fill_stack(with_nan);
   // As many blocks of each small size as an allocator keeps at hand for a thread.
   constexpr std::size_t kLargest = 1024, kStep = 16, kAtHand = 8;
   std::vector<void*> blocks;

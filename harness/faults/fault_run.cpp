@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "harness/generate/profiles.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -62,12 +63,13 @@ class Runner {
   std::exception_ptr failure_;
 };
 
-Runner::Runner(const FaultRunOptions& options)
-    : options_(options), covering_(covering_cases(options.plan)) {
+Runner::Runner(const FaultRunOptions& options) : options_(options) {
+  if (!options.without_profile.empty()) find_profile(options.without_profile);  // for its message
   for (const FaultInfo* fault : chosen_faults(options)) {
     result_.outcomes.push_back({});
     result_.outcomes.back().fault = fault;
   }
+  covering_ = covering_cases(options.plan);
   result_.cases = std::ssize(covering_);
   result_.random = options.random;
 }
@@ -99,12 +101,12 @@ void Runner::try_fault(const FaultCase& c, std::int64_t number, const Case* befo
   }
   const std::lock_guard lock(mutex_);
   FaultOutcome& outcome = result_.outcomes[which];
-  outcome.reached |= reached;
-  outcome.infected |= infected;
   if (number >= result_.cases) {
     outcome.random_kills += attempt.killed ? 1 : 0;
     return;
   }
+  outcome.reached |= reached;
+  outcome.infected |= infected;
   outcome.seconds_to_kill += seconds;
   if (attempt.killed && (!outcome.killed() || number + 1 < outcome.cases_to_kill)) {
     outcome.cases_to_kill = number + 1;

@@ -69,7 +69,7 @@ class FaultCase {
 /// The result of one bug over a run.
 struct FaultOutcome {
   const FaultInfo* fault = nullptr;
-  bool reached = false;
+  bool reached = false;  ///< like the next, by the gate's cases
   bool infected = false;
   std::int64_t cases_to_kill = 0;  ///< the first that killed it counts from 1; 0: survived
   double seconds_to_kill = 0.0;    ///< running and judging this bug, to its kill or the end
