@@ -2,7 +2,6 @@
 #include <filesystem>
 #include <optional>
 #include <ostream>
-#include <sstream>
 #include <thread>
 
 #include "harness/cli/interrupt.h"
@@ -51,15 +50,7 @@ FaultRunOptions run_options(const FaultsOptions& options) {
                 "--oracle");
   }
   run.oracle = *oracle;
-  if (!options.shard.empty()) {
-    char slash = 0;
-    std::istringstream words(options.shard);
-    if (!(words >> run.shard >> slash >> run.shards) || slash != '/' || !words.eof() ||
-        run.shard < 1 || run.shard > run.shards) {
-      throw Error(ErrorKind::kUsage,
-                  "--shard " + options.shard + ": must be I/N with I from 1 to N", "--shard");
-    }
-  }
+  if (!options.shard.empty()) run.shard = harness::parse_shard(options.shard);
   return run;
 }
 
@@ -94,7 +85,7 @@ ReportRow row_of(const FaultOutcome& outcome, const std::vector<std::string>& kn
       {"seconds_to_kill", outcome.seconds_to_kill},     {"random_kills", outcome.random_kills}};
   if (outcome.killed()) {
     row.properties.emplace_back("detector", std::string(name_of(outcome.kill.detector)));
-    row.properties.emplace_back("execution", std::string(name_of(outcome.kill.execution)));
+    row.properties.emplace_back("mode", std::string(name_of(outcome.kill.mode)));
     row.repro = "attn-compare run " + outcome.repro + " --backend " + row.backend;
   }
   row.verdict.detail = outcome.killed() ? kill(outcome) : survival(outcome);
@@ -152,7 +143,7 @@ void record(const std::string& path, const FaultRun& run, const harness::GateSco
 int faults(const FaultsOptions& options, const Session& session) {
   Reporter reporter(session, options.report, "faults");
   FaultRunOptions run_of = run_options(options);
-  if (!options.record.empty() && (!options.only.empty() || run_of.shards > 1)) {
+  if (!options.record.empty() && (!options.only.empty() || !run_of.shard.is_whole())) {
     throw Error(ErrorKind::kUsage, "--record wants every bug: leave out --only and --shard",
                 "--record");
   }

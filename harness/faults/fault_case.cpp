@@ -2,10 +2,10 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
+#include "harness/backends/execution.h"
 #include "harness/faults/fault_run.h"
 #include "harness/faults/faulty_library.h"
 
@@ -49,18 +49,17 @@ Detector detector_of(const Verdict& verdict) {
   return only_lse ? Detector::kLse : Detector::kValue;
 }
 
-Detector detector_of(Execution execution, const Verdict& verdict) {
-  switch (execution) {
-    case Execution::kPlain:
-      return detector_of(verdict);
-    case Execution::kSecondCall:
+Detector detector_of(ExecMode mode, const Verdict& verdict) {
+  switch (mode) {
+    case ExecMode::kSecondCall:
       return Detector::kSecondCall;
-    case Execution::kRepeat:
-      return Detector::kRepeat;
-    case Execution::kScratch:
+    case ExecMode::kDirtyScratch:
       return Detector::kScratch;
+    case ExecMode::kRepeat:
+      return Detector::kRepeat;
+    default:
+      return detector_of(verdict);
   }
-  return Detector::kValue;
 }
 
 /// The rule of many suites, on the last stage.
@@ -80,21 +79,17 @@ Verdict within_tolerance(const Trace& trace, const Trace& right, Stage last) {
   return verdict;
 }
 
-/// The stack below the caller, deeper than what it will call.
-[[gnu::noinline]] void fill_stack(bool with_nan) {
-  std::array<std::byte, 1 << 18> below;
-  std::memset(below.data(), with_nan ? 0xff : 0, below.size());
-  asm volatile("" : : "r"(below.data()) : "memory");  // a write that nobody reads is done as well
+/// Clears the stack below the caller, deeper than what it will call, so that an outcome does not
+/// depend on what ran before.
+[[gnu::noinline]] void clear_stack() {
+  std::array<std::byte, std::size_t{256} << 10> below;
+  std::memset(below.data(), 0, below.size());
+  asm volatile("" : : "r"(below.data()) : "memory");  // else the compiler may leave out the writes
 }
 
 constexpr std::array kOracleNames{"all", "no-taps", "final", "tolerance", "pool-guard"};
 
 }  // namespace
-
-std::string_view name_of(Execution execution) {
-  constexpr std::array kNames{"plain", "second call", "repeat", "scratch"};
-  return kNames.at(static_cast<std::size_t>(execution));
-}
 
 std::string_view name_of(Oracle oracle) {
   return kOracleNames.at(static_cast<std::size_t>(oracle));
@@ -104,24 +99,6 @@ std::optional<Oracle> find_oracle(std::string_view name) {
   const auto* const found = std::ranges::find(kOracleNames, name);
   if (found == kOracleNames.end()) return std::nullopt;
   return static_cast<Oracle>(found - kOracleNames.begin());
-}
-
-void fill_scratch(bool with_nan) {
-  fill_stack(with_nan);
-  // As many blocks of each small size as an allocator keeps at hand for a thread.
-  constexpr std::size_t kLargest = 1024, kStep = 16, kAtHand = 8;
-  std::vector<void*> blocks;
-  blocks.reserve(kLargest / kStep * kAtHand);
-  for (std::size_t size = kStep; size <= kLargest; size += kStep) {
-    for (std::size_t i = 0; i < kAtHand; ++i) {
-      void* const block = std::malloc(size);
-      if (block == nullptr) continue;
-      std::memset(block, with_nan ? 0xff : 0, size);  // all ones is a NaN of every type
-      asm volatile("" : : "r"(block) : "memory");     // memory that is freed next is written too
-      blocks.push_back(block);
-    }
-  }
-  for (void* const block : blocks) std::free(block);
 }
 
 FaultCase::FaultCase(const PlannedCase& planned, Oracle oracle)
@@ -168,38 +145,27 @@ void FaultCase::judge(const Trace& trace, Attempt& attempt) const {
   }
   if (verdict.status != Status::kFailed) return;
   attempt.killed = true;
-  attempt.detector = detector_of(attempt.execution, verdict);
+  attempt.detector = detector_of(attempt.mode, verdict);
   attempt.stage = verdict.first_bad;
   attempt.detail = verdict.detail;
 }
 
-Attempt FaultCase::run(const FaultInfo& fault, Execution execution, const Case* before) const {
+Attempt FaultCase::run(const FaultInfo& fault, ExecMode mode, const Case* other) const {
   Attempt attempt;
-  attempt.execution = execution;
+  attempt.mode = mode;
   const Clock::time_point start = Clock::now();
   const FaultyLibrary& library = FaultyLibrary::instance();
   const std::unique_ptr<Backend> backend = library.make(fault.id);
+  clear_stack();
   try {
-    if (execution == Execution::kSecondCall) {
-      backend->run(*before, stages_of(before->config));
-    }
-    Trace first;
-    if (execution == Execution::kRepeat) first = backend->run(case_, wanted_);
-    fill_scratch(execution == Execution::kScratch);
-    const Trace trace = backend->run(case_, wanted_);
+    const Trace trace = execute(*backend, mode, case_, other, wanted_);
     attempt.reached = library.reached_by_last_run() > 0;
-    if (attempt.reached) attempt.infected = !same_bits(trace, right_);
-    if (execution == Execution::kRepeat) {
-      attempt.killed = attempt.infected && !same_bits(trace, first);
-      attempt.detector = Detector::kRepeat;
-      attempt.detail = "two runs differ";
-    } else if (attempt.infected) {
-      judge(trace, attempt);
-    }
-  } catch (const std::exception& error) {
+    attempt.infected = attempt.reached && !same_bits(trace, right_);
+    if (attempt.infected) judge(trace, attempt);
+  } catch (const std::exception& error) {  // a repeated run that differs, or a bug that throws
     attempt.reached = attempt.infected = attempt.killed = true;
-    attempt.detail = std::string("threw: ") + error.what();
-    attempt.detector = detector_of(execution, {});
+    attempt.detail = error.what();
+    attempt.detector = detector_of(mode, {});
   }
   attempt.seconds = seconds_since(start);
   return attempt;

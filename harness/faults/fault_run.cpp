@@ -6,13 +6,14 @@
 #include <mutex>
 #include <thread>
 
+#include "harness/fuzz/case_source.h"
 #include "harness/generate/profiles.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
 namespace {
 
-/// Every so manieth case is run in the other ways as well.
+/// Every so manieth case is run in the other modes as well.
 constexpr std::int64_t kModesEvery = 8;
 /// Every so manieth case is judged on a control that is right: enough to show a false alarm.
 constexpr std::int64_t kControlsEvery = 8;
@@ -24,23 +25,12 @@ std::vector<const FaultInfo*> chosen_faults(const FaultRunOptions& options) {
   for (const FaultInfo& fault : fault_catalogue()) {
     const bool is_named =
         options.only.empty() || std::ranges::find(options.only, fault.id) != options.only.end();
-    if (is_named && number++ % options.shards == options.shard - 1) chosen.push_back(&fault);
+    if (is_named && options.shard.owns(number++)) chosen.push_back(&fault);
   }
   return chosen;
 }
 
 bool is_control(const FaultInfo& fault) { return !fault.equivalent_because.empty(); }
-
-/// What a server would run before: the same layer with other lengths, pages and data; shorter, as a
-/// plan that was made for less is what shows.
-PlannedCase earlier_call(PlannedCase planned) {
-  for (RowSpec& row : planned.spec.rows) {
-    row.first = (row.first + 1) / 2;
-    row.second = (row.second + 1) / 2;
-  }
-  ++planned.seed;
-  return planned;
-}
 
 /// The work of a run: cases in order, dealt to threads.
 class Runner {
@@ -81,19 +71,19 @@ PlannedCase Runner::planned(std::int64_t number) const {
   return planned;
 }
 
-/// Runs one bug on a case, in every way that is the case's, up to the first kill.
+/// Runs one bug on a case, in every mode that is the case's, up to the first kill.
 void Runner::try_fault(const FaultCase& c, std::int64_t number, const Case* before,
                        std::size_t which) {
   const FaultInfo& fault = *result_.outcomes[which].fault;
-  std::vector<Execution> ways{Execution::kPlain};
+  std::vector<ExecMode> modes{ExecMode::kPlain};
   if (before != nullptr) {
-    ways.insert(ways.end(), {Execution::kSecondCall, Execution::kRepeat, Execution::kScratch});
+    modes.insert(modes.end(), {ExecMode::kSecondCall, ExecMode::kRepeat, ExecMode::kDirtyScratch});
   }
   bool reached = false, infected = false;
   double seconds = 0.0;
   Attempt attempt;
-  for (const Execution way : ways) {
-    attempt = c.run(fault, way, before);
+  for (const ExecMode mode : modes) {
+    attempt = c.run(fault, mode, before);
     reached |= attempt.reached;
     infected |= attempt.infected;
     seconds += attempt.seconds;
@@ -125,7 +115,12 @@ void Runner::run_case(std::int64_t number, const std::vector<std::size_t>& alive
   std::unique_ptr<Case> before;
   if (number % kModesEvery == kModesEvery - 1) {
     const bool same_layer = number / kModesEvery % 2 == 0;
-    const PlannedCase other = same_layer ? earlier_call(planned(number)) : planned(number - 1);
+    PlannedCase other = planned(number - 1);
+    if (same_layer) {
+      const PlannedCase same = planned(number);
+      const OtherCase lengths = other_case(same.spec, same.seed);
+      other = {lengths.spec, lengths.seed};
+    }
     before = std::make_unique<Case>(make_case(other.spec, other.seed));
   }
   for (const std::size_t which : alive) try_fault(c, number, before.get(), which);

@@ -7,20 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "harness/backends/exec_mode.h"
 #include "harness/compare/compare.h"
 #include "harness/faults/catalogue.h"
 #include "harness/generate/space.h"
+#include "harness/report/shard.h"
 
 namespace attn::harness {
-
-/// How a case is run on a bug.
-enum class Execution {
-  kPlain,       ///< a fresh backend, one call
-  kSecondCall,  ///< a call after one with another case, on the same backend
-  kRepeat,      ///< the same call twice: every bit must be as before
-  kScratch,     ///< a fresh backend, after free memory was filled with NaN
-};
-std::string_view name_of(Execution execution);
 
 /// What became of one bug on one case.
 struct Attempt {
@@ -28,7 +21,7 @@ struct Attempt {
   bool infected = false;  ///< some stage or the cache differs in a bit from the run without bugs
   bool killed = false;    ///< the comparison failed, or the backend threw
   Detector detector = Detector::kValue;  ///< killed: what noticed
-  Execution execution = Execution::kPlain;
+  ExecMode mode = ExecMode::kPlain;
   std::optional<Stage> stage;  ///< killed: the first bad stage
   std::string detail;
   double seconds = 0.0;  ///< running and judging
@@ -53,8 +46,8 @@ class FaultCase {
   const Case& c() const { return case_; }
   /// Whether the build without bugs passes: "" or how it fails.
   std::string false_alarm() const;
-  /// `before`: the case of the earlier call, for kSecondCall.
-  Attempt run(const FaultInfo& fault, Execution execution, const Case* before = nullptr) const;
+  /// `other`: the case of the earlier call, for kSecondCall.
+  Attempt run(const FaultInfo& fault, ExecMode mode, const Case* other = nullptr) const;
 
  private:
   void judge(const Trace& trace, Attempt& attempt) const;
@@ -84,8 +77,7 @@ struct FaultRunOptions {
   std::vector<std::string> only;  ///< ids; empty: all
   std::int64_t random = 0;        ///< random cases after the gate's, each on every bug
   int jobs = 1;
-  std::int64_t shard = 1,
-               shards = 1;  ///< deals the bugs: those whose number is shard - 1 mod shards
+  Shard shard;  ///< of the bugs, in the order of the catalogue
   Oracle oracle = Oracle::kAll;
   std::string without_profile;  ///< cases of this data profile are made normal
   std::function<void(std::int64_t done, std::int64_t of)> progress;  ///< called with a lock held
@@ -104,8 +96,5 @@ struct FaultRun {
 /// Runs the gate's cases in order on every bug that is not yet killed. What a bug's outcome is does
 /// not depend on `jobs` nor on the other bugs. Throws Error(kUsage).
 FaultRun run_faults(const FaultRunOptions& options);
-
-/// Fills memory that is free with NaN, or with zeros.
-void fill_scratch(bool with_nan);
 
 }  // namespace attn::harness

@@ -53,8 +53,7 @@ TEST(FaultRun, IsTheUnionOfItsShards) {
   const auto whole = outcomes_of(run_faults(smoke(kSome)));
   std::map<std::string, Outcome> joined;
   FaultRunOptions options = smoke(kSome);
-  options.shards = 3;
-  for (options.shard = 1; options.shard <= options.shards; ++options.shard) {
+  for (options.shard = {1, 3}; options.shard.index <= 3; ++options.shard.index) {
     const auto part = outcomes_of(run_faults(options));
     EXPECT_LT(part.size(), whole.size());
     joined.insert(part.begin(), part.end());
@@ -74,7 +73,7 @@ TEST(FaultRun, FindsInEachWayWhatLivesOnlyThere) {
     }
     ++modes;
     for (std::size_t i = 0; i < 24; ++i) {
-      const Attempt attempt = FaultCase(cases[i], Oracle::kAll).run(fault, Execution::kPlain);
+      const Attempt attempt = FaultCase(cases[i], Oracle::kAll).run(fault, ExecMode::kPlain);
       EXPECT_FALSE(attempt.infected) << fault.id << " on case " << i;
     }
   }
@@ -89,7 +88,7 @@ TEST(FaultRun, TellsSurvivorsApart) {
       "rows": [[6, 5]]})");
   const FaultCase c({spec, 7}, Oracle::kAll);
   EXPECT_THAT(c.false_alarm(), IsEmpty());
-  const auto plain = [&](const char* id) { return c.run(find_fault(id), Execution::kPlain); };
+  const auto plain = [&](const char* id) { return c.run(find_fault(id), ExecMode::kPlain); };
   EXPECT_FALSE(plain("window_one_too_wide").reached);
   const Attempt control = plain("values_added_backward");
   EXPECT_TRUE(control.infected);

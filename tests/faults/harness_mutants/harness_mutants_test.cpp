@@ -182,7 +182,7 @@ bool refuses_a_changed_file() {
 
 bool lets_what_is_right_survive() {
   const FaultCase c({layer_spec(), 7}, Oracle::kAll);
-  const Attempt attempt = c.run(find_fault("values_added_backward"), Execution::kPlain);
+  const Attempt attempt = c.run(find_fault("values_added_backward"), ExecMode::kPlain);
   return attempt.infected && !attempt.killed;
 }
 
