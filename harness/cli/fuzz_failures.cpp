@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "harness/fuzz/corpus.h"
+#include "harness/fuzz/localise.h"
 #include "harness/generate/shrink.h"
 #include "harness/report/format.h"
 
@@ -67,7 +68,8 @@ class EvidenceList {
     Sample sample = judge_.run_alone(mode, spec, seed);
     if (sample.verdict.status != Status::kPassed) return;
     const Sample& kept = samples_.emplace_back(std::move(sample));
-    list_.push_back({kept.c, kept.got, mode, kept.other ? &*kept.other : nullptr});
+    list_.push_back(
+        {kept.c, kept.got, judge_.backend().arithmetic(spec.config), mode, kept.other_case()});
   }
   std::span<const harness::Evidence> list() const { return list_; }
 
@@ -112,10 +114,22 @@ std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
   if (dictionary == nullptr || !has_answer(first.row)) return {};
   EvidenceList evidence(judge_);
   evidence.add(first.exec, smallest.tried.spec, smallest.tried.seed);
-  // Where the small case cannot tell two mistakes apart, the larger one may, and other values.
+  // Where the small case cannot tell two mistakes apart, the larger one may.
   evidence.add(first.exec, first.tried.spec, first.tried.seed);
-  evidence.add(first.exec, first.tried.spec, first.tried.seed + 1);
-  return dictionary->look_up(evidence.list(), judge_.backend().arithmetic(first.tried.spec.config));
+  std::vector<harness::Likeness> found = dictionary->look_up(evidence.list());
+  // Then cases that are known to tell apart what is left.
+  constexpr std::int64_t kMost = 60;
+  for (std::int64_t n = 0; n < kMost && found.size() > 1; ++n) {
+    const harness::PlannedCase planned = harness::random_case({}, n);
+    const harness::FuzzCase next{planned.spec, planned.seed, {}, first.exec};
+    const Sample sample = judge_.make(first.exec, next.spec, next.seed);
+    if (!dictionary->tells_apart(found[0], found[1], sample.c, first.exec, sample.other_case())) {
+      continue;
+    }
+    evidence.add(first.exec, next.spec, next.seed);
+    found = dictionary->look_up(evidence.list());
+  }
+  return found;
 }
 
 bool FuzzFailures::belongs(const FuzzResult& failure, const std::vector<std::string>& features,
@@ -126,8 +140,7 @@ bool FuzzFailures::belongs(const FuzzResult& failure, const std::vector<std::str
   EvidenceList evidence(judge_);
   evidence.add(failure.exec, failure.tried.spec, failure.tried.seed);
   const auto distance = harness::FaultDictionary::instance()->distance(
-      group.likeness.front().fault->id, evidence.list(),
-      judge_.backend().arithmetic(failure.tried.spec.config));
+      group.likeness.front().fault->id, evidence.list());
   return distance && *distance <= 1.0;
 }
 
@@ -139,9 +152,10 @@ void FuzzFailures::add(const FuzzResult& seen) {
     ++group.count;
     return;
   }
-  FailureGroup group{failure, options_.shrink ? shrink(failure) : failure, {}, {}, 1};
+  FailureGroup group{failure, options_.shrink ? shrink(failure) : failure, {}, {}, {}, 1};
   group.features = non_default_features(group.smallest.tried.spec);
   group.likeness = look_up(failure, group.smallest);
+  group.inside = look_inside(group);
   if (!options_.corpus.empty()) {
     const auto& bad = group.smallest.row.verdict.first_bad;
     harness::add_to_corpus(options_.corpus,
@@ -149,6 +163,21 @@ void FuzzFailures::add(const FuzzResult& seen) {
                             options_.backend, bad ? std::string(name_of(*bad)) : ""});
   }
   groups_.push_back(std::move(group));
+}
+
+/// Nothing where the backend shows its stages, so that the first bad one is known.
+std::optional<Stage> FuzzFailures::look_inside(const FailureGroup& group) const {
+  const ReportRow& row = group.smallest.row;
+  if (!has_answer(row)) return std::nullopt;
+  const bool shows_more =
+      std::ranges::any_of(row.verdict.stages, [](const harness::StageReport& stage) {
+        return stage.stage != Stage::kAttnOut && stage.stage != Stage::kOut;
+      });
+  if (options_.taps && shows_more) return std::nullopt;
+  if (!group.likeness.empty()) return group.likeness.front().fault->stage;
+  const harness::FuzzCase& tried = group.smallest.tried;
+  return harness::localise(tried.spec, tried.seed,
+                           [&](const Case& c) { return judge_.bad_final_stage(c); });
 }
 
 void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
@@ -165,6 +194,9 @@ void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
   }
   if (group.first.exec != harness::ExecMode::kPlain) {
     line += "; only with --exec " + std::string(name_of(group.first.exec));
+  }
+  if (group.inside) {
+    line += "; first bad stage inside: " + std::string(name_of(*group.inside));
   }
   if (options_.shrink) line += "; shrunk to " + size_words(spec);
   if (!group.likeness.empty()) line += "; looks like: " + harness::to_string(group.likeness);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <iosfwd>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@ struct FailureGroup {
   FuzzResult smallest;                      ///< `first`, shrunk
   std::vector<std::string> features;        ///< of the smallest
   std::vector<harness::Likeness> likeness;  ///< known mistakes that explain it
+  /// First bad stage, for backends that show no stage but the last.
+  std::optional<Stage> inside;
   std::int64_t count = 0;
 };
 
@@ -37,6 +40,7 @@ class FuzzFailures {
                const FailureGroup& group) const;
   FuzzResult shrink(const FuzzResult& failure) const;
   std::vector<harness::Likeness> look_up(const FuzzResult& first, const FuzzResult& smallest) const;
+  std::optional<Stage> look_inside(const FailureGroup& group) const;
   void print(std::ostream& out, const FailureGroup& group) const;
 
   const FuzzOptions& options_;

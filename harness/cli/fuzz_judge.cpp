@@ -4,6 +4,7 @@
 
 #include "harness/backends/execution.h"
 #include "harness/cli/judge.h"
+#include "harness/fuzz/localise.h"
 
 namespace attn::cli {
 
@@ -32,22 +33,37 @@ std::unique_ptr<harness::Backend> FuzzJudge::fresh_backend() const {
   return open_backend(options_.backend, options_.isolation);
 }
 
-Sample FuzzJudge::run(ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
-                      const harness::Backend& backend) const {
+Sample FuzzJudge::make(ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed) {
   Sample sample;
   sample.c = harness::make_case(spec, seed);
   if (needs_other_case(mode)) {
     const harness::OtherCase other = harness::other_case(spec, seed);
     sample.other = harness::make_case(other.spec, other.seed);
   }
-  sample.verdict =
-      run_backend(sample.c, backend, sample.got, mode, sample.other ? &*sample.other : nullptr);
+  return sample;
+}
+
+Sample FuzzJudge::run(ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
+                      const harness::Backend& backend) {
+  Sample sample = make(mode, spec, seed);
+  sample.verdict = run_backend(sample.c, backend, sample.got, mode, sample.other_case());
   return sample;
 }
 
 Sample FuzzJudge::run_alone(ExecMode mode, const harness::CaseSpec& spec,
                             std::uint64_t seed) const {
   return run(mode, spec, seed, *fresh_backend());
+}
+
+std::optional<Stage> FuzzJudge::bad_final_stage(const Case& c) const {
+  const auto backend = fresh_backend();
+  Trace got;
+  if (run_backend(c, *backend, got).status != Status::kPassed) return std::nullopt;
+  harness::CompareOptions options;
+  options.taps = false;
+  options.check_trust = false;
+  return judge_trace(c, *backend, harness::final_answer(c, std::move(got)), options, nullptr)
+      .first_bad;
 }
 
 FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCase& tried,

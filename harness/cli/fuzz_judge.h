@@ -32,6 +32,8 @@ struct Sample {
   std::optional<Case> other;  ///< run before it, in modes that do that
   Trace got;
   harness::Verdict verdict;  ///< of the run: passed when there is an answer
+
+  const Case* other_case() const { return other ? &*other : nullptr; }
 };
 
 /// Runs a backend on generated cases and judges it, for fuzz. Safe from several threads.
@@ -48,13 +50,18 @@ class FuzzJudge {
   /// The same without a judgement. Throws what make_case throws.
   Sample run_alone(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed) const;
 
+  /// The stage of the final answer alone that is wrong, on a fresh backend that makes one call.
+  std::optional<Stage> bad_final_stage(const Case& c) const;
+  /// The case of the mode, not run yet.
+  static Sample make(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed);
+
   const harness::Backend& backend() const { return backend_; }
   const std::vector<harness::ExecMode>& modes() const { return modes_; }
 
  private:
   std::unique_ptr<harness::Backend> fresh_backend() const;
-  Sample run(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
-             const harness::Backend& backend) const;
+  static Sample run(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
+                    const harness::Backend& backend);
   FuzzResult judge_in(const std::vector<harness::ExecMode>& modes, const harness::FuzzCase& tried,
                       bool alone) const;
 

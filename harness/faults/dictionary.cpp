@@ -17,8 +17,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Whether the mistake shows in values at all, in a call that can be made here.
 bool shows_in_values(const FaultInfo& fault) {
-  return fault.equivalent_because.empty() && fault.detector != Detector::kGuard &&
-         fault.detector != Detector::kRefusal && fault.detector != Detector::kGraphReplay;
+  return fault.equivalent_because.empty() && fault.detector != Detector::kRefusal &&
+         fault.detector != Detector::kGraphReplay;
 }
 
 /// One piece of evidence, with what every fault is held against on it.
@@ -29,11 +29,10 @@ struct Prepared {
 };
 
 /// The fault's output on the evidence, `block` keys at a time; nothing when it breaks.
-std::optional<Trace> run_fault(const FaultyLibrary& library, std::string_view id,
-                               const Evidence& evidence, std::int64_t block) {
+std::optional<Trace> run_fault(const FaultyLibrary& library, std::string_view id, const Case& c,
+                               ExecMode mode, const Case* other, std::int64_t block) {
   try {
-    return execute(*library.make(id, block), evidence.mode, evidence.c, evidence.other,
-                   stages_of(evidence.c.config));
+    return execute(*library.make(id, block), mode, c, other, stages_of(c.config));
   } catch (const Error&) {
     return std::nullopt;
   } catch (const BackendFailure&) {
@@ -57,13 +56,13 @@ double distance_of(const Prepared& prepared, const Trace& answer) {
   return worst;
 }
 
-std::vector<Prepared> prepare(const FaultyLibrary& library, std::span<const Evidence> evidence,
-                              const Arithmetic& arithmetic) {
+std::vector<Prepared> prepare(const FaultyLibrary& library, std::span<const Evidence> evidence) {
   std::vector<Prepared> prepared;
   for (const Evidence& one : evidence) {
-    std::optional<Trace> right = run_fault(library, "none", one, FaultyLibrary::kBlock);
+    std::optional<Trace> right =
+        run_fault(library, "none", one.c, one.mode, one.other, FaultyLibrary::kBlock);
     if (!right) continue;
-    prepared.push_back({&one, allowances(one.c, one.got, arithmetic), std::move(*right)});
+    prepared.push_back({&one, allowances(one.c, one.got, one.arithmetic), std::move(*right)});
   }
   return prepared;
 }
@@ -75,7 +74,8 @@ std::optional<double> distance_with_block(const FaultyLibrary& library, std::str
   bool differs = false;
   double worst = 0.0;
   for (const Prepared& one : prepared) {
-    const std::optional<Trace> answer = run_fault(library, id, *one.evidence, block);
+    const std::optional<Trace> answer =
+        run_fault(library, id, one.evidence->c, one.evidence->mode, one.evidence->other, block);
     if (!answer) return kInfinity;
     differs |= !first_difference(*answer, one.right).empty();
     worst = std::max(worst, distance_of(one, *answer));
@@ -87,11 +87,11 @@ std::optional<double> distance_with_block(const FaultyLibrary& library, std::str
 
 /// The same with the backend's own block as well: what some mistakes do depends on it.
 std::optional<double> distance_to(const FaultyLibrary& library, std::string_view id,
-                                  std::span<const Prepared> prepared, const Arithmetic& arithmetic,
-                                  double limit) {
+                                  std::span<const Prepared> prepared, double limit) {
   const auto distance = distance_with_block(library, id, prepared, FaultyLibrary::kBlock, limit);
-  if (!distance || *distance <= limit || arithmetic.block <= 0) return distance;
-  const auto own = distance_with_block(library, id, prepared, arithmetic.block, limit);
+  const std::int64_t block = prepared.front().evidence->arithmetic.block;
+  if (!distance || *distance <= limit || block <= 0) return distance;
+  const auto own = distance_with_block(library, id, prepared, block, limit);
   return own ? std::min(*distance, *own) : distance;
 }
 
@@ -109,15 +109,14 @@ const FaultDictionary* FaultDictionary::instance() {
 }
 
 std::optional<double> FaultDictionary::distance(std::string_view fault,
-                                                std::span<const Evidence> evidence,
-                                                const Arithmetic& arithmetic) const {
-  return distance_to(library_, fault, prepare(library_, evidence, arithmetic), arithmetic,
-                     kInfinity);
+                                                std::span<const Evidence> evidence) const {
+  const std::vector<Prepared> prepared = prepare(library_, evidence);
+  if (prepared.empty()) return std::nullopt;
+  return distance_to(library_, fault, prepared, kInfinity);
 }
 
-std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidence,
-                                               const Arithmetic& arithmetic) const {
-  const std::vector<Prepared> prepared = prepare(library_, evidence, arithmetic);
+std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidence) const {
+  const std::vector<Prepared> prepared = prepare(library_, evidence);
   if (prepared.empty()) return {};
   double from_right = 0.0;
   for (const Prepared& one : prepared) {
@@ -127,21 +126,30 @@ std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidenc
   constexpr double kWithinBound = 1.0;
   for (const FaultInfo& fault : fault_catalogue()) {
     if (!shows_in_values(fault)) continue;
-    const auto distance = distance_to(library_, fault.id, prepared, arithmetic, kWithinBound);
+    const auto distance = distance_to(library_, fault.id, prepared, kWithinBound);
     if (distance && *distance <= kWithinBound) found.push_back({&fault, *distance});
   }
   std::ranges::stable_sort(found, {}, &Likeness::of_bound);
   // Half as far as the right answer says nothing.
   constexpr double kClearly = 4.0;
   if (found.empty() || kClearly * found[0].of_bound > from_right) return {};
-  const bool tied = found.size() > 1 && found[1].of_bound <= 2.0 * found[0].of_bound;
-  found.resize(tied ? 2 : 1);
   return found;
+}
+
+bool FaultDictionary::tells_apart(const Likeness& a, const Likeness& b, const Case& c,
+                                  ExecMode mode, const Case* other) const {
+  const auto run = [&](const Likeness& likeness) {
+    return run_fault(library_, likeness.fault->id, c, mode, other, FaultyLibrary::kBlock);
+  };
+  const std::optional<Trace> of_a = run(a), of_b = run(b);
+  return of_a && of_b && !first_difference(*of_a, *of_b).empty();
 }
 
 std::string to_string(std::span<const Likeness> likenesses) {
   std::string text;
-  for (const Likeness& likeness : likenesses) {
+  const bool tied = likenesses.size() > 1 && likenesses[1].of_bound <= 2.0 * likenesses[0].of_bound;
+  for (const Likeness& likeness :
+       likenesses.first(std::min<std::size_t>(likenesses.size(), tied ? 2 : 1))) {
     if (!text.empty()) text += " or ";
     text += likeness.fault->summary;
     text.append(" (").append(format_ratio(likeness.of_bound)).append(" of the bound)");

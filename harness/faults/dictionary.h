@@ -19,6 +19,7 @@ namespace attn::harness {
 struct Evidence {
   const Case& c;
   const Trace& got;
+  Arithmetic arithmetic;  ///< that the backend declares for the config
   ExecMode mode = ExecMode::kPlain;
   const Case* other = nullptr;  ///< of the modes that need one
 };
@@ -31,7 +32,8 @@ struct Likeness {
   double of_bound = 0.0;
 };
 
-/// "query head mapped to kv head by modulo (0.3 of the bound)", two with " or "; "" for none.
+/// "query head mapped to kv head by modulo (0.3 of the bound)", and the second after " or " where
+/// it is as near; "" for none.
 std::string to_string(std::span<const Likeness> likenesses);
 
 /// Finds the known mistake that explains a wrong answer.
@@ -43,13 +45,16 @@ class FaultDictionary {
   /// The faults that answer as the backend does on all of the evidence, within the bound of
   /// `arithmetic`, where the right answer does not: the nearest, and the second where it is as
   /// near. At most two.
-  std::vector<Likeness> look_up(std::span<const Evidence> evidence,
-                                const Arithmetic& arithmetic) const;
+  std::vector<Likeness> look_up(std::span<const Evidence> evidence) const;
+
+  /// Whether the two faults answer differently, so that a backend's answer to the case would tell
+  /// which of them it has.
+  bool tells_apart(const Likeness& a, const Likeness& b, const Case& c, ExecMode mode,
+                   const Case* other) const;
 
   /// How far the fault's output lies from `got`, as Likeness::of_bound; nothing when the fault
   /// makes no difference on any of the evidence.
-  std::optional<double> distance(std::string_view fault, std::span<const Evidence> evidence,
-                                 const Arithmetic& arithmetic) const;
+  std::optional<double> distance(std::string_view fault, std::span<const Evidence> evidence) const;
 
  private:
   explicit FaultDictionary(const FaultyLibrary& library) : library_(library) {}

@@ -94,21 +94,7 @@ void SimplerSpecs::add_tasks() {
   const AttentionConfig& config = spec_.config;
   if (config.starts_at_attention()) return;
   if (config.entry_point == EntryPoint::kForward) {
-    add([&](CaseSpec& spec) {
-      AttentionConfig attention;
-      attention.variant = Variant::kAttention;
-      attention.entry_point = EntryPoint::kAttention;
-      attention.num_attention_heads = config.num_attention_heads;
-      attention.num_key_value_heads = config.num_key_value_heads;
-      attention.head_dim = attention.head_dim_v = config.head_dim;
-      attention.dtype = config.dtype;
-      attention.scale = config.scale;
-      attention.logit_softcap = config.logit_softcap;
-      attention.mask = config.mask;
-      attention.kv_cache = config.kv_cache;
-      spec.config = attention;
-      for (RowSpec& row : spec.rows) row = {row.second, row.first + row.second};
-    });
+    add([](CaseSpec& spec) { spec = attention_alone(spec); });
   }
   if (config.variant == Variant::kAttentionWithRope) return;
   for (const bool keeps_quant : {false, true}) {
@@ -301,6 +287,25 @@ void SimplerSpecs::add_rows() {
 }
 
 }  // namespace
+
+CaseSpec attention_alone(const CaseSpec& spec) {
+  const AttentionConfig& layer = spec.config;
+  CaseSpec alone = spec;
+  AttentionConfig& config = alone.config;
+  config = {};
+  config.variant = Variant::kAttention;
+  config.entry_point = EntryPoint::kAttention;
+  config.num_attention_heads = layer.num_attention_heads;
+  config.num_key_value_heads = layer.num_key_value_heads;
+  config.head_dim = config.head_dim_v = layer.head_dim;
+  config.dtype = layer.dtype;
+  config.scale = layer.scale;
+  config.logit_softcap = layer.logit_softcap;
+  config.mask = layer.mask;
+  config.kv_cache = layer.kv_cache;
+  for (RowSpec& row : alone.rows) row = {row.second, row.first + row.second};
+  return alone;
+}
 
 ShrinkResult shrink(const CaseSpec& spec, std::uint64_t seed,
                     const std::function<bool(const CaseSpec&, std::uint64_t)>& fails_alike,

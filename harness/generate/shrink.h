@@ -14,6 +14,10 @@ namespace attn::harness {
 /// their smallest useful value.
 std::vector<std::string> non_default_features(const CaseSpec& spec);
 
+/// The attention of a layer as a case of its own: same heads, mask, scores and cache. The spec must
+/// be of entry point forward.
+CaseSpec attention_alone(const CaseSpec& spec);
+
 struct ShrinkResult {
   CaseSpec spec;
   std::uint64_t seed = 0;

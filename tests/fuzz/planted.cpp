@@ -1,0 +1,59 @@
+#include "tests/fuzz/planted.h"
+
+#include <cstdlib>
+
+#include "harness/faults/faulty_library.h"
+#include "harness/generate/space.h"
+
+namespace attn::harness {
+namespace {
+
+[[maybe_unused]] const bool kLibraryIsNamed =
+    setenv("ATTN_FAULTY_LIBRARY", ATTN_FAULTY_FILE, 1) == 0;
+
+}  // namespace
+
+std::unique_ptr<Backend> planted(std::string_view fault) {
+  constexpr std::int64_t kOtherBlock = 24;
+  static_assert(kOtherBlock != FaultyLibrary::kBlock);
+  return FaultyLibrary::instance().make(fault, kOtherBlock);
+}
+
+Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed, bool taps) {
+  const auto backend = planted(fault);
+  Answer result{make_case(spec, seed), {}, {}};
+  result.trace = backend->run(result.c, stages_of(result.c.config));
+  CompareOptions options;
+  options.taps = taps;
+  options.check_trust = false;
+  result.verdict = compare(result.c, result.trace, backend->arithmetic(result.c.config), options);
+  return result;
+}
+
+std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most) {
+  for (std::int64_t n = 0; n < most; ++n) {
+    const PlannedCase planned = random_case({}, n);
+    const Verdict verdict = answer(fault.id, planned.spec, planned.seed).verdict;
+    if (verdict.first_bad) return Failure{planned.spec, planned.seed, n, verdict};
+  }
+  return std::nullopt;
+}
+
+ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure) {
+  return shrink(failure.spec, failure.seed, [&](const CaseSpec& spec, std::uint64_t seed) {
+    return answer(fault.id, spec, seed).verdict.first_bad == failure.verdict.first_bad;
+  });
+}
+
+FinalProbe final_probe(std::string_view fault) {
+  return [fault](const Case& c) -> std::optional<Stage> {
+    const auto backend = planted(fault);
+    CompareOptions options;
+    options.taps = false;
+    options.check_trust = false;
+    const Trace last = final_answer(c, backend->run(c, stages_of(c.config)));
+    return compare(c, last, backend->arithmetic(c.config), options).first_bad;
+  };
+}
+
+}  // namespace attn::harness

@@ -1,0 +1,139 @@
+#include "harness/generate/shrink.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "golden/digest.h"
+#include "harness/generate/space.h"
+#include "tests/fuzz/planted.h"
+
+namespace attn::harness {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+CaseSpec spec_of(const std::string& json) { return parse_case_spec(json); }
+
+constexpr const char* kPlainAttention =
+    R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": 1,
+        "num_key_value_heads": 1, "head_dim": 16, "dtype": "float32", "mask": {"variant": "causal"},
+        "kv_cache": {"page_size": 128}}, "rows": [[2, 9]], "pages": "identity"})";
+
+TEST(Features, ThePlainestCaseHasNone) {
+  EXPECT_THAT(non_default_features(spec_of(kPlainAttention)), IsEmpty());
+}
+
+TEST(Features, EachIsNamedWithItsValue) {
+  CaseSpec spec = spec_of(kPlainAttention);
+  spec.config.num_attention_heads = 6;
+  spec.config.num_key_value_heads = 2;
+  spec.config.logit_softcap = 30.0;
+  spec.config.mask.variant = MaskVariant::kSlidingWindowCausal;
+  spec.config.mask.window_size = 5;
+  spec.config.kv_cache.page_size = 16;
+  spec.sinks = true;
+  spec.rows = {{2, 40}, {1, 3}};
+  EXPECT_THAT(non_default_features(spec),
+              UnorderedElementsAre("kv heads: 2", "group size: 3", "logit_softcap: 30",
+                                   "mask: sliding_window_causal 5", "page_size: 16", "sinks",
+                                   "sequences: 2", "keys: 40"));
+}
+
+/// A failure that needs one thing keeps that thing and nothing else.
+TEST(Shrink, KeepsWhatTheFailureNeeds) {
+  const auto needs = [](const auto& condition) {
+    std::int64_t found = 0;
+    for (std::int64_t n = 0; n < 60; ++n) {
+      const PlannedCase planned = random_case({}, n);
+      if (!condition(planned.spec)) continue;
+      ++found;
+      const ShrinkResult small =
+          shrink(planned.spec, planned.seed,
+                 [&](const CaseSpec& spec, std::uint64_t) { return condition(spec); });
+      EXPECT_TRUE(condition(small.spec));
+      EXPECT_LE(non_default_features(small.spec).size(), 1U) << to_json(small.spec);
+      EXPECT_NO_THROW(validate(small.spec));
+    }
+    EXPECT_GT(found, 0);
+  };
+  needs([](const CaseSpec& s) { return s.config.use_qk_norm; });
+  needs([](const CaseSpec& s) { return s.config.group_size() > 2; });
+  needs([](const CaseSpec& s) { return s.config.kv_cache.page_size <= 4; });
+  needs([](const CaseSpec& s) { return s.rows.size() > 1; });
+  needs([](const CaseSpec& s) { return s.config.rope.scaling.type == RopeScalingType::kLongrope; });
+}
+
+/// The boundary of a number is found, not just its power of two.
+TEST(Shrink, FindsTheSmallestLength) {
+  CaseSpec spec = spec_of(kPlainAttention);
+  spec.rows = {{7, 300}};
+  const ShrinkResult small =
+      shrink(spec, 9, [](const CaseSpec& s, std::uint64_t) { return s.rows.at(0).second >= 133; });
+  EXPECT_EQ(small.spec.rows.at(0), (RowSpec{0, 133}));
+  EXPECT_EQ(small.seed, 1U);
+}
+
+TEST(Shrink, ChangesNothingWhereNothingSmallerFails) {
+  const PlannedCase planned = random_case({}, 3);
+  const ShrinkResult same =
+      shrink(planned.spec, planned.seed, [&](const CaseSpec& s, std::uint64_t seed) {
+        return s == planned.spec && seed == planned.seed;
+      });
+  EXPECT_EQ(same.spec, planned.spec);
+  EXPECT_EQ(same.seed, planned.seed);
+}
+
+TEST(Shrink, EndsInTime) {
+  const PlannedCase planned = random_case({}, 3);
+  const ShrinkResult result = shrink(
+      planned.spec, planned.seed, [](const CaseSpec&, std::uint64_t) { return true; }, 0.0);
+  EXPECT_EQ(result.tried, 0);
+}
+
+/// Bugs of several stages: what is left fails at the same stage, with at most two features.
+TEST(Shrink, PlantedBugsShrinkToTwoFeatures) {
+  for (const char* id : {"kv_head_modulo", "window_one_too_wide", "softcap_ignored", "sink_dropped",
+                         "page_table_ignored", "mask_top_left"}) {
+    const FaultInfo& fault = find_fault(id);
+    const auto failure = find_failure(fault, 100);
+    ASSERT_TRUE(failure) << id;
+    const ShrinkResult small = shrunk(fault, *failure);
+    EXPECT_LE(non_default_features(small.spec).size(), 2U) << id << to_json(small.spec);
+    EXPECT_LT(small.seconds, 60.0) << id;
+    EXPECT_EQ(answer(id, small.spec, small.seed).verdict.first_bad, failure->verdict.first_bad);
+  }
+}
+
+std::string digest_of(const Tensor& t) {
+  return t.empty() ? "-" : golden::sha256_hex(t.bytes()).substr(0, 8);
+}
+
+/// x or q, keys, page table: what a case is made of. freqs_cis may differ by an ulp from library to
+/// library.
+std::vector<std::string> digests(const Case& c) {
+  return {digest_of(c.x), digest_of(c.q), digest_of(c.cache.k), digest_of(c.cache.page_table)};
+}
+
+/// The words of a repro line make the same bytes again, on any machine.
+TEST(Reproduction, TheWordsOfALineMakeTheSameCase) {
+  for (std::int64_t n = 0; n < 40; ++n) {
+    const PlannedCase planned = random_case({}, n);
+    const Case first = make_case(planned.spec, planned.seed);
+    const CaseSpec parsed = parse_case_spec(to_json(planned.spec));
+    ASSERT_EQ(parsed, planned.spec);
+    const Case again = make_case(parsed, planned.seed);
+    ASSERT_EQ(digests(first), digests(again)) << first.repro;
+    for (const auto& [name, weight] : first.weights) EXPECT_EQ(weight, again.weights.at(name));
+  }
+}
+
+/// Recorded once; another compiler or machine must make the same bytes.
+TEST(Reproduction, TheBytesAreThoseThatWereRecorded) {
+  EXPECT_THAT(digests(make_case(spec_of(kPlainAttention), 7)),
+              ElementsAre("-", "49567f73", "a5951c00", "df3f6198"));
+}
+
+}  // namespace
+}  // namespace attn::harness
