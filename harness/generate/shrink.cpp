@@ -195,6 +195,9 @@ void SimplerSpecs::add_rope() {
 void SimplerSpecs::add_data() {
   add([](CaseSpec& spec) { spec.profile = "normal"; });
   add([](CaseSpec& spec) { spec.pages = PageOrder::kIdentity; });
+  if (spec_.pages == PageOrder::kTop) {
+    add([](CaseSpec& spec) { spec.pages = PageOrder::kShuffled; });
+  }
   add([](CaseSpec& spec) { spec.layers = 1; });
   add_layout();
   // From the page that holds everything to those that are rare.

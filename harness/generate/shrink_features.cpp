@@ -115,7 +115,8 @@ class Features {
   void add_data() {
     add(config_.kv_cache.page_size != KvCacheConfig().page_size, "page_size",
         std::to_string(config_.kv_cache.page_size));
-    add(spec_.pages != PageOrder::kIdentity, "pages", "shuffled");
+    add(spec_.pages == PageOrder::kShuffled, "pages", "shuffled");
+    add(spec_.pages == PageOrder::kTop, "pages", "top of the pool");
     add(spec_.profile != "normal", "profile", spec_.profile);
   }
 
