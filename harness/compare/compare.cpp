@@ -331,7 +331,8 @@ void Comparison::count_codes(StageScore& score, const std::vector<double>& got,
 void Comparison::judge_cache(Stage stage, const Rows& rows, const CodedRows& coded) {
   const Bounded& exact = coded.x;
   const Tensor& got = got_[stage];
-  const std::int64_t width = exact.y.cols();
+  // Not from `exact`, which may have no row.
+  const std::int64_t width = config_.num_key_value_heads * head_width(stage);
   StageScore score(stage);
   judge_prior(stage, got, score);
   Rows first_key{0};

@@ -106,6 +106,15 @@ TEST(Shrink, PlantedBugsShrinkToTwoFeatures) {
   }
 }
 
+/// Shrinking tries calls without a new token: a cache that such a call spoils is judged as well.
+TEST(Shrink, ACallWithoutNewTokensIsJudged) {
+  const CaseSpec spec = spec_of(
+      R"({"config": {"variant": "attention_with_rope", "entry_point": "forward",
+          "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "hidden_size": 8,
+          "dtype": "float32", "kv_cache": {"page_size": 4}}, "rows": [[9, 0], [7, 0]]})");
+  EXPECT_EQ(answer("page_table_ignored", spec, 3).verdict.first_bad, Stage::kCacheK);
+}
+
 std::string digest_of(const Tensor& t) {
   return t.empty() ? "-" : golden::sha256_hex(t.bytes()).substr(0, 8);
 }
