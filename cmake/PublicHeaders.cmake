@@ -9,6 +9,7 @@ list(APPEND ATTN_PUBLIC_HEADERS
      golden/second_evaluation.h
      harness/backends/attn_plugin.h
      harness/backends/backend.h
+     harness/backends/exec_mode.h
      harness/compare/arithmetic.h
      harness/compare/compare.h
      harness/generate/case_spec.h)

@@ -54,7 +54,9 @@ TEST(FaultGate, KillsWhatTheRecordedScoreHas) {
     ++killed;
     // What a plain run shows first, lse or the values, a slot or NaN, depends on the case's data.
     const std::string noticed = properties.at("detector");
-    if (fault.detector == Detector::kLse) EXPECT_EQ(noticed, "lse") << id;
+    if (fault.detector == Detector::kLse) {
+      EXPECT_EQ(noticed, "lse") << id;
+    }
     const bool is_plain = properties.at("mode") == "plain";
     const bool lives_in_a_mode = fault.detector == Detector::kSecondCall ||
                                  fault.detector == Detector::kRepeat ||

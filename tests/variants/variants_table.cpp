@@ -104,7 +104,8 @@ std::set<std::string> names_passed_on_gpus() {
   for (const auto& device : std::filesystem::directory_iterator(folder)) {
     const std::filesystem::path file = device.path() / "variants.json";
     if (!std::filesystem::exists(file)) continue;
-    for (const json& name : json::parse(std::ifstream(file)).at("passed")) names.insert(name);
+    const json recorded = json::parse(std::ifstream(file));
+    for (const json& name : recorded.at("passed")) names.insert(name);
   }
   return names;
 }
