@@ -435,7 +435,8 @@ AttentionInputs Comparison::attention_inputs() {
 
 void Comparison::judge_attention(const AttentionInputs& inputs) {
   const bool tap = is_tap(Stage::kAttnOut);
-  const bool projects = config_.entry_point == EntryPoint::kForward && offered(Stage::kOut);
+  const bool projects =
+      config_.entry_point == EntryPoint::kForward && offered(Stage::kOut) && !rows_.empty();
   Projection projection;
   if (projects) projection = make_projection(c_, reference::Projection::kO, arithmetic_);
   AttentionStages stages;

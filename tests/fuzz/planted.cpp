@@ -1,6 +1,7 @@
 #include "tests/fuzz/planted.h"
 
 #include <cstdlib>
+#include <exception>
 
 #include "harness/faults/faulty_library.h"
 #include "harness/generate/space.h"
@@ -22,7 +23,13 @@ std::unique_ptr<Backend> planted(std::string_view fault) {
 Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed, bool taps) {
   const auto backend = planted(fault);
   Answer result{make_case(spec, seed), {}, {}};
-  result.trace = backend->run(result.c, stages_of(result.c.config));
+  try {
+    result.trace = backend->run(result.c, stages_of(result.c.config));
+  } catch (const std::exception& error) {  // a bug may read sizes and pages that are none
+    result.verdict.status = Status::kCrashed;
+    result.verdict.detail = error.what();
+    return result;
+  }
   CompareOptions options;
   options.taps = taps;
   options.check_trust = false;
@@ -51,8 +58,12 @@ FinalProbe final_probe(std::string_view fault) {
     CompareOptions options;
     options.taps = false;
     options.check_trust = false;
-    const Trace last = final_answer(c, backend->run(c, stages_of(c.config)));
-    return compare(c, last, backend->arithmetic(c.config), options).first_bad;
+    try {
+      const Trace last = final_answer(c, backend->run(c, stages_of(c.config)));
+      return compare(c, last, backend->arithmetic(c.config), options).first_bad;
+    } catch (const std::exception&) {
+      return std::nullopt;
+    }
   };
 }
 

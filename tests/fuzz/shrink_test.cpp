@@ -113,6 +113,13 @@ TEST(Shrink, ACallWithoutNewTokensIsJudged) {
           "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "hidden_size": 8,
           "dtype": "float32", "kv_cache": {"page_size": 4}}, "rows": [[9, 0], [7, 0]]})");
   EXPECT_EQ(answer("page_table_ignored", spec, 3).verdict.first_bad, Stage::kCacheK);
+  const CaseSpec quantised = spec_of(
+      R"({"config": {"variant": "attention_with_rope", "entry_point": "forward",
+          "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "hidden_size": 8,
+          "dtype": "float32", "kv_cache": {"page_size": 4},
+          "quant": {"encoding": "float8_e4m3fn", "activation": "token",
+                    "weight_granularity": "rowwise"}}, "rows": [[9, 0]]})");
+  EXPECT_EQ(answer("none", quantised, 3).verdict.status, Status::kPassed);
 }
 
 std::string digest_of(const Tensor& t) {
