@@ -63,6 +63,19 @@ Statement& Statement::bind(std::string_view value) {
   return *this;
 }
 
+Statement& Statement::bind_null() {
+  check(sqlite3_bind_null(statement_, ++bound_));
+  return *this;
+}
+
+Statement& Statement::bind(std::optional<double> value) {
+  return value ? bind(*value) : bind_null();
+}
+
+Statement& Statement::bind(std::optional<std::int64_t> value) {
+  return value ? bind(*value) : bind_null();
+}
+
 void Statement::execute() {
   each([] {});
 }
@@ -80,6 +93,10 @@ std::int64_t Statement::integer(int column) const {
 }
 
 double Statement::real(int column) const { return sqlite3_column_double(statement_, column); }
+
+bool Statement::is_null(int column) const {
+  return sqlite3_column_type(statement_, column) == SQLITE_NULL;
+}
 
 std::string Statement::text(int column) const {
   const auto* const bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));

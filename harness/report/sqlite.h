@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -42,12 +43,17 @@ class Statement {
   Statement& bind(std::int64_t value);
   Statement& bind(double value);
   Statement& bind(std::string_view value);
+  /// NULL for what is absent.
+  Statement& bind(std::optional<double> value);
+  Statement& bind(std::optional<std::int64_t> value);
+  Statement& bind_null();
   void execute();
   /// Calls visit for each row of the result.
   void each(const std::function<void()>& visit);
   std::int64_t integer(int column) const;
   double real(int column) const;
   std::string text(int column) const;
+  bool is_null(int column) const;
 
  private:
   void check(int code) const;

@@ -55,6 +55,9 @@ const std::vector<Zone>& zones() {
        {"harness/", "golden/", "reference/", "gpu/", "git_revision.h"},
        with_system({"CLI/", "nlohmann/"})},
       {"harness/bench/", {"harness/", "golden/", "reference/", "gpu/"}, {"benchmark/", "Eigen/"}},
+      {"harness/bench/history/",
+       {"harness/bench/history/", "harness/report/", "golden/", "reference/core/"},
+       with_system({"nlohmann/"})},
       {"gpu/", {"gpu/", "reference/core/"}, {"cub/", "cublas", "cuda", "dlfcn.h", "nccl.h", "nvtx3/"}},
   };
   return kZones;
