@@ -1,9 +1,11 @@
 #include "harness/cli/fuzz_failures.h"
 
 #include <algorithm>
+#include <cmath>
 #include <list>
 #include <optional>
 #include <ostream>
+#include <sstream>
 #include <utility>
 
 #include "harness/fuzz/corpus.h"
@@ -30,20 +32,20 @@ std::string counted(std::int64_t n, const std::string& noun) {
   return harness::format_count(n) + " " + noun + (n == 1 ? "" : "s");
 }
 
-/// "2 heads, 17 keys, page 16"
-std::string size_words(const harness::CaseSpec& spec) {
-  std::int64_t keys = 0;
-  for (const harness::RowSpec& row : spec.rows) {
-    keys = std::max(keys, spec.config.starts_at_attention() ? row.second : row.first + row.second);
-  }
-  return counted(spec.config.num_attention_heads, "head") + ", " + counted(keys, "key") +
-         ", page " + std::to_string(spec.config.kv_cache.page_size);
-}
-
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : "; ") + word;
   return text;
+}
+
+/// "3.2x the bound"; of an error that no bound measures the values.
+std::string error_words(const harness::StageReport& stage) {
+  if (std::isfinite(stage.worst_ratio)) {
+    return harness::format_ratio(stage.worst_ratio) + "x the bound";
+  }
+  std::ostringstream words;
+  words << "got " << stage.got << " for " << stage.want;
+  return words.str();
 }
 
 /// What the case asks of the backend.
@@ -186,8 +188,8 @@ void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
   std::string line = "fails: " + options_.backend + " " + task_name(spec);
   const harness::StageReport* const stage = headline_stage(row.verdict);
   if (has_answer(row) && stage != nullptr) {
-    line += ", stage " + std::string(name_of(stage->stage)) + ", " +
-            harness::format_ratio(stage->worst_ratio) + "x the bound, " + stage->worst_where;
+    line += ", stage " + std::string(name_of(stage->stage)) + ", " + error_words(*stage) + ", " +
+            stage->worst_where;
     if (!stage->note.empty()) line += " (" + stage->note + ")";
   } else {
     line += ": " + row.verdict.detail;
@@ -198,11 +200,16 @@ void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
   if (group.inside) {
     line += "; first bad stage inside: " + std::string(name_of(*group.inside));
   }
-  if (options_.shrink) line += "; shrunk to " + size_words(spec);
+  if (options_.shrink) line += "; shrunk to " + harness::headline_sizes(spec);
   if (!group.likeness.empty()) line += "; looks like: " + harness::to_string(group.likeness);
   out << "\n" << harness::wrap(line, 2) << "\n";
-  const std::string needs = group.features.empty() ? "nothing special" : joined(group.features);
+  std::vector<std::string> features = group.features;
+  if (group.first.exec != harness::ExecMode::kPlain) {
+    features.push_back("exec: " + std::string(name_of(group.first.exec)));
+  }
+  const std::string needs = features.empty() ? "no feature, only sizes" : joined(features);
   out << harness::wrap("  needs      " + needs, 13) << "\n";
+  out << harness::wrap("  sizes      " + joined(harness::all_sizes(spec)), 13) << "\n";
   if (group.count > 1) out << "  seen in    " << counted(group.count, "case") << "\n";
   if (!group.first.alone) {
     out << "  note       it did not fail on its own, so cases that ran before it matter\n";

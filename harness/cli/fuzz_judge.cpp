@@ -4,6 +4,7 @@
 
 #include "harness/backends/execution.h"
 #include "harness/cli/judge.h"
+#include "harness/fuzz/alike.h"
 #include "harness/fuzz/localise.h"
 
 namespace attn::cli {
@@ -20,8 +21,7 @@ bool has_failed(const ReportRow& row) {
 }
 
 bool fails_alike(const ReportRow& a, const ReportRow& b) {
-  return a.trouble == b.trouble && a.verdict.status == b.verdict.status &&
-         a.verdict.first_bad == b.verdict.first_bad;
+  return a.trouble == b.trouble && harness::fails_alike(a.verdict, b.verdict);
 }
 
 FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend)

@@ -23,7 +23,7 @@ struct FuzzResult {
 
 /// Whether the row counts as a failure of the backend (or of the harness).
 bool has_failed(const harness::ReportRow& row);
-/// Whether both failed at the same stage, or broke in the same way.
+/// Whether `a` fails as `b` does (harness/fuzz/alike.h), or broke in the same way.
 bool fails_alike(const harness::ReportRow& a, const harness::ReportRow& b);
 
 /// What a backend answered to a case, for who wants to look closer.

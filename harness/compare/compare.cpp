@@ -12,6 +12,7 @@
 #include "harness/compare/lse_mistake.h"
 #include "harness/compare/rope_table_bound.h"
 #include "harness/compare/rows.h"
+#include "harness/compare/spread.h"
 #include "harness/compare/stage_score.h"
 #include "harness/compare/trust.h"
 #include "reference/core/error.h"
@@ -180,16 +181,21 @@ void Comparison::judge(Stage stage, const Rows& rows, const Bounded& exact,
                        const std::function<std::vector<Allowance>(Index row)>& parts) {
   StageScore score(stage);
   const Index columns = exact.y.cols();
+  const Index width = head_width(stage) > 0 ? head_width(stage) : columns;
+  Spread spread("row", columns / std::max<Index>(width, 1));
   std::vector<double> got(static_cast<std::size_t>(columns));
   for (Index i = 0; i < exact.y.rows(); ++i) {
     const std::int64_t first = rows[static_cast<std::size_t>(i)] * columns;
     got_[stage].values(first, got);
     for (Index j = 0; j < columns; ++j) {
       keep_allowance(stage, first + j, exact.d(i, j));
+      const std::int64_t bad_before = score.report().bad;
       score.add(i * columns + j, got[static_cast<std::size_t>(j)], exact.y(i, j), exact.d(i, j));
+      spread.add(rows[static_cast<std::size_t>(i)], j / width, score.report().bad > bad_before);
     }
   }
   StageReport& report = score.report();
+  report.note = spread.words();
   report.weak_bound = weak(stage, exact);
   if (score.worst() >= 0) {
     const Index row = score.worst() / columns, column = score.worst() % columns;

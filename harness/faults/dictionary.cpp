@@ -150,7 +150,9 @@ std::string to_string(std::span<const Likeness> likenesses) {
        likenesses.first(std::min<std::size_t>(likenesses.size(), tied ? 2 : 1))) {
     if (!text.empty()) text += " or ";
     text += likeness.fault->summary;
-    text.append(" (").append(format_ratio(likeness.of_bound)).append(" of the bound)");
+    text += likeness.of_bound == 0.0
+                ? " (exactly)"
+                : " (within " + format_ratio(likeness.of_bound) + " of the bound)";
   }
   return text;
 }

@@ -32,8 +32,8 @@ struct Likeness {
   double of_bound = 0.0;
 };
 
-/// "query head mapped to kv head by modulo (0.3 of the bound)", and the second after " or " where
-/// it is as near; "" for none.
+/// "query head mapped to kv head by modulo (within 0.3 of the bound)", "... (exactly)", and the
+/// second after " or " where it is as near; "" for none.
 std::string to_string(std::span<const Likeness> likenesses);
 
 /// Finds the known mistake that explains a wrong answer.

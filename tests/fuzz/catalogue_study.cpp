@@ -53,6 +53,12 @@ std::vector<Likeness> look_up(const FaultInfo& fault, const Failure& failure,
   return found;
 }
 
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : "; ") + word;
+  return text;
+}
+
 struct Totals {
   int shown = 0, named = 0, near = 0, small = 0, staged = 0, stages = 0, staged_by_name = 0;
   double slowest = 0.0;
@@ -75,10 +81,10 @@ void study(const FaultInfo& fault, Totals& totals) {
   const bool named = !found.empty() && found[0].fault->id == fault.id;
   totals.named += named;
   totals.near += !named && found.size() > 1 && found[1].fault->id == fault.id;
-  std::cout << fault.id << ": " << features.size() << " features, " << std::setprecision(2)
-            << small.seconds << " s, " << small.tried << " tried; "
-            << (named ? "named" : "NOT NAMED") << " in " << clock.seconds()
-            << " s: " << to_string(found);
+  std::cout << fault.id << ": " << features.size() << " features (" << joined(features) << ") of "
+            << joined(all_sizes(small.spec)) << ", " << std::setprecision(2) << small.seconds
+            << " s, " << small.tried << " tried; " << (named ? "named" : "NOT NAMED") << " in "
+            << clock.seconds() << " s: " << to_string(found);
   const Answer last = answer(fault.id, small.spec, small.seed);
   const FinalProbe probe = final_probe(fault.id);
   if (probe(last.c)) {  // else nothing of it reaches the final answer
@@ -106,6 +112,7 @@ TEST(Catalogue, FailuresAreShrunkNamedAndLocalised) {
             << totals.named << " named first, " << totals.near << " second; stage without taps "
             << totals.staged << " of " << totals.stages << ", with the dictionary "
             << totals.staged_by_name << "\n";
+  EXPECT_GE(totals.small, 0.98 * totals.shown);
   EXPECT_LT(totals.slowest, 60.0);
   EXPECT_GE(totals.named, 0.9 * totals.shown);
   EXPECT_GE(totals.staged_by_name, 0.85 * totals.stages);

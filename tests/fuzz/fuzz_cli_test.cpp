@@ -42,7 +42,7 @@ TEST(Fuzz, OneMistakeGivesOneAccountAndALineThatShowsIt) {
   const std::size_t first = outcome.out.find("fails: faulty:kv_head_modulo");
   ASSERT_NE(first, std::string::npos) << outcome.out;
   EXPECT_EQ(outcome.out.find("fails: ", first + 1), std::string::npos) << outcome.out;
-  EXPECT_THAT(outcome.out, HasSubstr("kv heads: 2; group size: 2"));
+  EXPECT_THAT(outcome.out, HasSubstr("4 heads on 2 kv heads"));
   EXPECT_THAT(one_line(outcome.out),
               HasSubstr("looks like: query head mapped to kv head by modulo"));
   const Outcome again = shell(line_from(outcome.out, "attn-compare run "));

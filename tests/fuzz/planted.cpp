@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "harness/faults/faulty_library.h"
+#include "harness/fuzz/alike.h"
 #include "harness/generate/space.h"
 
 namespace attn::harness {
@@ -48,7 +49,7 @@ std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most) {
 
 ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure) {
   return shrink(failure.spec, failure.seed, [&](const CaseSpec& spec, std::uint64_t seed) {
-    return answer(fault.id, spec, seed).verdict.first_bad == failure.verdict.first_bad;
+    return fails_alike(answer(fault.id, spec, seed).verdict, failure.verdict);
   });
 }
 

@@ -69,7 +69,9 @@ TEST(NaNPolicy, NaNWhereANumberIsWanted) {
   const auto report = std::find_if(verdict.stages.begin(), verdict.stages.end(),
                                    [](const auto& s) { return s.stage == Stage::kAttnOut; });
   EXPECT_EQ(report->worst_ratio, kInfinity);
-  EXPECT_EQ(report->note, "NaN or infinity in 1 elements");
+  EXPECT_EQ(
+      report->note,
+      "wrong in row 1 of 7 and head 0 of 2, right in all others; NaN or infinity in 1 elements");
   EXPECT_EQ(report->worst_where, "row 1 (sequence 0, position 6), head 0, channel 1");
 }
 
