@@ -58,6 +58,9 @@ const std::vector<Zone>& zones() {
       {"harness/bench/history/",
        {"harness/bench/history/", "harness/report/", "golden/", "reference/core/"},
        with_system({"nlohmann/"})},
+      {"harness/bench/dashboard/",
+       {"harness/bench/dashboard/", "harness/bench/history/", "harness/report/", "reference/core/"},
+       with_system({"nlohmann/"})},
       {"gpu/", {"gpu/", "reference/core/"}, {"cub/", "cublas", "cuda", "dlfcn.h", "nccl.h", "nvtx3/"}},
   };
   return kZones;

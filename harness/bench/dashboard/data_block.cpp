@@ -19,8 +19,8 @@ void append(std::string& out, double value, int significant) {
     return;
   }
   char text[40];
-  const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::general,
-                                 significant);
+  const auto end =
+      std::to_chars(text, text + sizeof text, value, std::chars_format::general, significant);
   out.append(text, end.ptr);
 }
 
@@ -42,8 +42,7 @@ std::string series_json(const Series& series) {
                     ",\"m\":" + std::to_string(series.machine) + ",\"run\":[";
   for (const Point& point : series.points) out += std::to_string(point.run) + ",";
   out.back() = ']';
-  append_column(out, "n", series, 6,
-                [](const Point& p) { return static_cast<double>(p.samples); });
+  append_column(out, "n", series, 6, [](const Point& p) { return static_cast<double>(p.samples); });
   append_column(out, "t", series, 5, [](const Point& p) { return p.median_us; });
   append_column(out, "lo", series, 5, [](const Point& p) { return p.low_us; });
   append_column(out, "hi", series, 5, [](const Point& p) { return p.high_us; });
@@ -108,9 +107,8 @@ Json benchmark_json(const history::Benchmark& benchmark) {
   put(parameters, "page_size", benchmark.page_size);
   put(parameters, "threads", benchmark.threads);
   for (const auto& [name, value] : benchmark.parameters) put(parameters, name.c_str(), value);
-  return {{"name", benchmark.name},       {"shape", benchmark.shape},
-          {"kernel", benchmark.kind},     {"impl", benchmark.backend},
-          {"peer", benchmark.is_peer},    {"timer", benchmark.timer},
+  return {{"name", benchmark.name},       {"shape", benchmark.shape},  {"kernel", benchmark.kind},
+          {"impl", benchmark.backend},    {"peer", benchmark.is_peer}, {"timer", benchmark.timer},
           {"program", benchmark.program}, {"p", std::move(parameters)}};
 }
 

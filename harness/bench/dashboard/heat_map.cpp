@@ -27,12 +27,18 @@ struct Metric {
 
 const std::vector<Metric>& metrics() {
   static const std::vector<Metric> kMetrics{
-      {"peer", "Speed over the fastest peer's in the same run; above 1 is faster than every peer",
-       "div", {0.6, 0.8, 0.9, 0.97, 1.03, 1.1, 1.25, 1.6},
-       [](const Point& p) { return p.peer_ratio; }, [](double v) { return times(v); }},
-      {"roofline", "Fraction of the roofline: of the least time that the device's peaks allow",
-       "seq", {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9},
-       [](const Point& p) { return p.roofline; }, [](double v) { return percent(v); }},
+      {"peer",
+       "Speed over the fastest peer's in the same run; above 1 is faster than every peer",
+       "div",
+       {0.6, 0.8, 0.9, 0.97, 1.03, 1.1, 1.25, 1.6},
+       [](const Point& p) { return p.peer_ratio; },
+       [](double v) { return times(v); }},
+      {"roofline",
+       "Fraction of the roofline: of the least time that the device's peaks allow",
+       "seq",
+       {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9},
+       [](const Point& p) { return p.roofline; },
+       [](double v) { return percent(v); }},
   };
   return kMetrics;
 }
@@ -44,8 +50,8 @@ struct Cell {
 };
 
 struct Grid {
-  std::vector<std::pair<std::string, std::string>> rows;  ///< kernel, shape
-  std::vector<std::string> columns;                       ///< ours first
+  std::vector<std::pair<std::string, std::string>> rows;      ///< kernel, shape
+  std::vector<std::string> columns;                           ///< ours first
   std::map<std::pair<std::string, std::string>, Cell> cells;  ///< shape, implementation
 };
 
@@ -76,9 +82,9 @@ std::string cell_html(const Metric& metric, const Cell* cell) {
   if (cell == nullptr) return "<td class=\"num none\">–</td>";
   const auto step = std::upper_bound(metric.steps.begin(), metric.steps.end(), cell->value) -
                     metric.steps.begin();
-  return "<td class=\"num heat " + std::string(metric.css) + std::to_string(step) +
-         "\" data-s=\"" + std::to_string(cell->series) + "\" data-v=\"" + digits(cell->value, 6) +
-         "\">" + escape(metric.text(cell->value)) + "</td>";
+  return "<td class=\"num heat " + std::string(metric.css) + std::to_string(step) + "\" data-s=\"" +
+         std::to_string(cell->series) + "\" data-v=\"" + digits(cell->value, 6) + "\">" +
+         escape(metric.text(cell->value)) + "</td>";
 }
 
 std::string legend_html(const Metric& metric) {

@@ -12,12 +12,23 @@ std::string escape(std::string_view text) {
   out.reserve(text.size());
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -86,8 +97,8 @@ std::string table_begin(std::string_view id, std::string_view caption, std::stri
   std::string out = "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"";
   out.append(id).append("-caption\"><table id=\"").append(id).append("\"");
   if (!attributes.empty()) out.append(" ").append(attributes);
-  out.append("><caption id=\"").append(id).append("-caption\">").append(escape(caption));
-  out += "</caption><thead><tr>";
+  out.append("><caption id=\"").append(id).append("-caption\"><span>").append(escape(caption));
+  out += "</span></caption><thead><tr>";
   while (!columns.empty()) {
     const std::size_t bar = std::min(columns.find('|'), columns.size());
     std::string_view name = columns.substr(0, bar);

@@ -12,9 +12,9 @@ struct Interval {
   double coverage = 0.0;  ///< probability that [low, high] holds the median that was sampled from
 };
 
-/// The rank k, from 1, for which the k-th smallest and k-th largest of n independent samples enclose
-/// the median with a probability of at least `coverage`; 1 when no rank does. That probability is
-/// 1 - 2 P(Binomial(n, 1/2) < k), whatever the distribution.
+/// The rank k, from 1, for which the k-th smallest and k-th largest of n independent samples
+/// enclose the median with a probability of at least `coverage`; 1 when no rank does. That
+/// probability is 1 - 2 P(Binomial(n, 1/2) < k), whatever the distribution.
 std::size_t median_rank(std::size_t n, double coverage);
 
 /// Median and its interval from order statistics, 95 %; of fewer than 6 samples the whole range,

@@ -30,7 +30,7 @@ std::string sparkline(const Series& series) {
   for (auto p = first; p != series.points.end(); ++p, ++i) {
     const double x = 2.0 + 76.0 * static_cast<double>(i) / static_cast<double>(count - 1);
     const double y = 10.0 - 16.0 * (p->median_us - middle) / span;
-    path += (i == 0 ? "M" : "L") + digits(x, 4) + " " + digits(y, 4);
+    path.append(1, i == 0 ? 'M' : 'L').append(digits(x, 4)).append(1, ' ').append(digits(y, 4));
   }
   return "<td class=\"spark\"><svg viewBox=\"0 0 80 20\" width=\"80\" height=\"20\" "
          "aria-hidden=\"true\" focusable=\"false\"><path d=\"" +

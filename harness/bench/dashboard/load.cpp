@@ -1,24 +1,20 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <ctime>
 #include <limits>
 #include <map>
 #include <optional>
-#include <span>
 #include <tuple>
 #include <unordered_map>
 
 #include "harness/bench/dashboard/interval.h"
+#include "harness/bench/dashboard/judgement.h"
 #include "harness/bench/dashboard/page.h"
 #include "harness/bench/dashboard/peaks.h"
-#include "harness/bench/history/change_points.h"
 #include "harness/bench/history/database.h"
-#include "harness/bench/history/gate.h"
 #include "harness/bench/history/schema.h"
 #include "harness/report/sqlite.h"
-#include "reference/core/error.h"
 
 namespace attn::dashboard {
 namespace {
@@ -28,10 +24,6 @@ using history::Result;
 using history::Run;
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-// Change points are looked for in the newest runs only: the search takes time with the square of
-// their number. attn-compare history changes looks at all.
-constexpr std::size_t kChangeWindow = 120;
-
 std::string utc_now() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm parts{};
@@ -48,8 +40,8 @@ double or_unknown(const std::optional<double>& value) { return value.value_or(kU
 Interval from_aggregates(const Result& result) {
   Interval interval{*result.median_ns, kUnknown, kUnknown, 0.0};
   if (result.stddev_ns && result.repetitions > 1) {
-    const double half = 1.96 * 1.2533 * *result.stddev_ns /
-                        std::sqrt(static_cast<double>(result.repetitions));
+    const double half =
+        1.96 * 1.2533 * *result.stddev_ns / std::sqrt(static_cast<double>(result.repetitions));
     interval.low = interval.median - half;
     interval.high = interval.median + half;
   }
@@ -90,8 +82,8 @@ class Loader {
     load_results();
     set_peer_ratios();
     order_series();
-    find_changes();
-    judge_last_runs();
+    add_changes(page_);
+    add_gate(page_, database_);
     load_scores();
     return std::move(page_);
   }
@@ -127,8 +119,7 @@ class Loader {
       const std::size_t run = run_index_.at(result.run);
       const std::size_t benchmark = benchmark_index_.at(result.benchmark);
       const std::size_t machine = page_.run_machine[run];
-      const auto [it, is_new] =
-          series_index.try_emplace({benchmark, machine}, page_.series.size());
+      const auto [it, is_new] = series_index.try_emplace({benchmark, machine}, page_.series.size());
       if (is_new) page_.series.push_back({benchmark, machine, {}});
       const auto samples = intervals.find(result.id);
       const Interval interval =
@@ -184,8 +175,7 @@ class Loader {
   void order_series() {
     const auto key = [&](const Series& series) {
       const Benchmark& b = page_.benchmarks[series.benchmark];
-      return std::tuple(series.machine, std::cref(b.kind), series_order(b), b.is_peer,
-                        std::cref(b.backend), std::cref(b.timer));
+      return std::tuple(series.machine, b.kind, series_order(b), b.is_peer, b.backend, b.timer);
     };
     std::stable_sort(page_.series.begin(), page_.series.end(),
                      [&](const Series& a, const Series& b) { return key(a) < key(b); });
@@ -195,77 +185,6 @@ class Loader {
   static std::tuple<std::int64_t, std::int64_t, std::int64_t, std::string> series_order(
       const Benchmark& b) {
     return {b.kv_len.value_or(0), b.batch.value_or(0), b.q_len.value_or(0), b.shape};
-  }
-
-  void find_changes() {
-    for (std::size_t s = 0; s < page_.series.size(); ++s) {
-      const std::vector<Point>& points = page_.series[s].points;
-      const std::size_t count = std::min(points.size(), kChangeWindow);
-      const std::size_t first = points.size() - count;
-      std::vector<double> medians;
-      for (std::size_t i = first; i < points.size(); ++i) medians.push_back(points[i].median_us);
-      history::ChangePointOptions options;
-      options.permutations = 199;
-      options.minimum_effect = 0.02;
-      for (const history::ChangePoint& c : history::change_points(medians, options)) {
-        page_.changes.push_back({s, points[first + c.index].run, c.before, c.after, c.p});
-      }
-    }
-    std::stable_sort(page_.changes.begin(), page_.changes.end(),
-                     [](const Change& a, const Change& b) { return a.run > b.run; });
-  }
-
-  /// The newest run of each machine and program against the one before it.
-  void judge_last_runs() {
-    std::map<std::pair<std::size_t, std::string>, std::vector<std::size_t>> runs;
-    for (std::size_t i = 0; i < page_.runs.size(); ++i) {
-      if (has_results(i)) runs[{page_.run_machine[i], page_.runs[i].program}].push_back(i);
-    }
-    for (const auto& [key, list] : runs) {
-      if (list.size() >= 2) compare(list[list.size() - 2], list.back());
-    }
-    const auto rank = [](const GateRow& row) {
-      for (int i = 0; const char* name : {"REGRESSED", "IMPROVED", "AMBIGUOUS"}) {
-        if (row.verdict == name) return i;
-        ++i;
-      }
-      return 3;
-    };
-    std::stable_sort(page_.gate.begin(), page_.gate.end(),
-                     [&](const GateRow& a, const GateRow& b) { return rank(a) < rank(b); });
-  }
-
-  bool has_results(std::size_t run) {
-    if (measured_.empty()) {
-      measured_.resize(page_.runs.size());
-      for (const Series& series : page_.series) {
-        for (const Point& point : series.points) measured_[point.run] = true;
-      }
-    }
-    return measured_[run];
-  }
-
-  void compare(std::size_t baseline, std::size_t candidate) {
-    std::vector<history::Comparison> rows;
-    try {
-      rows = history::compare_runs(database_, {page_.runs[candidate], ""},
-                                   {page_.runs[baseline], ""});
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kUsage) return;  // nothing in common: no verdict
-      throw;
-    }
-    std::map<std::int64_t, std::size_t> by_benchmark;
-    for (std::size_t s = 0; s < page_.series.size(); ++s) {
-      if (page_.series[s].machine == page_.run_machine[candidate]) {
-        by_benchmark[page_.benchmarks[page_.series[s].benchmark].id] = s;
-      }
-    }
-    for (const history::Comparison& row : rows) {
-      const auto it = by_benchmark.find(row.benchmark.id);
-      if (it == by_benchmark.end()) continue;
-      page_.gate.push_back({it->second, baseline, candidate, history::name_of(row.verdict),
-                            row.ratio, row.low, row.high, row.q});
-    }
   }
 
   void load_scores() {
@@ -279,7 +198,6 @@ class Loader {
   Page page_;
   std::map<std::int64_t, std::size_t> run_index_;
   std::map<std::int64_t, std::size_t> benchmark_index_;
-  std::vector<bool> measured_;
 };
 
 }  // namespace

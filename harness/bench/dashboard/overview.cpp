@@ -51,10 +51,10 @@ std::string peers_card(const Page& page) {
   }
   if (shapes == 0) return card("Best peer", "–", "no peer was timed");
   const double mean = std::exp(logs / static_cast<double>(shapes));
-  return card("Against the best peer", times(mean),
-              "geometric mean of " + plural(shapes, "shape") + ", ahead at " +
-                  std::to_string(ahead),
-              mean >= 1.0 ? "good" : "bad");
+  return card(
+      "Against the best peer", times(mean),
+      "geometric mean of " + plural(shapes, "shape") + ", ahead at " + std::to_string(ahead),
+      mean >= 1.0 ? "good" : "bad");
 }
 
 std::string roofline_card(const Page& page) {
@@ -67,9 +67,9 @@ std::string roofline_card(const Page& page) {
   }
   if (fractions.empty()) return card("Roofline", "–", "the peak of the device is not known");
   std::sort(fractions.begin(), fractions.end());
-  return card("Roofline, median", percent(fractions[fractions.size() / 2]),
-              "of " + plural(fractions.size(), "benchmark") + ", best " +
-                  percent(fractions.back()));
+  return card(
+      "Roofline, median", percent(fractions[fractions.size() / 2]),
+      "of " + plural(fractions.size(), "benchmark") + ", best " + percent(fractions.back()));
 }
 
 /// The scores of one kind of the last run that has any.
@@ -159,16 +159,17 @@ std::string run_name(const history::Run& run) {
 
 std::string banner_html(const Page& page) {
   const Sentence verdict = verdict_of(page);
-  std::string out = "<div class=\"verdict " + std::string(verdict.css) + "\"><p class=\"headline\">" +
-                    escape(verdict.headline) + "</p><p>" + escape(verdict.detail) + "</p>";
+  std::string out = "<div class=\"verdict " + std::string(verdict.css) +
+                    "\"><p class=\"headline\">" + escape(verdict.headline) + "</p><p>" +
+                    escape(verdict.detail) + "</p>";
   if (!page.gate.empty()) {
     const GateRow& row = page.gate.front();
     out += "<p class=\"note\">Run " + escape(run_name(page.runs[row.candidate])) + " against " +
            escape(run_name(page.runs[row.baseline])) + "</p>";
   }
   out += "</div>\n<ul class=\"cards\">\n";
-  return out + peers_card(page) + roofline_card(page) + conformance_card(page) +
-         faults_card(page) + "</ul>\n";
+  return out + peers_card(page) + roofline_card(page) + conformance_card(page) + faults_card(page) +
+         "</ul>\n";
 }
 
 std::string gate_html(const Page& page) {
@@ -176,11 +177,11 @@ std::string gate_html(const Page& page) {
     return "<p>No run can be compared with one before it. attn-compare history gate compares any "
            "two runs of one machine.</p>\n";
   }
-  std::string out = table_begin("gate-table",
-                                "The last run of each machine and program against the one before "
-                                "it; the ratio is of times, above 1 is slower",
-                                "Verdict|Benchmark|#Ratio|#Interval, 99 %|#p, corrected|Run|Against",
-                                "data-sortable");
+  std::string out = table_begin(
+      "gate-table",
+      "The last run of each machine and program against the one before "
+      "it; the ratio is of times, above 1 is slower",
+      "Verdict|Benchmark|#Ratio|#Interval, 99 %|#p, corrected|Run|Against", "data-sortable");
   for (const GateRow& row : page.gate) {
     const Series& series = page.series[row.series];
     std::string css = "v-" + row.verdict;
@@ -201,11 +202,10 @@ std::string changes_html(const Page& page) {
     return "<p>No lasting change was found: a change point needs at least five runs before and "
            "after it.</p>\n";
   }
-  std::string out =
-      table_begin("changes-table",
-                  "Runs from which on a benchmark has another level, the latest first (E-Divisive)",
-                  "When|Benchmark|Direction|#Change of time|#Before|#After|#p|Commit|Subject",
-                  "data-sortable");
+  std::string out = table_begin(
+      "changes-table",
+      "Runs from which on a benchmark has another level, the latest first (E-Divisive)",
+      "When|Benchmark|Direction|#Change of time|#Before|#After|#p|Commit|Subject", "data-sortable");
   for (const Change& change : page.changes) {
     const Series& series = page.series[change.series];
     const history::Run& run = page.runs[change.run];

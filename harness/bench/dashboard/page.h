@@ -63,9 +63,9 @@ struct Page {
   std::vector<history::Run> runs;  ///< by date
   std::vector<std::size_t> run_machine;
   std::vector<history::Benchmark> benchmarks;
-  std::vector<Series> series;  ///< by kind, shape, ours before peers
-  std::vector<Change> changes; ///< the latest first
-  std::vector<GateRow> gate;   ///< REGRESSED first
+  std::vector<Series> series;          ///< by kind, shape, ours before peers
+  std::vector<Change> changes;         ///< the latest first
+  std::vector<GateRow> gate;           ///< REGRESSED first
   std::vector<history::Score> scores;  ///< `run` is an index into runs
 };
 

@@ -15,14 +15,15 @@ struct Device {
 
 // Ordered so that a longer name comes before its prefix.
 constexpr Device kDevices[] = {
-    {"NVIDIA H200 NVL", 835.5, 4800.0}, {"NVIDIA H200", 989.5, 4800.0},
-    {"NVIDIA H100 PCIe", 756.0, 2000.0}, {"NVIDIA H100 80GB HBM3", 989.5, 3350.0},
+    {"NVIDIA H200 NVL", 835.5, 4800.0},       {"NVIDIA H200", 989.5, 4800.0},
+    {"NVIDIA H100 PCIe", 756.0, 2000.0},      {"NVIDIA H100 80GB HBM3", 989.5, 3350.0},
     {"NVIDIA A100-SXM4-80GB", 312.0, 2039.0}, {"NVIDIA A100-SXM4-40GB", 312.0, 1555.0},
 };
 
 bool is_fp8(const history::Benchmark& b) {
   return b.dtype.find("float8") != std::string::npos ||
-         b.weights.find("float8") != std::string::npos || b.weights.find("fp8") != std::string::npos;
+         b.weights.find("float8") != std::string::npos ||
+         b.weights.find("fp8") != std::string::npos;
 }
 
 }  // namespace
@@ -32,7 +33,7 @@ Peak peak_of(const std::string& gpu, const history::Benchmark& benchmark) {
     if (gpu.rfind(device.name, 0) != 0) continue;
     const bool is_hopper = device.tflops > 700.0;
     // float32 is not judged: which of the units a kernel may use is a matter of its arithmetic.
-    const double factor = benchmark.dtype == "float32" ? 0.0
+    const double factor = benchmark.dtype == "float32"     ? 0.0
                           : is_hopper && is_fp8(benchmark) ? 2.0
                                                            : 1.0;
     return {factor * device.tflops, device.gbps};

@@ -40,6 +40,13 @@ std::string chart_notice() {
          "brings the chart library.</p>";
 }
 
+/// The notice that the library's licence asks for.
+std::string chart_licence() {
+  if (!has_charts()) return "";
+  return "<details><summary>Charts are drawn by uPlot, MIT licence</summary><pre>" +
+         escape(assets::kChartLicence) + "</pre></details>";
+}
+
 }  // namespace
 
 bool has_charts() { return !assets::kChartScript.empty(); }
@@ -59,7 +66,7 @@ std::string render(const Page& page) {
                                   {"environments", environments_html(page)},
                                   {"scores", scores_html(page)},
                                   {"data", data_block(page)},
-                                  {"chart_licence", std::string(assets::kChartLicence)},
+                                  {"chart_licence", chart_licence()},
                                   {"chart_script", std::string(assets::kChartScript)},
                                   {"script", std::string(assets::kScript)}});
 }

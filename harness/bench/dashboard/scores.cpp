@@ -16,7 +16,8 @@ namespace {
 /// A share as a bar whose width is the share; the figures stand beside it.
 std::string share_cell(double share) {
   if (std::isnan(share)) return "<td>–</td>";
-  return "<td class=\"bar\" data-v=\"" + digits(share, 6) + "\"><span class=\"track\"><span style=\"width:" +
+  return "<td class=\"bar\" data-v=\"" + digits(share, 6) +
+         "\"><span class=\"track\"><span style=\"width:" +
          digits(100.0 * std::clamp(share, 0.0, 1.0), 4) + "%\"></span></span> " +
          escape(percent(share)) + "</td>";
 }
@@ -26,8 +27,8 @@ std::vector<std::int64_t> last_runs(const Page& page, const std::string& kind) {
   std::map<std::size_t, std::int64_t> last;
   for (const history::Score& s : page.scores) {
     if (s.kind != kind) continue;
-    std::int64_t& run = last.try_emplace(page.run_machine[static_cast<std::size_t>(s.run)], -1)
-                            .first->second;
+    std::int64_t& run =
+        last.try_emplace(page.run_machine[static_cast<std::size_t>(s.run)], -1).first->second;
     run = std::max(run, s.run);
   }
   std::vector<std::int64_t> runs;
@@ -90,9 +91,8 @@ std::string run_heading(const Page& page, std::int64_t run) {
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
 Facts facts_of(const history::Run& run) {
-  return {{"Driver", run.driver},     {"CUDA", run.cuda},
-          {"Clocks", run.clocks},     {"Compiler", run.compiler},
-          {"Build", run.build_type},  {"Libraries", run.libraries}};
+  return {{"Driver", run.driver},     {"CUDA", run.cuda},        {"Clocks", run.clocks},
+          {"Compiler", run.compiler}, {"Build", run.build_type}, {"Libraries", run.libraries}};
 }
 
 }  // namespace
@@ -112,10 +112,9 @@ std::string environments_html(const Page& page) {
            "</tr>\n";
   }
   out += table_end();
-  out += table_begin("environments-table",
-                     "When the environment of a machine's runs changed: first run with each",
-                     "Machine|From run|Program|Driver|CUDA|Clocks|Compiler|Build|Libraries",
-                     "data-sortable");
+  out += table_begin(
+      "environments-table", "When the environment of a machine's runs changed: first run with each",
+      "Machine|From run|Program|Driver|CUDA|Clocks|Compiler|Build|Libraries", "data-sortable");
   std::map<std::pair<std::size_t, std::string>, Facts> last;
   for (std::size_t r = 0; r < page.runs.size(); ++r) {
     const history::Run& run = page.runs[r];
@@ -149,9 +148,9 @@ std::string scores_html(const Page& page) {
                          "Gate|#Killed|#Planted|Share");
   }
   for (const std::int64_t run : last_runs(page, "error_bound")) {
-    out += error_table(page, run, "errors-" + std::to_string(run),
-                       "Largest error/bound by stage and type; 1 is the limit. " +
-                           run_heading(page, run));
+    out += error_table(
+        page, run, "errors-" + std::to_string(run),
+        "Largest error/bound by stage and type; 1 is the limit. " + run_heading(page, run));
   }
   return out.empty() ? "<p>No conformance run and no score of planted bugs was imported.</p>\n"
                      : out;

@@ -84,7 +84,7 @@ const Dash = {views: []};
     const head = Dash.el('tr', {}, ...columns.map((c) => Dash.el('th',
         {scope: 'col', class: c.number ? 'num' : null, 'aria-sort': c.sorted || null},
         c.onSort ? Dash.el('button', {type: 'button', on: {click: c.onSort}}, c.name) : c.name)));
-    const table = Dash.el('table', {}, Dash.el('caption', {}, caption), Dash.el('thead', {}, head),
+    const table = Dash.el('table', {}, Dash.el('caption', {}, Dash.el('span', {}, caption)), Dash.el('thead', {}, head),
                           Dash.el('tbody', {}, ...rows));
     return Dash.el('div', {class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption}, table);
   };

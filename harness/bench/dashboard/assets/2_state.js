@@ -6,13 +6,22 @@
   };
   Dash.state = {...defaults, p: {}};
 
+  // Choices with few values: a link with another one means the default.
+  const allowed = {
+    metric: ['', 'peer', 'roofline'], figure: Object.keys(Dash.metrics), x: ['runs', 'date'],
+    scale: ['linear', 'log'], theme: ['', 'light', 'dark'],
+    machine: Dash.data.machines.map((m, i) => String(i)),
+  };
+
   const read = () => {
     const state = {...defaults, p: {}};
     for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
       if (key.startsWith('p.')) state.p[key.slice(2)] = value;
       else if (key in defaults) state[key] = value;
     }
-    if (!Dash.data.machines[state.machine]) state.machine = defaults.machine;
+    for (const [key, values] of Object.entries(allowed)) {
+      if (!values.includes(state[key])) state[key] = defaults[key];
+    }
     return state;
   };
 

@@ -220,7 +220,7 @@
     if (!used.some((key) => changed.has(key))) return;
     const shape = shapeOf();
     showChoices(shape);
-    shown = gather(shape, Dash.state.figure in Dash.metrics ? Dash.state.figure : 't');
+    shown = gather(shape, Dash.state.figure);
     shown.shape = shape;
     draw(shown);
     legend(shown);

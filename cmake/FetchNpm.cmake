@@ -1,0 +1,56 @@
+# attn_fetch_npm(NAME FOLDER RESULT): the files of an npm package under FOLDER/NAME, by npm's own
+# client and registry. scripts/npm-packages.txt pins version and SHA-512; an archive with another
+# digest is an error. RESULT is "" when they are there, else why they are not (no npm, no network).
+# As a script: cmake -DNAMES="a;b" -DFOLDER=DIR -P FetchNpm.cmake; it ends with an error then.
+set(ATTN_NPM_LIST ${CMAKE_CURRENT_LIST_DIR}/../scripts/npm-packages.txt)
+
+function(attn_fetch_npm name folder result)
+  set(${result} "" PARENT_SCOPE)
+  file(STRINGS ${ATTN_NPM_LIST} lines REGEX "^${name} ")
+  if(NOT lines MATCHES "^[^ ]+ ([^ ]+) ([0-9a-f]+)$")
+    message(FATAL_ERROR "${ATTN_NPM_LIST} has no line for ${name}")
+  endif()
+  set(version ${CMAKE_MATCH_1})
+  set(expected ${CMAKE_MATCH_2})
+  set(archive ${folder}/${name}-${version}.tgz)
+  set(stamp ${folder}/${name}/.${version}-${expected})
+  if(EXISTS ${stamp})
+    return()
+  endif()
+  file(MAKE_DIRECTORY ${folder})
+  if(NOT EXISTS ${archive})
+    find_program(ATTN_NPM npm)
+    if(NOT ATTN_NPM)
+      set(${result} "npm was not found" PARENT_SCOPE)
+      return()
+    endif()
+    execute_process(
+        COMMAND ${ATTN_NPM} pack ${name}@${version} --pack-destination ${folder} --ignore-scripts
+                --fetch-retries=1 --fetch-timeout=30000
+        WORKING_DIRECTORY ${folder} TIMEOUT 120 RESULT_VARIABLE code OUTPUT_QUIET ERROR_QUIET)
+    if(NOT EXISTS ${archive})
+      set(${result} "npm could not fetch ${name} ${version} (${code})" PARENT_SCOPE)
+      return()
+    endif()
+  endif()
+  file(SHA512 ${archive} digest)
+  if(NOT digest STREQUAL expected)
+    file(REMOVE ${archive})
+    message(FATAL_ERROR "${name} ${version} is not what scripts/npm-packages.txt pins: SHA-512 "
+                        "${digest}, expected ${expected}. The archive was removed.")
+  endif()
+  file(REMOVE_RECURSE ${folder}/${name} ${folder}/${name}.new)
+  file(ARCHIVE_EXTRACT INPUT ${archive} DESTINATION ${folder}/${name}.new)
+  file(RENAME ${folder}/${name}.new/package ${folder}/${name})
+  file(REMOVE_RECURSE ${folder}/${name}.new)
+  file(TOUCH ${stamp})
+endfunction()
+
+if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+  foreach(name IN LISTS NAMES)
+    attn_fetch_npm(${name} ${FOLDER} missing)
+    if(missing)
+      message(FATAL_ERROR "${missing}")
+    endif()
+  endforeach()
+endif()
