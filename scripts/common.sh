@@ -1,8 +1,9 @@
 # Shared by the scripts of this folder; source it.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Installs the packages of packages.txt that are missing: as root, else with sudo, else it prints the
-# one line to run and stops.
+# install_packages [LIST...]: installs the packages of packages.txt, and of further lists of this
+# folder, that are missing: as root, else with sudo, else it prints the one line to run and stops. A
+# program of the package's name that came another way counts as installed.
 install_packages() {
   local missing=() name
   command -v dpkg-query >/dev/null || {
@@ -11,8 +12,9 @@ install_packages() {
   }
   while read -r name; do
     case "$name" in ''|\#*) continue ;; esac
-    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'install ok installed' || missing+=("$name")
-  done < "$ROOT/scripts/packages.txt"
+    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'install ok installed' ||
+      command -v "$name" >/dev/null || missing+=("$name")
+  done < <(cd "$ROOT/scripts" && cat packages.txt "$@")
   [ ${#missing[@]} -eq 0 ] && return 0
   local run=()
   if [ "$(id -u)" -ne 0 ]; then

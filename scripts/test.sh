@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
-install_packages
+install_packages packages-browser.txt
 preset=release
 case "${1:-}" in
   release | dev | asan-ubsan | cpu-only | cuda) preset=$1; shift ;;

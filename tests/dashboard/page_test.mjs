@@ -1,9 +1,9 @@
 // What a reader does with the page: filters, sorts, follows a trend by keyboard, compares two runs,
 // downloads, changes colours, and keeps it all in a link. At the width of a desk and of a telephone.
 import assert from 'node:assert/strict';
-import {readFile} from 'node:fs/promises';
+import {readFile, writeFile} from 'node:fs/promises';
 import {after, before, test} from 'node:test';
-import {assertClean, launch, open, texts, visibleRows} from './browser.mjs';
+import {assertClean, launch, open, pageFile, texts, visibleRows} from './browser.mjs';
 
 let browser;
 before(async () => { browser = await launch(); });
@@ -286,6 +286,26 @@ test('text of the data stays text', async () => {
   assert.match(await page.textContent('#t-read'), /<img src=x>/);
   assert.equal(await page.evaluate(() => window.hostile), undefined);
   assert.equal(await page.locator('img, main i').count(), 0);
+  assertClean(opened);
+  await opened.close();
+});
+
+test('without the chart library everything else works', async () => {
+  const html = await readFile(pageFile('sample.html'), 'utf8');
+  const scripts = html.split('<script>');
+  assert.equal(scripts.length, 3);
+  scripts[1] = scripts[1].replace(/^[^]*?<\/script>/, '</script>');
+  await writeFile(pageFile('plain.html'), scripts.join('<script>'));
+  const opened = await open(browser, 'plain.html');
+  const {page} = opened;
+  assert.equal(await page.locator('canvas').count(), 0);
+  assert.match(await page.textContent('#chart'), /without the chart library/);
+  assert.equal(await visibleRows(page, '#t-table'), 33);
+  await page.focus('#chart');
+  await page.keyboard.press('ArrowLeft');
+  assert.match(await page.textContent('#t-read'), /^Run 32 of 33/);
+  await page.selectOption('#f-kernel', 'decode');
+  assert.equal(await visibleRows(page, '#latest-table'), 12);
   assertClean(opened);
   await opened.close();
 });

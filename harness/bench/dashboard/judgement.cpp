@@ -16,7 +16,7 @@ namespace attn::dashboard {
 namespace {
 
 // Change points are looked for in the newest runs only: the search takes time with the square of
-// their number. attn-compare history changes looks at all.
+// their number. attn-compare history view looks at all.
 constexpr std::size_t kChangeWindow = 120;
 constexpr std::int64_t kPermutations = 199;
 
