@@ -2,26 +2,29 @@
 # Proves the CUDA layers on this machine's GPU and keeps the results.
 #   scripts/gpu-check.sh PROGRAMS [STEP...]
 # PROGRAMS is a build's bin folder, or bin of what scripts/bundle.sh made (attn-compare,
-# attn-gpu-conformance, gpu_layer_test, write_variants and attn-bench are needed). Steps, all of them when none is named:
+# attn-gpu-conformance, gpu_layer_test, write_variants and attn-bench are needed). Steps, all of
+# them when none is named; none takes five minutes, and all of them less than twelve:
 #   verify     every file of data/golden
-#   cases      5,000 random cases in four ways to run the layer; writes conformance.json
-#   layers     the layers against themselves: fused and unfused kernels, repeats
+#   cases      5,000 of the gates' cases in every execution mode; writes conformance.json
+#   layers     the layers against themselves: fused and unfused kernels, repeats, large caches
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
-#   sanitize   compute-sanitizer on a small covering set: memcheck, racecheck, synccheck, initcheck
-#   bench      our kernels by themselves; writes attn-bench.json
-#   speed      beside PyTorch's kernels, when python3 has torch; writes peers.json
+#   memcheck, racecheck, synccheck, initcheck
+#              compute-sanitizer on 148 small cases, in one process
+#   bench      our kernels by themselves; writes DEVICE-attn-bench.json
+#   speed      beside PyTorch's kernels, when python3 has torch; writes DEVICE-peers.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
-# Results: data/gpu/DEVICE/.
+# Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,20s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- verify cases layers variants sanitize bench speed
+[ $# -gt 0 ] || set -- verify cases layers variants memcheck racecheck synccheck initcheck \
+  bench speed
 cd "$root"
 
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
@@ -30,7 +33,8 @@ if [ -z "$device" ]; then
   exit 1
 fi
 out=data/gpu/$device
-mkdir -p "$out"
+speeds=data/bench/$device
+mkdir -p "$out" data/bench
 commit=$("$programs/attn-compare" doctor | sed -n 's/.*commit \([0-9a-f]*\)\(-dirty\)*$/\1\2/p')
 done_file=$out/.done
 
@@ -41,10 +45,14 @@ sanitizer_run() {
   tool=$1
   target=$programs/gpu_layer_test
   [ -x "$programs/../libexec/gpu_layer_test" ] && target=$programs/../libexec/gpu_layer_test
+  if ! command -v compute-sanitizer > /dev/null; then
+    echo "compute-sanitizer is not installed" >&2
+    return 1
+  fi
   # One host thread: racecheck loses launches that overlap.
-  LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 ATTN_GPU_CASES=30 \
+  LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
-    --gtest_filter='GpuLayer.PassesRandomCases' > "$out/.$tool.log" 2>&1 ||
+    --gtest_filter='GpuLayer.PassesASmallCoveringSet' > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
   tail -n 1 "$out/.$tool.log"
 }
@@ -56,7 +64,7 @@ run_step() {
         { tail -n 20 "$out/.verify.log"; return 1; }
       tail -n 2 "$out/.verify.log"
       ;;
-    cases) "$programs/attn-gpu-conformance" 1250 "$out/conformance.json" ;;
+    cases) "$programs/attn-gpu-conformance" 5000 "$out/conformance.json" ;;
     layers)
       ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
         > "$out/.layers.log" 2>&1 || { grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
@@ -65,20 +73,14 @@ run_step() {
     variants) ATTN_SOURCE=$root "$programs/write_variants" cuda > "$out/variants.json" ;;
     bench)
       "$programs/attn-bench" --shapes prefill,decode,layer,small \
-        --benchmark_out="$out/attn-bench.json" --benchmark_out_format=json > "$out/.bench.log" 2>&1 || { tail "$out/.bench.log"; return 1; }
-      sed -i '/"host_name"\|"executable"/d' "$out/attn-bench.json"
-      if grep -q error_message "$out/attn-bench.json"; then
-        grep error_message "$out/attn-bench.json" | sort -u
+        --benchmark_out="$speeds-attn-bench.json" --benchmark_out_format=json > "$out/.bench.log" 2>&1 || { tail "$out/.bench.log"; return 1; }
+      sed -i '/"host_name"\|"executable"/d' "$speeds-attn-bench.json"
+      if grep -q error_message "$speeds-attn-bench.json"; then
+        grep error_message "$speeds-attn-bench.json" | sort -u
         return 1
       fi
       ;;
-    sanitize)
-      if ! command -v compute-sanitizer > /dev/null; then
-        echo "compute-sanitizer is not installed" >&2
-        return 1
-      fi
-      for tool in memcheck racecheck synccheck initcheck; do sanitizer_run $tool || return 1; done
-      ;;
+    memcheck | racecheck | synccheck | initcheck) sanitizer_run "$1" ;;
     speed)
       library=$(find "$programs" "$programs/../lib" "$programs/.." -maxdepth 3 \
                   -name 'libattn_layer_shim.so' 2>/dev/null | head -n 1)
@@ -86,10 +88,10 @@ run_step() {
         echo "no torch for python3, or no libattn_layer_shim.so beside the programs" >&2
         return 1
       fi
-      python3 harness/bench/peers.py --library "$library" --json "$out/peers.json" > /dev/null
+      python3 harness/bench/peers.py --library "$library" --json "$speeds-peers.json" > /dev/null
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers variants sanitize bench speed" >&2
+      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck bench speed" >&2
       return 2
       ;;
   esac

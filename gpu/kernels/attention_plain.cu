@@ -49,6 +49,7 @@ __global__ void __launch_bounds__(kThreads) attention_plain_kernel(AttentionArgu
   __shared__ float parts[kWarps];
 
   const std::int64_t row = blockIdx.x / a.num_heads;
+  if (row >= end_of_rows(a.batch)) return;  // padding: left as it is
   const std::int64_t head = blockIdx.x % a.num_heads;
   const std::int64_t kv_head = head / (a.num_heads / a.num_kv_heads);
   const std::int64_t vector = row * a.num_heads + head;

@@ -12,10 +12,10 @@ template <typename T>
 __global__ void __launch_bounds__(32 * kCombineWarps)
     combine_kernel(const __grid_constant__ AttentionArguments a,
                    const __grid_constant__ Partials partials) {
-  const std::int64_t vectors = a.batch.tokens * a.num_heads;
   const std::int64_t vector =
       static_cast<std::int64_t>(blockIdx.x) * kCombineWarps + threadIdx.x / 32;
   wait_for_previous_grid();
+  const std::int64_t vectors = end_of_rows(a.batch) * a.num_heads;  // none of the padding
   if (vector < vectors) combine_parts<T>(a, partials, vector);
 }
 

@@ -19,6 +19,11 @@ __device__ __forceinline__ std::int64_t sequence_of(const BatchView& batch, std:
   return low;
 }
 
+/// Rows from here on belong to no sequence: a batch may be padded to more rows than it has.
+__device__ __forceinline__ std::int64_t end_of_rows(const BatchView& batch) {
+  return batch.row_offsets[batch.batch];
+}
+
 struct Sequence {
   std::int64_t index = 0;
   std::int64_t first_row = 0;

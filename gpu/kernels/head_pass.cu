@@ -92,6 +92,10 @@ class HeadOfRow {
     });
   }
 
+  __device__ void clear(T* target) const {
+    each([&](int d) { *reinterpret_cast<Vector<T, kWidth>*>(target + d) = {}; });
+  }
+
   /// The scale of a row of an fp8 cache: float32(amax / 448), 1 for zeros.
   __device__ float dynamic_scale() const {
     float amax = 0.0f;
@@ -162,7 +166,12 @@ __global__ void __launch_bounds__(32 * kWarps) head_pass_kernel(HeadPassArgument
   const std::int64_t dense = (row * (is_q ? a.num_heads : a.num_kv_heads) + h) * a.head_dim;
 
   HeadOfRow<T, C, kWidth> x(a, channels + threadIdx.x / 32 * a.head_dim);
+  const bool is_padding = row >= end_of_rows(a.batch);
   x.load(static_cast<const T*>(source) + row * row_stride + h * a.head_dim);
+  if (is_padding) {
+    if (is_q && a.padding_zeros != nullptr) x.clear(static_cast<T*>(a.padding_zeros) + dense);
+    return;
+  }
   if (a.norm && !is_v) {
     x.normalise(is_q ? a.q_gamma : a.k_gamma);
     if (void* kept = is_q ? a.q_normed : a.k_normed) x.write(static_cast<T*>(kept) + dense);

@@ -40,6 +40,11 @@ struct HeadPassArguments {
   void* k_roped = nullptr;
 
   bool store = false;  ///< k and v to their slots
+
+  /// [tokens, num_heads * head_dim] of `type`, or null: zeros for rows that no sequence owns, which
+  /// are left out of everything else.
+  void* padding_zeros = nullptr;
+
   CacheView cache;
   BatchView batch;
 };

@@ -374,6 +374,7 @@ void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors
   a.k_roped = b.k_rope;
   a.cache = t.cache;
   a.batch = b.batch;
+  a.padding_zeros = b.attn_out;  // attention leaves them, and their product is zero again
   if (options_.fused_head_pass) {
     a.norm = config_.use_qk_norm;
     a.rope = a.store = true;

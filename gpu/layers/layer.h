@@ -38,8 +38,9 @@ bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& option
 /// otherwise they are float32 products of decoded weights.
 bool uses_coded_products(const AttentionConfig& config);
 
-/// Lengths of one call, known on the host when it is planned. A run must come with the same
-/// lengths in its device arrays.
+/// Lengths of one call, known on the host when it is planned. The device arrays of a run may hold
+/// shorter ones, fewer rows in all, and sequences without any: rows behind those of the last
+/// sequence are padding. In `out` they become zero; attention alone leaves them as they are.
 struct BatchShape {
   std::vector<std::int64_t> rows;    ///< query rows of each sequence
   std::vector<std::int64_t> cached;  ///< cache_lengths of each sequence

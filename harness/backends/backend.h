@@ -35,6 +35,8 @@ class Backend {
                                       std::span<const Stage> /*wanted*/) const {
     return std::nullopt;
   }
+  /// Whether run_as() arranges the modes of devices.
+  virtual bool has_device_modes() const { return false; }
 };
 
 /// Makes a backend from a spec: "exact", "faithful", "cpu", "cpu:block=32,threads=3".

@@ -32,10 +32,6 @@ class PreparedRuns {
   virtual double milliseconds(int rounds, bool in_graph) = 0;
   /// The output of a copy's last run, with the cache.
   virtual Trace output(int copy) = 0;
-  /// Puts another case's data, page table and lengths where the first copy's are and replays the
-  /// captured graph. The case has the shapes and weights of the prepared one, and no sequence is
-  /// longer than the longest of that.
-  virtual Trace replay(const Case& other) = 0;
 };
 std::unique_ptr<PreparedRuns> prepare_runs(const Case& c, const CudaOptions& options, int copies);
 

@@ -29,6 +29,9 @@ constexpr bool needs_other_case(ExecMode mode) {
   return mode == ExecMode::kSecondCall || mode == ExecMode::kGraphReplay;
 }
 
+/// One of all modes, each for as many numbers: how gates deal them to the cases of a device.
+ExecMode dealt_mode(std::uint64_t number);
+
 /// "plain,repeat" in the order given, each once. Throws Error(kUsage) with the nearest known name.
 std::vector<ExecMode> parse_exec_modes(std::string_view words);
 

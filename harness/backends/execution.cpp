@@ -85,6 +85,8 @@ std::string_view name_of(ExecMode mode) {
   return "";
 }
 
+ExecMode dealt_mode(std::uint64_t number) { return kAllModes.at(number % kAllModes.size()); }
+
 std::vector<ExecMode> parse_exec_modes(std::string_view words) {
   std::vector<ExecMode> modes;
   while (true) {

@@ -122,7 +122,8 @@ void add_isolation_options(CLI::App& verb, BackendOptions& options) {
 void add_exec_option(CLI::App& verb, std::string& modes) {
   verb.add_option("--exec", modes,
                   "how a case is run: plain (default), second_call, dirty_scratch, repeat; on "
-                  "devices graph, graph_replay, padded; several with commas")
+                  "devices graph, graph_replay, padded; several with commas; fuzz deals a "
+                  "device's cases to all of them")
       ->type_name("MODES");
 }
 

@@ -25,7 +25,11 @@ bool fails_alike(const ReportRow& a, const ReportRow& b) {
 }
 
 FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend)
-    : options_(options), backend_(backend), modes_(harness::parse_exec_modes(options.exec)) {
+    : options_(options),
+      backend_(backend),
+      modes_(options.exec.empty() ? std::vector{ExecMode::kPlain}
+                                  : harness::parse_exec_modes(options.exec)),
+      deals_(options.exec.empty() && backend.has_device_modes()) {
   compare_options_.taps = options.taps;
 }
 
@@ -105,7 +109,9 @@ FuzzResult FuzzJudge::judge_alone(ExecMode mode, const FuzzCase& tried) const {
 }
 
 FuzzResult FuzzJudge::judge(const FuzzCase& tried) const {
-  const std::vector<ExecMode> modes = tried.exec ? std::vector<ExecMode>{*tried.exec} : modes_;
+  std::vector<ExecMode> modes = modes_;
+  if (deals_) modes = {harness::dealt_mode(tried.seed)};
+  if (tried.exec) modes = {*tried.exec};
   FuzzResult result = judge_in(modes, tried, false);
   const auto mistrusted = [&] {
     return result.row.trouble == harness::Trouble::kNone &&

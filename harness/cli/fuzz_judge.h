@@ -42,7 +42,8 @@ class FuzzJudge {
   /// All must outlive the judge.
   FuzzJudge(const FuzzOptions& options, const harness::Backend& backend);
 
-  /// In every mode, the first that fails ends it. A case that could not have shown a bug is
+  /// In every mode, the first that fails ends it; in one of a device's modes where none was asked
+  /// for. A case that could not have shown a bug is
   /// replaced by one that can: other values first, then ordinary data and scores. Never throws.
   FuzzResult judge(const harness::FuzzCase& tried) const;
   /// In one mode, the case as it is, on a backend that has run nothing before. Never throws.
@@ -68,6 +69,7 @@ class FuzzJudge {
   const FuzzOptions& options_;
   const harness::Backend& backend_;
   std::vector<harness::ExecMode> modes_;
+  bool deals_;  ///< one mode of a device to each case
   harness::CompareOptions compare_options_;
 };
 

@@ -52,10 +52,10 @@ struct FuzzOptions {
   std::optional<double> seconds;      ///< no case is begun after so many
   std::uint64_t seed = 1;
   std::optional<std::int64_t> max_compiles;
-  std::string exec = "plain";  ///< modes, separated by commas
-  int jobs = 0;                ///< 0: as many as there are cores
-  std::string corpus;          ///< folder of past failures, "" for none
-  std::string coverage;        ///< file for what was not covered, "" for none
+  std::string exec;      ///< modes, separated by commas; "": plain, on devices one in turns
+  int jobs = 0;          ///< 0: as many as there are cores
+  std::string corpus;    ///< folder of past failures, "" for none
+  std::string coverage;  ///< file for what was not covered, "" for none
   bool taps = true;
   bool shrink = true;
   std::int64_t max_failures = 10;  ///< the run ends with so many kinds of failures

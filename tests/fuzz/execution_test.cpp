@@ -6,8 +6,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <vector>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/padding.h"
 #include "harness/fuzz/case_source.h"
 #include "reference/core/error.h"
 
@@ -96,6 +99,31 @@ TEST(Execution, NamesAreReadBack) {
   EXPECT_THAT(parse_exec_modes("repeat,repeat"), ElementsAre(ExecMode::kRepeat));
   EXPECT_THROW(parse_exec_modes("plain,"), Error);
   EXPECT_THROW(parse_exec_modes("twice"), Error);
+}
+
+TEST(Execution, EveryModeIsDealtAsOften) {
+  std::map<ExecMode, int> dealt;
+  for (std::uint64_t n = 0; n < 70; ++n) ++dealt[dealt_mode(n)];
+  EXPECT_EQ(dealt.size(), 7U);
+  for (const auto& [mode, count] : dealt) EXPECT_EQ(count, 10) << name_of(mode);
+}
+
+TEST(PaddingRows, AreHeldToTheDeclaration) {
+  const std::vector<double> values{0.0, 0.0, -0.0, 0.0, 1.5, 0.0};
+  const Tensor rows = Tensor::from_values(ElementType::kBFloat16, {2, 3}, values);
+  const auto mistake = [&](PaddingRows declared, std::span<const std::byte> bytes) {
+    return padding_mistake(declared, ElementType::kBFloat16, 7, 3, bytes, std::byte{0xff});
+  };
+  EXPECT_EQ(mistake(PaddingRows::kZero, rows.bytes().first(6)), "");
+  EXPECT_EQ(mistake(PaddingRows::kZero, rows.bytes()),
+            "padding row 8, column 1 is 1.5; declared: zero");
+  EXPECT_EQ(mistake(PaddingRows::kFinite, rows.bytes()), "");
+  std::vector<std::byte> poison(12, std::byte{0xff});
+  EXPECT_EQ(mistake(PaddingRows::kUntouched, poison), "");
+  EXPECT_NE(mistake(PaddingRows::kFinite, poison), "");
+  poison[9] = std::byte{0};  // the upper byte of row 8, column 1
+  EXPECT_THAT(mistake(PaddingRows::kUntouched, poison),
+              ::testing::StartsWith("padding row 8, column 1 is"));
 }
 
 TEST(Execution, TheOtherCaseHasOtherLengthsAndTheSameConfig) {
