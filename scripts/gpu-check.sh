@@ -11,7 +11,7 @@
 #   memcheck, racecheck, synccheck, initcheck
 #              compute-sanitizer on 148 small cases, in one process
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
-#   speed      beside PyTorch's kernels, when python3 has torch; writes DEVICE-peers.json
+#   speed      beside PyTorch's and JAX's kernels, when python3 has torch; writes DEVICE-peers.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
@@ -88,7 +88,10 @@ run_step() {
         echo "no torch for python3, or no libattn_layer_shim.so beside the programs" >&2
         return 1
       fi
-      python3 harness/bench/peers.py --library "$library" --json "$speeds-peers.json" > /dev/null
+      "$programs/attn-bench" --list > "$out/.cases.json" &&
+        python3 harness/bench/peers --library "$library" --cases "$out/.cases.json" \
+          --commit "$commit" --json "$speeds-peers.json" > "$out/.peers.log" 2>&1 ||
+        { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
     *)
       echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck bench speed" >&2

@@ -1,7 +1,7 @@
 // Times backends on the shapes that attention layers run at.
-//   attn-bench [--backend NAME] [--against NAME] [--shapes
-//   prefill,decode,layer,store,projection,small]
-//              [--benchmark_* options]
+//   attn-bench [--backend NAME] [--against NAME] [--benchmark_* options]
+//              [--shapes prefill,decode,layer,store,projection,small,large]
+//   attn-bench --list      the cases as JSON: what harness/bench/peers times too
 // A cuda backend is timed on the device, from a captured graph where a call is short and around
 // plain launches where it is long; any other by the host's clock around Backend::run, copies
 // included. Each row says which (its label), and only rows of one timer are set against each other.
@@ -24,6 +24,7 @@
 
 #include "harness/backends/backend.h"
 #include "harness/backends/cuda_backend.h"
+#include "harness/bench/shapes.h"
 #include "harness/bench/work.h"
 #include "harness/compare/compare.h"
 #include "harness/generate/case_spec.h"
@@ -37,95 +38,6 @@ constexpr double kRotatedBytes = 120e6;
 constexpr int kMostCopies = 16;
 // Longer calls hide their launches, so they are timed as they would be called.
 constexpr double kShortMilliseconds = 0.2;
-
-struct Shape {
-  const char* group;
-  std::string name;
-  std::string spec;
-};
-
-std::string lengths(int batch, int first, int second) {
-  std::ostringstream text;
-  for (int b = 0; b < batch; ++b)
-    text << (b > 0 ? "," : "") << "[" << first << "," << second << "]";
-  return text.str();
-}
-
-std::string attention_spec(int batch, int rows, int keys, int heads, int kv_heads, int dim,
-                           const char* mask) {
-  std::ostringstream text;
-  text << R"({"config":{"variant":"attention","entry_point":"attention","dtype":"bfloat16",)"
-       << R"("num_attention_heads":)" << heads << R"(,"num_key_value_heads":)" << kv_heads
-       << R"(,"head_dim":)" << dim << R"(,"mask":{"variant":")" << mask
-       << R"("},"kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)"
-       << lengths(batch, rows, keys) << "]}";
-  return text.str();
-}
-
-/// Llama-3.2-1B's geometry: a quarter of the weights to draw and to judge.
-std::string small_layer_spec(int cached, int rows) {
-  std::ostringstream text;
-  text << R"({"config":{"dtype":"bfloat16","hidden_size":2048,"num_attention_heads":32,)"
-       << R"("num_key_value_heads":8,"head_dim":64,"mask":{"variant":"causal"},)"
-       << R"("rope":{"theta":500000.0,"interleaved":false},)"
-       << R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)" << lengths(1, cached, rows)
-       << "]}";
-  return text.str();
-}
-
-/// Llama-3-8B's geometry. `quant`: "" or the text of "quant" and its comma.
-std::string layer_spec(int batch, int cached, int rows, const char* variant, const char* quant,
-                       const char* entry = "forward") {
-  std::ostringstream text;
-  text << R"({"config":{"variant":")" << variant << R"(","entry_point":")" << entry
-       << R"(","dtype":"bfloat16","hidden_size":4096,"num_attention_heads":32,)"
-       << R"("num_key_value_heads":8,"head_dim":128,"mask":{"variant":"causal"},)"
-       << R"("rope":{"theta":500000.0,"interleaved":false},)" << quant
-       << R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)"
-       << lengths(batch, cached, rows) << "]}";
-  return text.str();
-}
-
-/// gguf layers run in no other type.
-std::string in_float32(std::string spec) {
-  const std::string word = "bfloat16";
-  for (auto at = spec.find(word); at != std::string::npos; at = spec.find(word)) {
-    spec.replace(at, word.size(), "float32");
-  }
-  return spec;
-}
-
-constexpr const char* kPlain = "attention_with_rope";
-constexpr const char* kInt4 = R"("quant":{"encoding":"gptq","bits":4,"group_size":128},)";
-
-/// Small enough to draw fresh values for every repetition and to judge them exactly twice; larger
-/// calls are timed beside their peers by peers.py.
-std::vector<Shape> shapes() {
-  return {
-      {"prefill", "prefill B1 S4096 32/8 causal",
-       attention_spec(1, 4096, 4096, 32, 8, 128, "causal")},
-      {"prefill", "prefill B1 S2048 16/8 D256 causal",
-       attention_spec(1, 2048, 2048, 16, 8, 256, "causal")},
-      {"decode", "decode B1 ctx2048 32/8", attention_spec(1, 1, 2048, 32, 8, 128, "causal")},
-      {"decode", "decode B1 ctx8192 32/8", attention_spec(1, 1, 8192, 32, 8, 128, "causal")},
-      {"decode", "decode B16 ctx2048 32/8", attention_spec(16, 1, 2048, 32, 8, 128, "causal")},
-      {"layer", "layer prefill 1x256, hidden 2048", small_layer_spec(0, 256)},
-      {"layer", "layer decode 1 x ctx2047, hidden 2048", small_layer_spec(2047, 1)},
-      {"store", "k and v of 256 rows: projection, rope, store",
-       layer_spec(1, 0, 256, kPlain, "", "materialize_kv_from_hidden")},
-      {"projection", "layer 1 row, no cache, bfloat16", layer_spec(1, 0, 1, kPlain, "")},
-      {"projection", "layer 1 row, no cache, gptq", layer_spec(1, 0, 1, "gptq", kInt4)},
-      {"projection", "layer 1 row, no cache, q4_k and int8, float32",
-       in_float32(
-           layer_spec(1, 0, 1, "gguf", R"("quant":{"encoding":"q4_k","activation":"int8"},)"))},
-      {"projection", "layer 16 rows, no cache, gptq", layer_spec(16, 0, 1, "gptq", kInt4)},
-      {"projection", "layer 1x256, bfloat16", layer_spec(1, 0, 256, kPlain, "")},
-      {"projection", "layer 1x256, gptq", layer_spec(1, 0, 256, "gptq", kInt4)},
-      {"small", "small layer, 4 rows",
-       R"({"config":{"hidden_size":256,"num_attention_heads":4,"num_key_value_heads":2,)"
-       R"("head_dim":64,"dtype":"float32","kv_cache":{"dtype":"float32"}},"rows":[[16,4]]})"},
-  };
-}
 
 /// One backend on one case.
 class Subject {
@@ -305,6 +217,12 @@ bool is_listed(const std::string& name, const std::string& list) {
   return list.empty();
 }
 
+/// Large shapes take minutes to draw and to judge, so they are for who names them.
+bool is_chosen(const Shape& shape, const std::string& groups) {
+  if (shape.is_large) return !groups.empty() && is_listed("large", groups);
+  return is_listed(shape.group, groups);
+}
+
 /// Takes ours out of the arguments; the others are Google Benchmark's.
 Options take_options(std::vector<char*>& arguments) {
   Options o;
@@ -338,11 +256,16 @@ Options take_options(std::vector<char*>& arguments) {
 
 int run(int argc, char** argv) {
   std::vector<char*> arguments(argv, argv + argc);
+  if (argc == 2 && std::string(argv[1]) == "--list") {
+    std::cout << shapes_json();
+    return 0;
+  }
   const Options options = take_options(arguments);
   // Repetitions take turns, so that a clock that moves moves for both.
   std::string interleave = "--benchmark_enable_random_interleaving=true";
   std::string repetitions = "--benchmark_repetitions=5";
-  std::string aggregates = "--benchmark_report_aggregates_only=true";
+  // The file keeps every repetition.
+  std::string aggregates = "--benchmark_display_aggregates_only=true";
   arguments.insert(arguments.begin() + 1,
                    {interleave.data(), repetitions.data(), aggregates.data()});
   int count = static_cast<int>(arguments.size());
@@ -351,7 +274,7 @@ int run(int argc, char** argv) {
     if (backend.empty()) continue;
     harness::make_backend(backend);  // refuses here what would fail in every row
     for (const Shape& shape : shapes()) {
-      if (!is_listed(shape.group, options.groups)) continue;
+      if (!is_chosen(shape, options.groups)) continue;
       std::string name = shape.name;
       name.append(" | ").append(backend);
       benchmark::RegisterBenchmark(name.c_str(),

@@ -1,5 +1,5 @@
 // The CUDA layers behind a C interface, so that a script that holds another implementation's
-// tensors (peers.py) can time both in one process, on the same memory and stream.
+// tensors (harness/bench/peers) can time both in one process, on the same memory and stream.
 #include <cstring>
 #include <exception>
 #include <map>
@@ -8,15 +8,26 @@
 
 #include "gpu/layers/layer.h"
 #include "reference/core/config.h"
+#include "reference/core/error.h"
 
 namespace {
 
 struct BenchLayer {
   std::unique_ptr<attn::gpu::AttentionLayer> layer;
   attn::gpu::LayerPlan plan;
+  attn::gpu::Type cache_type = attn::gpu::Type::kBFloat16;
 };
 
 thread_local std::string last_error;
+
+attn::gpu::Type gpu_type(attn::ElementType type) {
+  switch (type) {
+    case attn::ElementType::kFloat32: return attn::gpu::Type::kFloat32;
+    case attn::ElementType::kFloat16: return attn::gpu::Type::kFloat16;
+    case attn::ElementType::kBFloat16: return attn::gpu::Type::kBFloat16;
+    default: throw attn::Error(attn::ErrorKind::kUnsupported, "the shim has no scales of caches");
+  }
+}
 
 template <typename Body>
 int guarded(const Body& body) {
@@ -72,6 +83,7 @@ ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** 
       std::memcpy(tensor.data(), it->second, tensor.bytes().size());
       weights.emplace(spec.name, std::move(tensor));
     }
+    bench->cache_type = gpu_type(config.kv_cache.dtype);
     bench->layer = std::make_unique<attn::gpu::AttentionLayer>(config, weights);
   });
   return status == 0 ? bench.release() : nullptr;
@@ -100,7 +112,7 @@ ATTN_SHIM int attn_shim_run(void* handle, const AttnShimCall* call, void* stream
     t.cache_lengths = call->cache_lengths;
     t.cache.k = call->k;
     t.cache.v = call->v;
-    t.cache.type = attn::gpu::Type::kBFloat16;
+    t.cache.type = bench->cache_type;
     t.cache.k_page_stride = t.cache.v_page_stride = call->page_stride;
     t.cache.k_token_stride = t.cache.v_token_stride = call->token_stride;
     t.cache.k_head_stride = t.cache.v_head_stride = call->head_stride;
