@@ -210,6 +210,7 @@ CommandTree::CommandTree()
   add_list();
   add_explain();
   add_faults();
+  add_history();
   add_doctor();
   add_completion();
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/cli/history_verbs.h"
 #include "harness/cli/verbs.h"
 
 namespace attn::cli {
@@ -42,6 +43,10 @@ class CommandTree {
   void add_list();
   void add_explain();
   void add_faults();
+  void add_history();
+  void add_history_files(CLI::App& history);
+  void add_history_gate(CLI::App& history);
+  void add_history_view(CLI::App& history);
   void add_doctor();
   void add_completion();
 
@@ -68,6 +73,12 @@ class CommandTree {
   ListOptions list_;
   ExplainOptions explain_;
   FaultsOptions faults_;
+  HistoryImportOptions history_import_;
+  HistoryListOptions history_list_;
+  HistoryMergeOptions history_merge_;
+  HistoryExportOptions history_export_;
+  HistoryGateOptions history_gate_;
+  HistoryViewOptions history_view_;
   DoctorOptions doctor_;
   std::string shell_;
 };

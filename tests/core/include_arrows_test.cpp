@@ -54,7 +54,7 @@ const std::vector<Zone>& zones() {
       {"harness/cli/",
        {"harness/", "golden/", "reference/", "gpu/", "git_revision.h"},
        with_system({"CLI/", "nlohmann/"})},
-      {"harness/bench/", {"harness/", "golden/", "reference/", "gpu/"}, {"benchmark/", "Eigen/"}},
+      {"harness/bench/", {"harness/", "golden/", "reference/", "gpu/"}, {"benchmark/", "Eigen/", "valgrind/"}},
       {"harness/bench/history/",
        {"harness/bench/history/", "harness/report/", "golden/", "reference/core/"},
        with_system({"nlohmann/"})},

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,7 +14,7 @@ enum class GateVerdict {
   kSame,       ///< the whole interval lies within the minimum effect
   kImproved,   ///< faster, by the rule of kRegressed the other way round
   kRegressed,  ///< significant, its interval excludes 1, and at least the minimum effect
-  kAmbiguous,  ///< none of the others: too few repetitions, or too noisy to say
+  kAmbiguous,  ///< none of the others: too few repetitions, too noisy to say, or not confirmed
 };
 /// "SAME", "IMPROVED", "REGRESSED", "AMBIGUOUS".
 std::string name_of(GateVerdict verdict);
@@ -43,9 +44,9 @@ struct Comparison {
   double ratio = 1.0;
   double low = 0.0;  ///< of the ratio, at the confidence asked for
   double high = 0.0;
-  double p = 1.0;  ///< two-sided Mann-Whitney U
-  double q = 1.0;  ///< p adjusted by Benjamini and Hochberg
-  std::optional<double> instruction_ratio;
+  double p = 1.0;                           ///< two-sided Mann-Whitney U
+  double q = 1.0;                           ///< p adjusted by Benjamini and Hochberg
+  std::optional<double> instruction_ratio;  ///< decides where the times are AMBIGUOUS
   GateVerdict verdict = GateVerdict::kAmbiguous;
   std::string reason;  ///< of the verdict, in a few words
 };
@@ -54,5 +55,14 @@ struct Comparison {
 /// runs of different machines, or when they have no benchmark in common.
 std::vector<Comparison> compare_runs(Database& database, const GateSide& candidate,
                                      const GateSide& baseline, const GateOptions& options = {});
+
+/// Keeps REGRESSED and IMPROVED only where a second measurement of the same benchmark came to the
+/// same; the others become AMBIGUOUS.
+void confirm(std::vector<Comparison>& first, const std::vector<Comparison>& rerun);
+
+/// Decides what is AMBIGUOUS by instructions, of one iteration by "NAME | BACKEND" (or "NAME").
+void apply_counts(std::vector<Comparison>& comparisons, const GateSide& baseline,
+                  const std::map<std::string, double>& candidate_counts,
+                  const std::map<std::string, double>& baseline_counts, const GateOptions& options);
 
 }  // namespace attn::history

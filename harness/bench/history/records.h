@@ -37,7 +37,7 @@ struct Run {
   std::string program;      ///< "attn-bench", "peers"
   std::string source_name;  ///< the file, without its folder
   std::string source_kind;  ///< google-benchmark, nvbench-json, nvbench-csv, peers, conformance,
-                            ///< faults
+                            ///< variants, faults
 };
 
 /// What is timed. The same in every run; a series is one benchmark over the runs of a machine.
@@ -89,7 +89,7 @@ struct Sample {
 /// One figure of a conformance run or of the planted bugs.
 struct Score {
   std::int64_t run = 0;
-  std::string kind;  ///< conformance, faults or error_bound
+  std::string kind;  ///< conformance, variants, faults or error_bound
   std::string name;  ///< a mode of the backend, a gate, "bfloat16 attn_out"
   std::optional<std::int64_t> passed, total;
   std::optional<double> value;
