@@ -39,7 +39,8 @@ class Backend {
   virtual bool has_device_modes() const { return false; }
 };
 
-/// Makes a backend from a spec: "exact", "faithful", "cpu", "cpu:block=32,threads=3".
+/// Makes a backend from a spec: "exact", "faithful", "cpu", "cpu:block=32,threads=3",
+/// "./plugin.so", "py:FILE:NAME".
 /// Throws Error(kUsage) with the nearest known name.
 std::unique_ptr<Backend> make_backend(std::string_view spec);
 

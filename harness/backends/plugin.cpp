@@ -49,7 +49,11 @@ struct Answer {
 
 class PluginBackend final : public Backend {
  public:
-  explicit PluginBackend(const PluginSpec& spec);
+  explicit PluginBackend(const PluginSpec& spec) : library_(spec.path) { create(spec.options); }
+  PluginBackend(const std::string& name, const attn_plugin* plugin, const std::string& options)
+      : library_(name, plugin) {
+    create(options);
+  }
   ~PluginBackend() override;
 
   std::string name() const override { return library_.api().name; }
@@ -58,6 +62,7 @@ class PluginBackend final : public Backend {
   Trace run(const Case& c, std::span<const Stage> wanted) const override;
 
  private:
+  void create(const std::string& options);
   Answer query(const AttentionConfig& config, bool has_sinks) const;
   Trace attempt(const PluginOperands& operands, const attn_capability& capability,
                 GuardedEnd end) const;
@@ -68,17 +73,18 @@ class PluginBackend final : public Backend {
   void* self_ = nullptr;
 };
 
-PluginBackend::PluginBackend(const PluginSpec& spec) : library_(spec.path) {
+void PluginBackend::create(const std::string& options) {
   const attn_plugin& api = library_.api();
   if (api.create == nullptr) {
-    if (spec.options.empty()) return;
+    if (options.empty()) return;
     throw Error(ErrorKind::kUsage,
-                spec.path + ": takes no options; leave out \":" + spec.options + "\"", "--backend");
+                library_.path() + ": takes no options; leave out \":" + options + "\"",
+                "--backend");
   }
   Message message;
-  if (api.create(spec.options.c_str(), &self_, message.data()) == ATTN_OK) return;
-  throw Error(ErrorKind::kUsage, spec.path + ": create() refused: " + message.text("no reason"),
-              "--backend");
+  if (api.create(options.c_str(), &self_, message.data()) == ATTN_OK) return;
+  throw Error(ErrorKind::kUsage,
+              library_.path() + ": create() refused: " + message.text("no reason"), "--backend");
 }
 
 PluginBackend::~PluginBackend() {
@@ -241,6 +247,11 @@ Trace PluginBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const
 
 std::unique_ptr<Backend> make_plugin_backend(const std::string& spec) {
   return std::make_unique<PluginBackend>(split_plugin_spec(spec));
+}
+
+std::unique_ptr<Backend> make_plugin_backend(const std::string& name, const attn_plugin* plugin,
+                                             const std::string& options) {
+  return std::make_unique<PluginBackend>(name, plugin, options);
 }
 
 }  // namespace attn::harness

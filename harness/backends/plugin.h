@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "harness/backends/attn_plugin.h"
 #include "harness/backends/backend.h"
 
 namespace attn::harness {
@@ -14,5 +15,10 @@ namespace attn::harness {
 /// that an attention kernel is tested in every layer. Throws Error(kUsage) for a library that is no
 /// plug-in; run throws BackendFailure when the plug-in breaks a rule of the interface.
 std::unique_ptr<Backend> make_plugin_backend(const std::string& spec);
+
+/// The same of a plug-in that is in this process already and outlives the backend: how languages
+/// that call us, rather than being loaded, offer one. `name` stands for its path in messages.
+std::unique_ptr<Backend> make_plugin_backend(const std::string& name, const attn_plugin* plugin,
+                                             const std::string& options);
 
 }  // namespace attn::harness

@@ -55,6 +55,10 @@ PluginLibrary::PluginLibrary(std::string path) : path_(std::move(path)) {
   }
 }
 
+PluginLibrary::PluginLibrary(std::string name, const attn_plugin* plugin) : path_(std::move(name)) {
+  check(plugin);
+}
+
 PluginLibrary::~PluginLibrary() {
   if (handle_ != nullptr) dlclose(handle_);
 }

@@ -18,6 +18,9 @@ class PluginLibrary {
  public:
   /// Loads the library and checks versions and sizes. Throws Error(kUsage).
   explicit PluginLibrary(std::string path);
+  /// A plug-in that is in this process already, which must outlive the object. `name` stands for
+  /// the path in messages.
+  PluginLibrary(std::string name, const attn_plugin* plugin);
   ~PluginLibrary();
   PluginLibrary(const PluginLibrary&) = delete;
   PluginLibrary& operator=(const PluginLibrary&) = delete;

@@ -11,7 +11,9 @@
 #include "harness/backends/damaged.h"
 #include "harness/backends/plugin.h"
 #include "harness/backends/plugin_library.h"
+#include "harness/backends/python_backend.h"
 #include "harness/backends/reference_backend.h"
+#include "harness/backends/worker.h"
 #include "harness/faults/faulty_library.h"
 #include "reference/core/error.h"
 
@@ -111,6 +113,8 @@ std::vector<BackendInfo> list_backends() {
 
 std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
   const std::string spec(spec_view);
+  // An interpreter is never in this process.
+  if (is_python_spec(spec)) return make_isolated_backend(spec, Isolation());
   if (is_plugin_spec(spec)) return make_plugin_backend(spec);
   const std::size_t colon = spec.find(':');
   const std::string name = spec.substr(0, colon);

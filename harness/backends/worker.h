@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -15,7 +16,11 @@ namespace attn::harness {
 /// it is loaded is a BackendFailure of every case.
 std::unique_ptr<Backend> make_isolated_backend(const std::string& spec, const Isolation& isolation);
 
-/// The other end: answers questions on kWorkerSocket until it is closed. Returns the exit code.
-int worker_main(std::uint64_t memory_bytes);
+/// Makes the backend of the spec that a worker is asked to load.
+using BackendFactory = std::function<std::unique_ptr<Backend>(const std::string& spec)>;
+
+/// The other end: answers questions on kWorkerSocket until it is closed. Never returns: the process
+/// ends without the destructors of what a plug-in brought.
+[[noreturn]] void worker_main(std::uint64_t memory_bytes, BackendFactory factory);
 
 }  // namespace attn::harness

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/python_backend.h"
 #include "harness/backends/worker.h"
 #include "reference/core/error.h"
 
@@ -146,7 +147,12 @@ class IsolatedBackend final : public Backend {
 
 std::unique_ptr<Backend> make_isolated_backend(const std::string& spec,
                                                const Isolation& isolation) {
-  return std::make_unique<IsolatedBackend>(spec, isolation);
+  Isolation started = isolation;
+  if (is_python_spec(spec)) {
+    split_python_spec(spec);  // what is wrong with it is said before anything is started
+    started.command = python_worker_command();
+  }
+  return std::make_unique<IsolatedBackend>(spec, started);
 }
 
 }  // namespace attn::harness

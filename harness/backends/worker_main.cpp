@@ -137,6 +137,8 @@ bool write_all(const void* data, std::size_t size) {
 
 class Worker {
  public:
+  explicit Worker(BackendFactory factory) : factory_(std::move(factory)) {}
+
   /// The answer to one question.
   std::pair<MessageKind, WireWriter> answer(MessageKind kind, WireReader question) {
     WireWriter writer;
@@ -169,7 +171,7 @@ class Worker {
   void answer(MessageKind kind, WireReader& question, WireWriter& writer) {
     switch (kind) {
       case MessageKind::kLoad:
-        backend_ = make_backend(question.text());
+        backend_ = factory_(question.text());
         return writer.text(backend_->name());
       case MessageKind::kSupports:
         return writer.text(backend_->unsupported_reason(parse_config_unchecked(question.text())));
@@ -189,16 +191,17 @@ class Worker {
     }
   }
 
+  BackendFactory factory_;
   std::unique_ptr<Backend> backend_;
 };
 
 }  // namespace
 
-int worker_main(std::uint64_t memory_bytes) {
+void worker_main(std::uint64_t memory_bytes, BackendFactory factory) {
   confine(memory_bytes);
   install_fault_handler();
   watch_parent();
-  Worker worker;
+  Worker worker(std::move(factory));
   FrameHeader header;
   while (read_all(&header, sizeof(header)) && header.magic == kFrameMagic) {
     std::vector<std::byte> data(header.bytes);
@@ -210,7 +213,7 @@ int worker_main(std::uint64_t memory_bytes) {
       break;
     }
   }
-  worker = {};  // tells the plug-in; then no destructors of the libraries that it brought
+  worker = Worker({});  // tells the plug-in; then no destructors of the libraries that it brought
   _exit(0);
 }
 

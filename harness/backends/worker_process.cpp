@@ -133,15 +133,21 @@ void WorkerProcess::spawn() {
   spawn.connect(worker_output, STDERR_FILENO);
   spawn.connect(worker_socket, kWorkerSocket);
   spawn.connect(note, kWorkerNote);
-  std::string words[] = {"attn-compare", kWorkerVerb, std::to_string(isolation_.memory_bytes)};
-  char* const arguments[] = {words[0].data(), words[1].data(), words[2].data(), nullptr};
-  const int failure =
-      posix_spawn(&pid_, "/proc/self/exe", &spawn.actions, &spawn.attributes, arguments, environ);
+  const bool is_self = isolation_.command.empty();
+  std::vector<std::string> words =
+      is_self ? std::vector<std::string>{"attn-compare", kWorkerVerb} : isolation_.command;
+  words.push_back(std::to_string(isolation_.memory_bytes));
+  const std::string program = is_self ? "/proc/self/exe" : words.front();
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  const int failure = posix_spawnp(&pid_, program.c_str(), &spawn.actions, &spawn.attributes,
+                                   arguments.data(), environ);
   for (const int descriptor : {worker_socket, worker_output, note}) close(descriptor);
   if (failure != 0) {
     pid_ = -1;
     errno = failure;
-    no_process("/proc/self/exe");
+    no_process(program);
   }
   // Without it (an old kernel) a death shows only as the end of the socket.
   process_ = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));

@@ -17,6 +17,9 @@ struct Isolation {
   double timeout_seconds = 60.0;  ///< for each case, and for loading
   /// What a worker may allocate; 0: half of the machine's memory.
   std::uint64_t memory_bytes = 0;
+  /// What is started as the worker, its words; the limit on memory is added as the last one. Empty:
+  /// this program.
+  std::vector<std::string> command;
 };
 
 /// What a worker leaves for its parent in shared memory when it dies of a wrong access.
@@ -43,8 +46,9 @@ struct WorkerMessage {
   std::vector<std::byte> data;
 };
 
-/// This program, started again as a worker: a child with its own limits that answers one question
-/// at a time. Whatever happens in it, ask() returns or throws.
+/// This program, started again as a worker, or another one that speaks its language: a child with
+/// its own limits that answers one question at a time. Whatever happens in it, ask() returns or
+/// throws.
 class WorkerProcess {
  public:
   /// Throws Error(kInternal) when no process can be started.

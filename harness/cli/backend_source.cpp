@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "harness/backends/plugin_library.h"
+#include "harness/backends/python_backend.h"
 #include "harness/backends/worker.h"
 #include "harness/report/format.h"
 #include "reference/core/error.h"
@@ -18,7 +19,8 @@ std::string inner_spec(const std::string& spec) {
   if (!spec.starts_with(kDamaged)) return spec;
   std::istringstream words(spec.substr(kDamaged.size()));
   std::string word;
-  while (std::getline(words, word, ',') && !harness::is_plugin_spec(word)) {
+  while (std::getline(words, word, ',') && !harness::is_plugin_spec(word) &&
+         !harness::is_python_spec(word)) {
   }
   return word;
 }
@@ -31,8 +33,14 @@ std::unique_ptr<harness::Backend> open_backend(const std::string& spec,
     throw Error(ErrorKind::kUsage, "--isolate and --no-isolate exclude each other; leave one out",
                 "--isolate");
   }
-  const bool isolated =
-      harness::is_plugin_spec(inner_spec(spec)) ? !options.no_isolate : options.isolate;
+  if (harness::is_python_spec(spec) && options.no_isolate) {
+    throw Error(ErrorKind::kUsage,
+                "--no-isolate: a py: backend runs in the interpreter's process; leave it out",
+                "--no-isolate");
+  }
+  const bool isolated = harness::is_plugin_spec(inner_spec(spec))
+                            ? !options.no_isolate
+                            : options.isolate || harness::is_python_spec(spec);
   if (!isolated) return harness::make_backend(spec);
   harness::Isolation isolation;
   isolation.timeout_seconds = options.timeout_seconds;
@@ -52,6 +60,7 @@ std::string file_stamp(const std::string& path) {
 
 std::string plugin_path(const std::string& spec) {
   const std::string inner = inner_spec(spec);
+  if (harness::is_python_spec(inner)) return harness::split_python_spec(inner).file;
   return harness::is_plugin_spec(inner) ? harness::split_plugin_spec(inner).path : "";
 }
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "harness/backends/execution.h"
+#include "harness/backends/python_backend.h"
 #include "harness/cli/judge.h"
 #include "harness/fuzz/alike.h"
 #include "harness/fuzz/localise.h"
@@ -34,6 +35,8 @@ FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend
 }
 
 std::unique_ptr<harness::Backend> FuzzJudge::fresh_backend() const {
+  // An interpreter takes seconds to start and holds what was compiled: it is kept until it dies.
+  if (harness::is_python_spec(options_.backend)) return harness::share_backend(backend_);
   return open_backend(options_.backend, options_.isolation);
 }
 

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <string_view>
 
+#include "harness/backends/backend.h"
 #include "harness/backends/worker.h"
 #include "harness/cli/heap.h"
 #include "harness/cli/program.h"
@@ -23,7 +24,7 @@ bool is_worker(int argc, char** argv) {
 int main(int argc, char** argv) {
   attn::cli::keep_freed_memory();
   if (is_worker(argc, argv)) {
-    return attn::harness::worker_main(std::strtoull(argv[2], nullptr, 10));
+    attn::harness::worker_main(std::strtoull(argv[2], nullptr, 10), attn::harness::make_backend);
   }
   const std::vector<std::string> args(argv + 1, argv + argc);
   return attn::cli::run_program(

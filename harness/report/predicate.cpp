@@ -49,6 +49,7 @@ constexpr std::array kKeys = {"batch",
                               "quant.group_size",
                               "quant.sym",
                               "quant.weight_granularity",
+                              "queries",
                               "rms_norm_eps",
                               "rope.interleaved",
                               "rope.rotary_dim",
@@ -58,6 +59,7 @@ constexpr std::array kKeys = {"batch",
                               "rope.scaling.type",
                               "rope.theta",
                               "scale",
+                              "sinks",
                               "stacked_qkv",
                               "tokens",
                               "use_qk_norm",
@@ -218,22 +220,31 @@ class Parser {
 }  // namespace
 
 Facts facts_of(const Case& c) {
+  CaseShape shape{c.id, c.batch(), c.tokens(), 0, 0, c.has_sinks()};
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    shape.keys = std::max(shape.keys, c.key_count(b));
+    shape.queries = std::max(shape.queries, c.row_count(b));
+  }
+  return facts_of(c.config, shape);
+}
+
+Facts facts_of(const AttentionConfig& config, const CaseShape& shape) {
   Facts facts;
-  flatten(json::parse(to_json(c.config)), "", facts);
+  flatten(json::parse(to_json(config)), "", facts);
   for (const auto& [name, inner] :
        {std::pair{"mask", "mask.variant"}, std::pair{"quant", "quant.encoding"},
         std::pair{"rope.scaling", "rope.scaling.type"}}) {
     if (const auto it = facts.find(inner); it != facts.end()) facts[name] = it->second;
   }
   const auto number = [](std::int64_t value) { return static_cast<double>(value); };
-  std::int64_t keys = 0;
-  for (std::int64_t b = 0; b < c.batch(); ++b) keys = std::max(keys, c.key_count(b));
-  facts["head_dim_v"] = number(c.config.head_dim_v);
-  facts["group_size"] = number(c.config.group_size());
-  facts["case"] = c.id;
-  facts["batch"] = number(c.batch());
-  facts["tokens"] = number(c.tokens());
-  facts["keys"] = number(keys);
+  facts["head_dim_v"] = number(config.head_dim_v);
+  facts["group_size"] = number(config.group_size());
+  facts["case"] = shape.name;
+  facts["batch"] = number(shape.batch);
+  facts["tokens"] = number(shape.tokens);
+  facts["keys"] = number(shape.keys);
+  facts["queries"] = number(shape.queries);
+  facts["sinks"] = shape.sinks;
   return facts;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -11,12 +12,24 @@
 namespace attn::harness {
 
 /// What a predicate knows of a case: the config's keys as in its JSON, nested ones with dots
-/// ("kv_cache.page_size"), the group size, and of the case its name, sequences, query rows and the
-/// keys of the longest sequence ("case", "batch", "tokens", "keys"). "mask", "quant" and
+/// ("kv_cache.page_size"), the group size, of the case its name, sequences, query rows, the keys
+/// and the query rows of the longest sequence ("case", "batch", "tokens", "keys", "queries"), and
+/// whether it has "sinks". "mask", "quant" and
 /// "rope.scaling" stand for their variant, encoding and type.
 using Fact = std::variant<std::monostate, bool, double, std::string>;
 using Facts = std::map<std::string, Fact>;
 Facts facts_of(const Case& c);
+
+/// The same of a case that is not made yet.
+struct CaseShape {
+  std::string name;
+  std::int64_t batch = 0;
+  std::int64_t tokens = 0;
+  std::int64_t keys = 0;     ///< of the longest sequence
+  std::int64_t queries = 0;  ///< of the longest sequence
+  bool sinks = false;
+};
+Facts facts_of(const AttentionConfig& config, const CaseShape& shape);
 
 /// A condition on a case:
 ///

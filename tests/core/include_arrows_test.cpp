@@ -48,6 +48,9 @@ const std::vector<Zone>& zones() {
        {"immintrin.h"}},
       // C99, for compilers that know nothing of us.
       {"harness/backends/attn_plugin.h", {}, {"stddef.h", "stdint.h"}},
+      {"harness/capi/attn_compare.h",
+       {"harness/backends/attn_plugin.h"},
+       {"stddef.h", "stdint.h"}},
       {"harness/",
        {"harness/", "golden/", "reference/", "gpu/"},
        with_system({"Eigen/", "nlohmann/", "toml++/", "sqlite3.h"})},

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "harness/backends/backend.h"
 #include "harness/backends/backend_failure.h"
 #include "harness/backends/worker.h"
 #include "harness/compare/compare.h"
@@ -90,7 +91,7 @@ TEST(MemoryFaults, AnUnknownOneIsRefused) { EXPECT_THROW(backend_with("nothing")
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::string_view(argv[1]) == attn::harness::kWorkerVerb) {
-    return attn::harness::worker_main(std::strtoull(argv[2], nullptr, 10));
+    attn::harness::worker_main(std::strtoull(argv[2], nullptr, 10), attn::harness::make_backend);
   }
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();

@@ -1,0 +1,25 @@
+"""torch's SDPA: attn-compare fuzz --backend py:examples/python/torch_sdpa.py:sdpa"""
+
+import torch
+import torch.nn.functional as F
+import attn_compare as ac
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def supports(c):
+    return c.cache_dtype == c.dtype and c.mask != "tensor" and not (c.softcap or c.has_sinks) or "more"
+
+
+@ac.backend(lse=False, supports=supports,
+            arithmetic=ac.Arithmetic(out="dtype", probabilities="dtype", block=64,
+                                     accumulator="float32_tensor_core", exp_rel=2**-22))
+def sdpa(problem):
+    p = problem.to("torch", DEVICE)
+    out = torch.zeros(p.tokens, p.config.num_heads, p.config.head_dim_v, dtype=p.q.dtype, device=DEVICE)
+    for s in p.sequences():
+        q, k, v = (x.transpose(0, 1)[None] for x in (s.q, s.k, s.v))
+        if s.rows and s.keys:
+            row = F.scaled_dot_product_attention(q, k, v, s.visible, scale=p.scale, enable_gqa=True)
+            out[s.first:s.first + s.rows] = row[0].transpose(0, 1)
+    return out

@@ -1,0 +1,233 @@
+"""One attention problem as a backend gets it."""
+
+import functools
+import json
+
+import numpy as np
+
+from . import _types
+
+_MASKS = ("null", "causal", "chunked_causal", "sliding_window_causal", "sliding_window_noncausal",
+          "tensor")
+
+
+class Config:
+    """What is to be computed. The score of a visible key is softcap(scale * q.k).
+
+    mask:      null, causal, chunked_causal, sliding_window_causal, sliding_window_noncausal, tensor
+    top_left:  query row i is at position i; else at keys - rows + i
+    dtype, cache_dtype: "float32", "bfloat16", "float16"; caches also "float8_e4m3fn", ...
+    json:      the whole config as a dict (docs/golden-format.md)
+    """
+
+    def __init__(self, c):
+        self.json = _parse(c.json)
+        self.mask = _MASKS[c.mask]
+        self.top_left = bool(c.mask_align)
+        self.has_sinks = bool(c.has_sinks)
+        self.dtype = _types.name_of(c.dtype)
+        self.cache_dtype = _types.name_of(c.cache_dtype)
+        self.num_heads, self.num_kv_heads = c.num_heads, c.num_kv_heads
+        self.head_dim, self.head_dim_v = c.head_dim, c.head_dim_v
+        self.page_size = c.page_size
+        self.window_size, self.chunk_size = c.window_size, c.chunk_size
+        self.scale, self.softcap = c.scale, c.softcap
+        self.entry_point = ("forward", "materialize_kv_from_hidden", "attention")[c.entry_point]
+
+    @property
+    def group_size(self):
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def scale_granularity(self):
+        """Of an fp8 cache: None, "tensor", "head", "token_head"."""
+        return (self.json.get("kv_cache") or {}).get("scale_granularity")
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(text):
+    return json.loads(text)
+
+
+class Sequence:
+    """One sequence of a problem, its keys gathered from the pages.
+
+    q [rows, num_heads, head_dim], k [keys, num_kv_heads, head_dim],
+    v [keys, num_kv_heads, head_dim_v], visible [rows, keys] bool, bias [rows, keys] or None (mask
+    variant "tensor"), first: its first row in the batch.
+    """
+
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+
+
+class Problem:
+    """Rows of all sequences lie back to back: sequence b owns rows row_offsets[b] to
+    row_offsets[b+1]-1 and key_lengths[b] keys. Key p of sequence b lies in page
+    page_table[b, p // page_size], slot p % page_size; unused slots and pages hold NaN.
+
+    q [tokens, num_heads, head_dim], k_cache [pages, page_size, num_kv_heads, head_dim],
+    v_cache [.., head_dim_v], k_scale and v_scale (fp8: value = code * scale) of shape [],
+    [num_kv_heads] or [pages, page_size, num_kv_heads], sinks [num_heads], mask [tokens, keys].
+
+    As numpy arrays: types that numpy lacks (bfloat16, fp8) are given as their exact float32 values,
+    codes(name) has the codes. to("torch", device) and to("jax") give the same in their own types.
+    """
+
+    _TENSORS = ("q", "k_cache", "v_cache", "k_scale", "v_scale", "page_table", "row_offsets",
+                "key_lengths", "sinks", "mask")
+
+    def __init__(self, call):
+        self.config = Config(call.config.contents)
+        self._codes = {}
+        for name in self._TENSORS:
+            pointer = getattr(call, name)
+            if pointer:
+                self._codes[name] = _types.view(pointer.contents)
+        self.batch, self.tokens = call.batch, call.tokens
+        self.scale, self.softcap = self.config.scale, self.config.softcap
+
+    def __getattr__(self, name):
+        if name not in self._TENSORS:
+            raise AttributeError(name)
+        if name not in self._codes:
+            return None
+        value = _types.decode(*self._codes[name])
+        if name in ("page_table", "row_offsets", "key_lengths"):
+            value = value.astype(np.int64)
+        self.__dict__[name] = value
+        return value
+
+    def codes(self, name):
+        """The stored codes of a tensor: bfloat16 as uint16, the 8-bit floats as uint8."""
+        return self._codes[name][0] if name in self._codes else None
+
+    def element_type(self, name):
+        return self._codes[name][1]
+
+    def to(self, framework, device=None):
+        """The same problem with tensors of another framework, copied: "torch" or "jax"."""
+        convert = {"torch": _to_torch, "jax": _to_jax}.get(framework)
+        if convert is None:
+            raise ValueError(f"to(\"{framework}\"): known are torch and jax")
+        return _Converted(self, convert, device)
+
+    def visible(self, b):
+        """Which keys the rows of sequence b see, [rows, keys] bool."""
+        c = self.config
+        rows = int(self.row_offsets[b + 1] - self.row_offsets[b])
+        keys = int(self.key_lengths[b])
+        k = np.arange(keys)
+        q = (np.arange(rows) + (0 if c.top_left else keys - rows))[:, None]
+        if c.mask == "causal":
+            return k <= q
+        if c.mask == "chunked_causal":
+            return (k <= q) & (k // c.chunk_size == q // c.chunk_size)
+        if c.mask == "sliding_window_causal":
+            return (k <= q) & (q - k < c.window_size)
+        if c.mask == "sliding_window_noncausal":
+            return np.broadcast_to(k + c.window_size > q, (rows, keys))
+        return np.ones((rows, keys), bool)
+
+    def slots(self, b):
+        """Where the keys of sequence b lie in the pool seen as [pages * page_size, ...]."""
+        position = np.arange(int(self.key_lengths[b]))
+        size = self.config.page_size
+        return self.page_table[b, position // size] * size + position % size
+
+    def sequences(self):
+        """The sequences in order, each with its keys and values in logical order (fp8 ones times
+        their scales)."""
+        for b in range(self.batch):
+            begin, end = int(self.row_offsets[b]), int(self.row_offsets[b + 1])
+            keys = int(self.key_lengths[b])
+            yield Sequence(
+                first=begin, rows=end - begin, keys=keys, q=self.q[begin:end],
+                k=self._gather("k", b), v=self._gather("v", b), visible=self.visible(b),
+                bias=None if self.mask is None else self.mask[begin:end, :keys])
+
+    def _gather(self, which, b):
+        slots = self.slots(b)
+        pool = getattr(self, which + "_cache")
+        values = pool.reshape(-1, *pool.shape[2:])[slots]
+        scale = getattr(self, which + "_scale")
+        if scale is None:
+            return values
+        if scale.ndim == 3:
+            return values * scale.reshape(-1, scale.shape[2])[slots][:, :, None]
+        return values * scale.reshape(-1, 1)
+
+
+class _Converted(Problem):
+    """A problem whose tensors are those of another framework; index tensors stay numpy arrays, and
+    are there as page_table_device and so on too."""
+
+    _ON_DEVICE = {"page_table_device": "page_table", "row_offsets_device": "row_offsets",
+                  "key_lengths_device": "key_lengths"}
+
+    def __init__(self, problem, convert, device):  # noqa: super's reads a call
+        self.config, self._codes = problem.config, problem._codes
+        self.batch, self.tokens = problem.batch, problem.tokens
+        self.scale, self.softcap = problem.scale, problem.softcap
+        self._problem, self._convert, self._device = problem, convert, device
+
+    def __getattr__(self, name):
+        if name in self._ON_DEVICE:
+            value = getattr(self._problem, self._ON_DEVICE[name]).astype(np.int32)
+            value = self._convert(value, "int32", self._device)
+        elif name in ("page_table", "row_offsets", "key_lengths"):
+            value = getattr(self._problem, name)
+        elif name in self._TENSORS:
+            codes = self._codes.get(name)
+            value = None if codes is None else self._convert(*codes, self._device)
+        else:
+            raise AttributeError(name)
+        self.__dict__[name] = value
+        return value
+
+    def device_array(self, array):
+        """A numpy array of yours (a mask, indices) as a tensor of the framework on the device."""
+        return self._convert(np.ascontiguousarray(array), array.dtype.name, self._device)
+
+    def _gather(self, which, b):
+        slots = self.device_array(self.slots(b))
+        pool = getattr(self, which + "_cache")
+        flat = pool.reshape((-1,) + tuple(pool.shape[2:]))
+        scale = getattr(self, which + "_scale")
+        if scale is None:
+            return flat[slots]
+        values = _widen(flat[slots])
+        if scale.ndim == 3:
+            return values * scale.reshape(-1, scale.shape[2])[slots][:, :, None]
+        return values * scale.reshape(-1, 1)
+
+    def sequences(self):
+        for s in super().sequences():
+            s.visible = self.device_array(s.visible)
+            yield s
+
+
+def _widen(array):
+    return array.float() if hasattr(array, "float") else array.astype("float32")
+
+
+def _to_torch(codes, name, device):
+    import torch
+
+    dense = np.array(codes, order="C")
+    if name == "uint32":
+        return torch.from_numpy(dense.astype(np.int64)).to(device)
+    tensor = torch.from_numpy(dense.view(np.int16) if dense.dtype == np.uint16 else dense)
+    wanted = getattr(torch, name, None)
+    if wanted is not None and tensor.dtype != wanted:
+        tensor = tensor.view(wanted)
+    return tensor.to(device)
+
+
+def _to_jax(codes, name, device):
+    import jax
+    import ml_dtypes
+
+    dense = np.array(codes, order="C")
+    wanted = np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else dense.dtype
+    return jax.device_put(dense.view(wanted), device)
