@@ -22,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "golden/build_info.h"
 #include "harness/backends/backend.h"
 #include "harness/backends/cuda_backend.h"
 #include "harness/bench/shapes.h"
@@ -29,6 +30,9 @@
 #include "harness/compare/compare.h"
 #include "harness/generate/case_spec.h"
 #include "reference/core/error.h"
+#if ATTN_WITH_CUDA
+#include "gpu/device/device.h"
+#endif
 
 namespace attn::bench {
 namespace {
@@ -254,6 +258,25 @@ Options take_options(std::vector<char*>& arguments) {
   return o;
 }
 
+/// What the history tells machines and builds apart by.
+void add_context(const std::string& backend) {
+  const golden::BuildInfo& build = golden::build_info();
+  benchmark::AddCustomContext("program", "attn-bench");
+  benchmark::AddCustomContext("commit", build.git_commit);
+  benchmark::AddCustomContext("compiler", build.compiler);
+  benchmark::AddCustomContext("build_type", build.build_type);
+#if ATTN_WITH_CUDA
+  if (is_cuda(backend)) {
+    const gpu::DeviceInfo device = gpu::device_info();
+    benchmark::AddCustomContext("gpu", device.name);
+    benchmark::AddCustomContext("cuda", std::to_string(device.runtime / 1000) + "." +
+                                            std::to_string(device.runtime % 1000 / 10));
+  }
+#else
+  static_cast<void>(backend);
+#endif
+}
+
 int run(int argc, char** argv) {
   std::vector<char*> arguments(argv, argv + argc);
   if (argc == 2 && std::string(argv[1]) == "--list") {
@@ -286,6 +309,7 @@ int run(int argc, char** argv) {
           ->Iterations(5);
     }
   }
+  add_context(options.backend);
   benchmark::RunSpecifiedBenchmarks();
   if (!options.against.empty()) print_ratios(options.backend, options.against);
   return 0;

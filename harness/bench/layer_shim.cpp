@@ -22,10 +22,14 @@ thread_local std::string last_error;
 
 attn::gpu::Type gpu_type(attn::ElementType type) {
   switch (type) {
-    case attn::ElementType::kFloat32: return attn::gpu::Type::kFloat32;
-    case attn::ElementType::kFloat16: return attn::gpu::Type::kFloat16;
-    case attn::ElementType::kBFloat16: return attn::gpu::Type::kBFloat16;
-    default: throw attn::Error(attn::ErrorKind::kUnsupported, "the shim has no scales of caches");
+    case attn::ElementType::kFloat32:
+      return attn::gpu::Type::kFloat32;
+    case attn::ElementType::kFloat16:
+      return attn::gpu::Type::kFloat16;
+    case attn::ElementType::kBFloat16:
+      return attn::gpu::Type::kBFloat16;
+    default:
+      throw attn::Error(attn::ErrorKind::kUnsupported, "the shim has no scales of caches");
   }
 }
 

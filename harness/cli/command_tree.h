@@ -47,6 +47,7 @@ class CommandTree {
   void add_history_files(CLI::App& history);
   void add_history_gate(CLI::App& history);
   void add_history_view(CLI::App& history);
+  void add_history_dashboard(CLI::App& history);
   void add_doctor();
   void add_completion();
 
@@ -79,6 +80,7 @@ class CommandTree {
   HistoryExportOptions history_export_;
   HistoryGateOptions history_gate_;
   HistoryViewOptions history_view_;
+  HistoryDashboardOptions history_dashboard_;
   DoctorOptions doctor_;
   std::string shell_;
 };

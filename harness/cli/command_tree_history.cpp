@@ -16,15 +16,17 @@ void add_json(CLI::App& verb, std::string& json) {
 
 void CommandTree::add_history() {
   CLI::App& history = add_verb(
-      app_, "history", "benchmark runs in a database: import, compare, gate, change points",
+      app_, "history", "benchmark runs in a database: import, gate, change points, dashboard",
       "  attn-compare history import results/*.json\n"
       "  attn-compare history gate --candidate latest --baseline latest~1\n"
-      "  attn-compare history view\n",
+      "  attn-compare history view\n"
+      "  attn-compare history dashboard -o dashboard.html\n",
       nullptr);
   history.require_subcommand(1);
   add_history_files(history);
   add_history_gate(history);
   add_history_view(history);
+  add_history_dashboard(history);
 }
 
 void CommandTree::add_history_files(CLI::App& history) {
@@ -157,6 +159,20 @@ void CommandTree::add_history_view(CLI::App& history) {
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
   add_json(view, o.json);
+}
+
+void CommandTree::add_history_dashboard(CLI::App& history) {
+  HistoryDashboardOptions& o = history_dashboard_;
+  CLI::App& dashboard = add_verb(
+      history, "dashboard", "write one HTML file that shows all of it, without a network",
+      "  attn-compare history dashboard -o dashboard.html\n"
+      "  attn-compare history dashboard --db h200.db -o h200.html --title 'Kernels on H200'\n",
+      [this](const Session& session) { return history_dashboard(history_dashboard_, session); });
+  add_database(dashboard, o.database);
+  dashboard.add_option("-o,--output", o.output, "the HTML file ('-': stdout)")
+      ->type_name("FILE")
+      ->required();
+  dashboard.add_option("--title", o.title, "heading of the page")->type_name("TEXT");
 }
 
 }  // namespace attn::cli

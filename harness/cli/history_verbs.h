@@ -70,4 +70,11 @@ struct HistoryViewOptions {
 };
 int history_view(const HistoryViewOptions& options, const Session& session);
 
+struct HistoryDashboardOptions {
+  std::string database = kDefaultDatabase;
+  std::string output;
+  std::string title;  ///< "": the page's own
+};
+int history_dashboard(const HistoryDashboardOptions& options, const Session& session);
+
 }  // namespace attn::cli

@@ -57,7 +57,7 @@ for (const width of [1280, 400]) {
     await page.selectOption('#c-a', ids[0]);
     await page.selectOption('#c-b', ids[38]);
     // From run 0 to 38 decode of ours became 8 % slower, and nothing else changed.
-    assert.match(await page.textContent('#c-summary'), /24 in common: 0 faster, 4 slower, 20 within/);
+    assert.match(await page.textContent('#c-summary'), /24 in common: 0 faster, 4 slower, 20 within noise or below 2 %, 0 without/);
     const first = await texts(page, '#c-table tbody tr:nth-child(1) > *');
     assert.match(first[0], /^decode .*, cuda$/);
     assert.ok(Number(first[3]) > 1.05 && Number(first[3]) < 1.12, first[3]);

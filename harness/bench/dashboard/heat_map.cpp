@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -59,7 +61,7 @@ struct Grid {
 Grid make_grid(const Page& page, std::size_t machine, const Metric& metric) {
   Grid grid;
   std::set<std::string> seen_rows;
-  std::set<std::pair<bool, std::string>> columns;
+  std::map<std::pair<bool, std::string>, std::set<std::string>> shapes_of;
   for (std::size_t s = 0; s < page.series.size(); ++s) {
     const Series& series = page.series[s];
     if (series.machine != machine) continue;
@@ -68,13 +70,18 @@ Grid make_grid(const Page& page, std::size_t machine, const Metric& metric) {
                                     [&](const Point& p) { return std::isfinite(metric.value(p)); });
     if (known == series.points.rend()) continue;
     if (seen_rows.insert(b.shape).second) grid.rows.emplace_back(b.kind, b.shape);
-    columns.emplace(b.is_peer, b.backend);
+    shapes_of[{b.is_peer, b.backend}].insert(b.shape);
     Cell& cell = grid.cells[{b.shape, b.backend}];
     if (std::isnan(cell.value) || known->run >= cell.run) {
       cell = {metric.value(*known), s, known->run};
     }
   }
-  for (const auto& [is_peer, name] : columns) grid.columns.push_back(name);
+  std::vector<std::tuple<bool, std::ptrdiff_t, std::string>> order;
+  for (const auto& [column, shapes] : shapes_of) {
+    order.emplace_back(column.first, -std::ssize(shapes), column.second);
+  }
+  std::sort(order.begin(), order.end());
+  for (const auto& column : order) grid.columns.push_back(std::get<2>(column));
   return grid;
 }
 
@@ -114,7 +121,7 @@ std::string map_html(const Page& page, std::size_t machine, const Metric& metric
   out += table_begin(id, std::string(metric.caption) + ". " + page.machines[machine].label(),
                      columns, "class=\"grid\" data-sortable");
   for (const auto& [kernel, shape] : grid.rows) {
-    out += "<tr>" + cell(kernel) + row_header(shape);
+    out += "<tr>" + shape_cells(shape, kernel);
     for (const std::string& column : grid.columns) {
       const auto it = grid.cells.find({shape, column});
       out += cell_html(metric, it == grid.cells.end() ? nullptr : &it->second);

@@ -77,6 +77,14 @@ std::string short_date(const std::string& iso) {
 
 std::string short_commit(const std::string& commit) { return commit.substr(0, 8); }
 
+std::string shape_cells(const std::string& shape, const std::string& kernel) {
+  const bool begins_so = !kernel.empty() && shape.rfind(kernel + " ", 0) == 0;
+  const std::string rest = begins_so ? shape.substr(kernel.size() + 1) : shape;
+  const std::string hidden = begins_so ? "<span class=\"k\">" + escape(kernel) + " </span>" : "";
+  return "<td class=\"kernel\">" + escape(kernel) + "</td><th scope=\"row\">" + hidden +
+         escape(rest) + "</th>";
+}
+
 std::string cell(std::string_view text, std::string_view css) {
   std::string out = "<td";
   if (!css.empty()) out += " class=\"" + std::string(css) + "\"";
@@ -105,7 +113,8 @@ std::string table_begin(std::string_view id, std::string_view caption, std::stri
     columns.remove_prefix(std::min(bar + 1, columns.size()));
     const bool is_number = name.substr(0, 1) == "#";
     if (is_number) name.remove_prefix(1);
-    out += is_number ? "<th scope=\"col\" class=\"num\">" : "<th scope=\"col\">";
+    const char* css = is_number ? " class=\"num\"" : name == "Kernel" ? " class=\"kernel\"" : "";
+    out.append("<th scope=\"col\"").append(css).append(">");
     out += escape(name) + "</th>";
   }
   return out + "</tr></thead><tbody>\n";

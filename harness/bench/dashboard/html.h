@@ -27,6 +27,10 @@ std::string short_date(const std::string& iso);
 /// The first characters of a commit, "" for none.
 std::string short_commit(const std::string& commit);
 
+/// Two cells, the kernel and the shape as the row's header. The kernel at the begin of a shape's
+/// name is shown where the screen has no room for the first cell.
+std::string shape_cells(const std::string& shape, const std::string& kernel);
+
 /// <td>, escaped; `sort`: what the column is sorted by, where that is not the text.
 std::string cell(std::string_view text, std::string_view css = "");
 std::string number_cell(std::string_view text, double sort);

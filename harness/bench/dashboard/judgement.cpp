@@ -48,15 +48,16 @@ void add_rows(Page& page, history::Database& database, std::size_t baseline,
               std::size_t candidate) {
   std::map<std::int64_t, std::size_t> series_of;
   for (std::size_t s = 0; s < page.series.size(); ++s) {
-    if (page.series[s].machine == page.run_machine[candidate]) {
-      series_of[page.benchmarks[page.series[s].benchmark].id] = s;
-    }
+    const Series& series = page.series[s];
+    const bool is_timed = std::any_of(series.points.begin(), series.points.end(),
+                                      [&](const Point& p) { return p.run == candidate; });
+    if (is_timed) series_of[page.benchmarks[series.benchmark].id] = s;
   }
   for (const history::Comparison& row : compare(page, database, baseline, candidate)) {
     const auto it = series_of.find(row.benchmark.id);
     if (it == series_of.end()) continue;
     page.gate.push_back({it->second, baseline, candidate, history::name_of(row.verdict), row.ratio,
-                         row.low, row.high, row.q});
+                         row.low, row.high, row.q, row.reason});
   }
 }
 

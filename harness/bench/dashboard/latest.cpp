@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <string>
+#include <tuple>
 
 #include "harness/bench/dashboard/html.h"
 #include "harness/bench/dashboard/sections.h"
@@ -51,10 +53,29 @@ std::string band_text(const Point& point) {
   return time_text(point.low_us) + " – " + time_text(point.high_us);
 }
 
+using Names = std::map<std::tuple<std::size_t, std::string, std::string>, int>;
+
+/// How often each implementation of a shape is there: by several programs or timers.
+Names count_names(const Page& page) {
+  Names names;
+  for (const Series& series : page.series) {
+    const history::Benchmark& b = page.benchmarks[series.benchmark];
+    ++names[{series.machine, b.shape, b.backend}];
+  }
+  return names;
+}
+
+std::string implementation(const Page& page, const Series& series, const Names& names) {
+  const history::Benchmark& b = page.benchmarks[series.benchmark];
+  if (names.at({series.machine, b.shape, b.backend}) == 1) return b.backend;
+  return b.backend + " (" + b.program + ", " + b.timer + ")";
+}
+
 }  // namespace
 
 std::string latest_html(const Page& page) {
   if (page.series.empty()) return "<p>Nothing was timed.</p>\n";
+  const Names names = count_names(page);
   std::string out = table_begin(
       "latest-table",
       "The last measurement of every benchmark: median of its repetitions and the 95 % band of the "
@@ -67,8 +88,8 @@ std::string latest_html(const Page& page) {
     const history::Benchmark& b = page.benchmarks[series.benchmark];
     const Point& p = series.points.back();
     out += "<tr data-s=\"" + std::to_string(s) + "\" data-m=\"" + std::to_string(series.machine) +
-           "\">" + cell(b.kind) + row_header(b.shape) +
-           cell(b.backend.empty() ? b.program : b.backend, b.is_peer ? "peer" : "ours") +
+           "\">" + shape_cells(b.shape, b.kind) +
+           cell(implementation(page, series, names), b.is_peer ? "peer" : "ours") +
            number_cell(time_text(p.median_us), p.median_us) +
            number_cell(band_text(p), p.high_us - p.low_us) +
            number_cell(std::to_string(p.samples), static_cast<double>(p.samples)) +

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <tuple>
 #include <unordered_map>
 
@@ -111,16 +112,41 @@ class Loader {
     }
   }
 
+  /// The first benchmark of those that are the same but for their names: the key of a series.
+  std::vector<std::size_t> merged_benchmarks(const std::vector<Result>& results) const {
+    std::map<std::tuple<std::string, std::string, std::string, std::string>, std::size_t> first;
+    std::vector<std::size_t> merged(page_.benchmarks.size());
+    for (std::size_t i = 0; i < page_.benchmarks.size(); ++i) {
+      const Benchmark& b = page_.benchmarks[i];
+      merged[i] = first.try_emplace({b.shape, b.backend, b.timer, b.program}, i).first->second;
+    }
+    // Two of them in one run are different work after all (pages of other sizes, say).
+    std::set<std::pair<std::int64_t, std::size_t>> seen;
+    std::set<std::size_t> apart;
+    for (const Result& result : results) {
+      const std::size_t key = merged[benchmark_index_.at(result.benchmark)];
+      if (!seen.emplace(result.run, key).second) apart.insert(key);
+    }
+    for (std::size_t i = 0; i < merged.size(); ++i) {
+      if (apart.contains(merged[i])) merged[i] = i;
+    }
+    return merged;
+  }
+
   void load_results() {
+    const std::vector<Result> results = database_.results();
+    const std::vector<std::size_t> merged = merged_benchmarks(results);
     const std::unordered_map<std::int64_t, Interval> intervals = sample_intervals(database_.path());
     std::map<std::pair<std::size_t, std::size_t>, std::size_t> series_index;
-    for (const Result& result : database_.results()) {
+    for (const Result& result : results) {
       if (!result.median_ns) continue;
       const std::size_t run = run_index_.at(result.run);
       const std::size_t benchmark = benchmark_index_.at(result.benchmark);
       const std::size_t machine = page_.run_machine[run];
-      const auto [it, is_new] = series_index.try_emplace({benchmark, machine}, page_.series.size());
+      const auto [it, is_new] =
+          series_index.try_emplace({merged[benchmark], machine}, page_.series.size());
       if (is_new) page_.series.push_back({benchmark, machine, {}});
+      page_.series[it->second].benchmark = benchmark;
       const auto samples = intervals.find(result.id);
       const Interval interval =
           samples == intervals.end() ? from_aggregates(result) : samples->second;

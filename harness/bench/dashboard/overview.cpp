@@ -1,7 +1,6 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <map>
+#include <limits>
 #include <vector>
 
 #include "harness/bench/dashboard/html.h"
@@ -138,16 +137,21 @@ Sentence verdict_of(const Page& page) {
     return {"good", "▼ IMPROVED: " + plural(counts.improved, "benchmark") + " faster", others};
   }
   if (counts.ambiguous > counts.same) {
-    return {"unsure", "? AMBIGUOUS: the last run does not say", others};
+    return {"unsure", "? AMBIGUOUS: the last run cannot tell", others};
   }
   return {"good", "● SAME: no benchmark is slower", others};
+}
+
+/// The gate computes nothing from too few repetitions.
+double known(const GateRow& row, double value) {
+  return row.high > 0.0 ? value : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace
 
 std::string series_name(const Page& page, std::size_t series) {
   const history::Benchmark& b = page.benchmarks[page.series[series].benchmark];
-  return b.backend.empty() ? b.name : b.name + ", " + b.backend;
+  return b.shape + ", " + b.backend;
 }
 
 std::string run_name(const history::Run& run) {
@@ -181,7 +185,7 @@ std::string gate_html(const Page& page) {
       "gate-table",
       "The last run of each machine and program against the one before "
       "it; the ratio is of times, above 1 is slower",
-      "Verdict|Benchmark|#Ratio|#Interval, 99 %|#p, corrected|Run|Against", "data-sortable");
+      "Verdict|Benchmark|#Ratio|#Interval, 99 %|#p, corrected|Why|Run|Against", "data-sortable");
   for (const GateRow& row : page.gate) {
     const Series& series = page.series[row.series];
     std::string css = "v-" + row.verdict;
@@ -189,8 +193,8 @@ std::string gate_html(const Page& page) {
            std::to_string(series.machine) + "\"><td><span class=\"tag " + css + "\">" +
            row.verdict + "</span></td>" + row_header(series_name(page, row.series)) +
            number_cell(digits(row.ratio), row.ratio) +
-           number_cell(digits(row.low) + " to " + digits(row.high), row.low) +
-           number_cell(digits(row.p_value, 2), row.p_value) +
+           number_cell(digits(row.low) + " to " + digits(row.high), known(row, row.low)) +
+           number_cell(digits(row.p_value, 2), known(row, row.p_value)) + cell(row.reason) +
            cell(run_name(page.runs[row.candidate])) + cell(run_name(page.runs[row.baseline])) +
            "</tr>\n";
   }

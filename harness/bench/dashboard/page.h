@@ -27,9 +27,10 @@ struct Point {
   double peer_ratio = 0.0;
 };
 
-/// One benchmark over the runs of one machine, by date.
+/// One benchmark over the runs of one machine, by date. Benchmarks of one shape, implementation,
+/// timer and program are one series whatever they were called, unless a run has two of them.
 struct Series {
-  std::size_t benchmark = 0;  ///< index into Page::benchmarks
+  std::size_t benchmark = 0;  ///< index into Page::benchmarks: the one that was timed last
   std::size_t machine = 0;    ///< index into Page::machines
   std::vector<Point> points;  ///< at least one
 };
@@ -53,6 +54,7 @@ struct GateRow {
   double low = 0.0;     ///< of the interval of the ratio
   double high = 0.0;
   double p_value = 0.0;  ///< after correction for the number of benchmarks
+  std::string reason;    ///< of the verdict, in a few words
 };
 
 /// Everything that the page shows.

@@ -22,6 +22,13 @@ std::string share_cell(double share) {
          escape(percent(share)) + "</td>";
 }
 
+/// Of a number that is 0 where it is not known.
+std::string count_cell(std::int64_t count) {
+  const double sort =
+      count == 0 ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(count);
+  return number_cell(std::to_string(count), sort);
+}
+
 /// Score tables of one kind, one for each run that is the last of its machine.
 std::vector<std::int64_t> last_runs(const Page& page, const std::string& kind) {
   std::map<std::size_t, std::int64_t> last;
@@ -105,9 +112,7 @@ std::string environments_html(const Page& page) {
     const history::Machine& machine = page.machines[m];
     const auto runs = std::count(page.run_machine.begin(), page.run_machine.end(), m);
     out += "<tr>" + row_header(machine.label()) + cell(machine.gpu) +
-           number_cell(std::to_string(machine.gpu_count), static_cast<double>(machine.gpu_count)) +
-           cell(machine.cpu) +
-           number_cell(std::to_string(machine.num_cpus), static_cast<double>(machine.num_cpus)) +
+           count_cell(machine.gpu_count) + cell(machine.cpu) + count_cell(machine.num_cpus) +
            cell(machine.caches) + number_cell(std::to_string(runs), static_cast<double>(runs)) +
            "</tr>\n";
   }

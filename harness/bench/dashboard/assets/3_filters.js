@@ -121,7 +121,7 @@
     for (const row of document.querySelectorAll('tr[data-s]')) {
       const header = row.querySelector('th[scope=row]');
       const shape = Dash.benchmarkOf(Dash.series[row.dataset.s]).shape;
-      const button = el('button', {type: 'button', class: 'link', title: 'Show its trend'}, header.textContent);
+      const button = el('button', {type: 'button', class: 'link', title: 'Show its trend'}, ...header.childNodes);
       button.addEventListener('click', () => {
         Dash.set({shape});
         Dash.goTo('trend');

@@ -10,7 +10,13 @@
   const colour = (i) => getComputedStyle(document.documentElement).getPropertyValue('--c' + i % 6).trim();
   const inkOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  const shapeOf = () => Dash.shapes.includes(Dash.state.shape) ? Dash.state.shape : Dash.shapes[0];
+  // Without a choice: the shape with the most runs.
+  const shapeOf = () => {
+    if (Dash.shapes.includes(Dash.state.shape)) return Dash.state.shape;
+    const longest = Dash.series.filter((s, i) => Dash.visible[i])
+        .reduce((best, s) => !best || s.run.length > best.run.length ? s : best, null);
+    return longest ? Dash.benchmarkOf(longest).shape : undefined;
+  };
 
   // Every implementation of the shape on this machine, ours first, and the runs that any has.
   const gather = (shape, key) => {

@@ -33,7 +33,8 @@
   // Bands that do not touch, and at least the least effect: the reader's first look, not the gate.
   const verdict = ({s, pa, pb, ratio}) => {
     const known = s.lo && s.lo[pa] !== null && s.lo[pb] !== null;
-    const apart = known && (s.lo[pb] > s.hi[pa] || s.hi[pb] < s.lo[pa]);
+    if (!known) return ['v-AMBIGUOUS', '? a band is not known'];
+    const apart = s.lo[pb] > s.hi[pa] || s.hi[pb] < s.lo[pa];
     if (!apart) return ['v-SAME', '● within noise'];
     if (Math.abs(ratio - 1) < kLeastEffect) return ['v-SAME', '● below 2 %'];
     return ratio > 1 ? ['v-REGRESSED', '▲ slower'] : ['v-IMPROVED', '▼ faster'];
@@ -87,7 +88,7 @@
       const mean = Math.exp(list.reduce((sum, p) => sum + Math.log(p.ratio), 0) / list.length);
       const count = (css) => read.filter((r) => r === css).length;
       words.push(`${list.length} in common: ${count('v-IMPROVED')} faster, ${count('v-REGRESSED')} slower, ` +
-                 `${count('v-SAME')} within noise or below 2 %; geometric mean of B / A ${mean.toFixed(3)}.`);
+                 `${count('v-SAME')} within noise or below 2 %, ${count('v-AMBIGUOUS')} without a band; geometric mean of B / A ${mean.toFixed(3)}.`);
     }
     return words.join(' ');
   };
