@@ -202,6 +202,10 @@ test('the chart has every line, its band, and a table of the same figures', asyn
     return pixels.filter((v, i) => i % 4 === 3 && v > 0).length;
   });
   assert.ok(drawn > 2000, `${drawn} pixels`);
+  await page.selectOption('#t-x', 'date');
+  const dates = await page.evaluate(() => Dash.chart.data[0]);
+  assert.equal(dates.length, 32, 'the run without a date has no place among dates');
+  assert.equal(new Date(dates[31] * 1000).toISOString(), '2020-02-12T10:39:00.000Z');
   await page.selectOption('#t-metric', 'peer');
   assert.equal(await page.evaluate(() => Dash.chart.bands.length), 0);
   assertClean(opened);

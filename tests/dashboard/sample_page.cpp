@@ -36,6 +36,7 @@ void add_runs(Page& page, const SampleSize& size) {
     run.sha256 = std::to_string(1000000 + i * 7919) + std::string(57, 'a');
     run.date = std::to_string(2020 + i / 336) + "-" + two(1 + i / 28 % 12) + "-" + two(1 + i % 28) +
                "T10:" + two(i % 60) + ":00Z";
+    if (i == 0) run.date.clear();  // a file may not say it
     run.commit = std::to_string(20000000 + i * 3571) + std::string(32, 'c');
     run.subject = i == 2 ? kHostileText : "Step " + std::to_string(i) + " of the kernels";
     run.driver = i < size.runs / 2 ? "580.1" : "580.2";

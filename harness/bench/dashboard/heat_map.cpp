@@ -77,6 +77,7 @@ Grid make_grid(const Page& page, std::size_t machine, const Metric& metric) {
     }
   }
   std::vector<std::tuple<bool, std::ptrdiff_t, std::string>> order;
+  order.reserve(shapes_of.size());
   for (const auto& [column, shapes] : shapes_of) {
     order.emplace_back(column.first, -std::ssize(shapes), column.second);
   }

@@ -39,6 +39,7 @@ std::vector<std::int64_t> last_runs(const Page& page, const std::string& kind) {
     run = std::max(run, s.run);
   }
   std::vector<std::int64_t> runs;
+  runs.reserve(last.size());
   for (const auto& [machine, run] : last) runs.push_back(run);
   return runs;
 }

@@ -21,7 +21,8 @@
   // Every implementation of the shape on this machine, ours first, and the runs that any has.
   const gather = (shape, key) => {
     const lines = Dash.series.filter((s, i) => Dash.onMachine[i] && s[key] && Dash.benchmarkOf(s).shape === shape);
-    const runs = [...new Set(lines.flatMap((s) => s.run))].sort((a, b) => a - b);
+    const has = (run) => Dash.state.x !== 'date' || Dash.data.runs[run].date;
+    const runs = [...new Set(lines.flatMap((s) => s.run))].filter(has).sort((a, b) => a - b);
     const timers = new Set(lines.map((s) => Dash.benchmarkOf(s).timer));
     const programs = new Set(lines.map((s) => Dash.benchmarkOf(s).program));
     const name = (s) => {
