@@ -1,6 +1,7 @@
 # Writes the page's own files and uPlot's as the source file that harness/bench/dashboard/assets.h
 # declares: cmake -DASSETS=DIR -DNPM=DIR -DOUTPUT=FILE.cpp -P DashboardAssets.cmake. Without uPlot
 # (no npm) its parts are empty, and the page has tables only.
+cmake_minimum_required(VERSION 3.25)
 include(${CMAKE_CURRENT_LIST_DIR}/FetchNpm.cmake)
 
 attn_fetch_npm(uplot ${NPM} missing)

@@ -2,6 +2,7 @@
 # client and registry. scripts/npm-packages.txt pins version and SHA-512; an archive with another
 # digest is an error. RESULT is "" when they are there, else why they are not (no npm, no network).
 # As a script: cmake -DNAMES="a;b" -DFOLDER=DIR -P FetchNpm.cmake; it ends with an error then.
+cmake_minimum_required(VERSION 3.25)
 set(ATTN_NPM_LIST ${CMAKE_CURRENT_LIST_DIR}/../scripts/npm-packages.txt)
 
 function(attn_fetch_npm name folder result)

@@ -1,5 +1,6 @@
 # Fetching from npm: a missing npm leaves tables without charts and no error, an archive that is not
 # the pinned one stops the build and is not kept.
+cmake_minimum_required(VERSION 3.25)
 set(assets ${SOURCE}/harness/bench/dashboard/assets)
 file(REMOVE_RECURSE ${SCRATCH})
 file(MAKE_DIRECTORY ${SCRATCH})

@@ -1,5 +1,6 @@
 # Runs one script of node with playwright-core against pages that it opens from files. A missing
 # program is said and skips the test; anything else fails it.
+cmake_minimum_required(VERSION 3.25)
 include(${SOURCE}/cmake/FetchNpm.cmake)
 find_program(NODE node)
 find_program(CHROMIUM NAMES chromium chromium-browser google-chrome)
