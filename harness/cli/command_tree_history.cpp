@@ -38,7 +38,7 @@ void CommandTree::add_history_files(CLI::App& history) {
       [this](const Session& session) { return history_import(history_import_, session); });
   import
       .add_option("FILE", history_import_.files,
-                  "Google Benchmark's JSON, nvbench's JSON or CSV, what peers.py, "
+                  "Google Benchmark's JSON (the peers' too), nvbench's JSON or CSV, what "
                   "attn-gpu-conformance and faults --record write")
       ->type_name("FILE")
       ->required();

@@ -35,7 +35,7 @@ constexpr std::array<TextColumn, 4> kTexts{{{"kind", &Benchmark::kind},
                                             {"mask", &Benchmark::mask},
                                             {"weights", &Benchmark::weights}}};
 
-/// Implementations that peers.py times beside ours.
+/// Implementations that harness/bench/peers times beside ours.
 bool is_peer_name(const std::string& backend) {
   static const std::vector<std::string> kOurs{"cuda", "cpu", "exact", "faithful", "damaged"};
   const std::string word = backend.substr(0, backend.find(':'));

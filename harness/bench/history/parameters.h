@@ -7,7 +7,7 @@
 namespace attn::history {
 
 /// Fills in what a benchmark's name says: backend ("NAME | BACKEND"), and by the names of
-/// attn-bench and peers.py ("decode B1 ctx2048 32/8 D64") kind and sizes. Names of other programs
+/// attn-bench and the peers ("decode B1 ctx2048 32/8 D64") kind and sizes. Names of other programs
 /// are kept as they are, with the arguments after their slashes as parameters ("arg0", or "rows:8"
 /// by name).
 void read_name(Benchmark& benchmark, const std::string& name);

@@ -1,4 +1,5 @@
-// What harness/bench/peers.py writes: the CUDA layers beside PyTorch's, one median for each.
+// What harness/bench/peers.py wrote before it became harness/bench/peers: the CUDA layers beside
+// PyTorch's, one median for each.
 #include <regex>
 
 #include "harness/bench/history/json_text.h"
