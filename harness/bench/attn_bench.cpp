@@ -22,17 +22,15 @@
 #include <thread>
 #include <vector>
 
-#include "golden/build_info.h"
 #include "harness/backends/backend.h"
 #include "harness/backends/cuda_backend.h"
+#include "harness/bench/context.h"
+#include "harness/bench/instructions.h"
 #include "harness/bench/shapes.h"
 #include "harness/bench/work.h"
 #include "harness/compare/compare.h"
 #include "harness/generate/case_spec.h"
 #include "reference/core/error.h"
-#if ATTN_WITH_CUDA
-#include "gpu/device/device.h"
-#endif
 
 namespace attn::bench {
 namespace {
@@ -112,8 +110,13 @@ std::unique_ptr<Subject> make_subject(const Case& c, const std::string& backend)
   return std::make_unique<DeviceSubject>(c, options, copies);
 }
 
-/// "" when the output lies within the bound.
-std::string wrong(const Case& c, Subject& subject, const harness::Arithmetic& arithmetic) {
+/// What the outputs are worth.
+struct Judged {
+  std::string wrong;         ///< "" when they lie within the bound
+  double error_bound = 0.0;  ///< largest error as a fraction of it
+};
+
+Judged judge_output(const Case& c, Subject& subject, const harness::Arithmetic& arithmetic) {
   harness::CompareOptions options;
   options.taps = false;
   options.check_trust = false;
@@ -122,7 +125,7 @@ std::string wrong(const Case& c, Subject& subject, const harness::Arithmetic& ar
   options.rows.all = c.tokens() * c.total_keys() <= 1 << 14;
   options.rows.random_rows = 2;
   const harness::Verdict verdict = harness::compare(c, subject.output(), arithmetic, options);
-  return verdict.status == harness::Status::kFailed ? verdict.detail : "";
+  return {verdict.status == harness::Status::kFailed ? verdict.detail : "", verdict.worst_ratio()};
 }
 
 /// Medians by shape and timer, for --against.
@@ -152,17 +155,21 @@ void measure(benchmark::State& state, const Shape& shape, const std::string& bac
     const harness::Arithmetic arithmetic = judge->arithmetic(c.config);
     const auto subject = make_subject(c, backend);
     subject->seconds();  // warm
-    if (const std::string why = wrong(c, *subject, arithmetic); !why.empty()) {
-      return state.SkipWithError(std::string("wrong before timing: ").append(why).c_str());
+    const Judged before = judge_output(c, *subject, arithmetic);
+    if (!before.wrong.empty()) {
+      return state.SkipWithError(std::string("wrong before timing: ").append(before.wrong).c_str());
     }
     double sum = 0.0;
+    CountedRegion counted;
     for (auto _ : state) {
       const double seconds = subject->seconds();
       state.SetIterationTime(seconds);
       sum += seconds;
     }
-    if (const std::string why = wrong(c, *subject, arithmetic); !why.empty()) {
-      return state.SkipWithError(std::string("wrong after timing: ").append(why).c_str());
+    counted.finish(shape.name + " | " + backend, static_cast<std::int64_t>(state.iterations()));
+    const Judged after = judge_output(c, *subject, arithmetic);
+    if (!after.wrong.empty()) {
+      return state.SkipWithError(std::string("wrong after timing: ").append(after.wrong).c_str());
     }
     const double seconds = sum / static_cast<double>(state.iterations());
     const Work work = work_of(c);
@@ -172,6 +179,7 @@ void measure(benchmark::State& state, const Shape& shape, const std::string& bac
                        .append(" copies"));
     state.counters["TFLOP/s"] = work.operations / seconds / 1e12;
     state.counters["GB/s"] = work.bytes / seconds / 1e9;
+    state.counters["error/bound"] = std::max(before.error_bound, after.error_bound);
     if (ceilings.bytes > 0.0) {
       state.counters["roofline"] =
           floor_seconds(work, ceilings.operations, ceilings.bytes) / seconds;
@@ -258,25 +266,6 @@ Options take_options(std::vector<char*>& arguments) {
   return o;
 }
 
-/// What the history tells machines and builds apart by.
-void add_context(const std::string& backend) {
-  const golden::BuildInfo& build = golden::build_info();
-  benchmark::AddCustomContext("program", "attn-bench");
-  benchmark::AddCustomContext("commit", build.git_commit);
-  benchmark::AddCustomContext("compiler", build.compiler);
-  benchmark::AddCustomContext("build_type", build.build_type);
-#if ATTN_WITH_CUDA
-  if (is_cuda(backend)) {
-    const gpu::DeviceInfo device = gpu::device_info();
-    benchmark::AddCustomContext("gpu", device.name);
-    benchmark::AddCustomContext("cuda", std::to_string(device.runtime / 1000) + "." +
-                                            std::to_string(device.runtime % 1000 / 10));
-  }
-#else
-  static_cast<void>(backend);
-#endif
-}
-
 int run(int argc, char** argv) {
   std::vector<char*> arguments(argv, argv + argc);
   if (argc == 2 && std::string(argv[1]) == "--list") {
@@ -309,7 +298,10 @@ int run(int argc, char** argv) {
           ->Iterations(5);
     }
   }
-  add_context(options.backend);
+  add_run_context("attn-bench", is_cuda(options.backend) || is_cuda(options.against));
+  for (const Shape& shape : shapes()) {
+    if (is_chosen(shape, options.groups)) add_shape_context(shape);
+  }
   benchmark::RunSpecifiedBenchmarks();
   if (!options.against.empty()) print_ratios(options.backend, options.against);
   return 0;

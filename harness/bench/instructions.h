@@ -13,6 +13,15 @@
 
 namespace attn::bench {
 
+/// Whether callgrind (or another tool of valgrind) runs the program.
+inline bool is_counted() {
+#if ATTN_CALLGRIND
+  return RUNNING_ON_VALGRIND != 0;
+#else
+  return false;
+#endif
+}
+
 /// Marks what `attn-compare history gate --instructions` counts: from the constructor to finish().
 /// Under callgrind with --collect-atstart=no only marked work is counted, and each mark writes a
 /// profile whose trigger names the benchmark and its iterations; elsewhere it does nothing.

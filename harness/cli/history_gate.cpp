@@ -229,7 +229,7 @@ class Gate {
       line.append(line.empty() ? "" : ", ").append(std::to_string(number)).append(" ");
       line.append(history::name_of(verdict));
     }
-    report_.text() << line << (was_rerun_ ? " (confirmed by a re-run)" : "") << "\n";
+    report_.text() << line << (was_rerun_ ? " (measured twice)" : "") << "\n";
     for (const Comparison& c : comparisons) list.push_back(json_of_comparison(c));
     const bool regressed =
         std::ranges::count(comparisons, GateVerdict::kRegressed, &Comparison::verdict) > 0;

@@ -149,6 +149,16 @@ TEST(Peers, BecomeRowsOfTheSameShape) {
       Error);
 }
 
+TEST(Counters, AreMediansButForErrors) {
+  std::string text = google_json("2026-01-01T00:00:00Z",
+                                 {{"k", {1.0, 2.0, 3.0}, R"(, "error/bound": 0.1, "GB/s": 5.0)"}});
+  text.replace(text.find("0.1,"), 3, "0.7");
+  text.replace(text.find("5.0"), 3, "9.0");
+  const ParsedRun run = parse_run("a.json", text);
+  EXPECT_THAT(run.results.at(0).result.error_bound, Optional(0.7));
+  EXPECT_THAT(run.results.at(0).result.gbps, Optional(5.0));
+}
+
 TEST(Scores, AreReadBesideSpeed) {
   const ParsedRun run = parse_run("c.json", R"({"schema_version": 1, "device": "NVIDIA H200",
  "commit": "abc", "cases": 10, "passed": 9, "modes": {"cuda": {"cases": 10, "passed": 9}},

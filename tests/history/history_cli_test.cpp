@@ -158,9 +158,9 @@ TEST_F(HistoryCli, ViewNamesTheCommitThatChangedATime) {
   }
   const Outcome view = history({"view"});
   EXPECT_EQ(view.code, 0) << view.err;
-  EXPECT_THAT(view.out,
-              AllOf(HasSubstr("2026-01-13T00:00:00Z"), HasSubstr("c0ffee22"), HasSubstr("slower"),
-                    HasSubstr("Change to 22"), HasSubstr("p 0.001"), Not(HasSubstr("Change to 21"))));
+  EXPECT_THAT(view.out, AllOf(HasSubstr("2026-01-13T00:00:00Z"), HasSubstr("c0ffee22"),
+                              HasSubstr("slower"), HasSubstr("Change to 22"), HasSubstr("p 0.001"),
+                              Not(HasSubstr("Change to 21"))));
   EXPECT_THAT(view.out, HasSubstr("1 series, 1 with a change\n"));
   const auto report = nlohmann::json::parse(history({"view", "--json", "-"}).out);
   const auto& change = report.at("series").at(0).at("changes").at(0);

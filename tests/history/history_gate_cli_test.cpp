@@ -106,7 +106,7 @@ TEST_F(GateCli, RunsTwoProgramsInTurns) {
   const Outcome outcome =
       gate({"--candidate-command", now, "--baseline-command", old, "--rounds", "8"});
   EXPECT_EQ(outcome.code, 1) << outcome.err;
-  EXPECT_THAT(outcome.out, AllOf(HasSubstr("REGRESSED  k"), HasSubstr("(confirmed by a re-run)")));
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("REGRESSED  k"), HasSubstr("(measured twice)")));
   // Both sides of 8 rounds of 3; the re-run measured the same and is the same run.
   const auto list = nlohmann::json::parse(
       attn_compare({"history", "list", "--db", scratch_ / "db", "--json", "-"}).out);

@@ -218,7 +218,8 @@ TEST(Import, TakesParametersThatTheFileSays) {
   EXPECT_EQ(own.benchmark.shape, "decode B4 ctx100 8/2 D64 float16 kv_dtype=float8_e4m3fn");
   EXPECT_TRUE(own.benchmark.is_peer);
   EXPECT_THAT(own.benchmark.page_size, Optional(16));
-  const std::string context = R"(, "parameters layer 1 row": "{\"kind\": \"projection\", \"batch\": 1, \"q_len\": 1, \"heads\": 32, \"weights\": \"q4_k\"}")";
+  const std::string context =
+      R"(, "parameters layer 1 row": "{\"kind\": \"projection\", \"batch\": 1, \"q_len\": 1, \"heads\": 32, \"weights\": \"q4_k\"}")";
   const ParsedResult all =
       only_result(google_json(kDate, {{"layer 1 row | cpu", {1.0}, ""}}, context));
   EXPECT_EQ(all.benchmark.weights, "q4_k");

@@ -65,14 +65,32 @@ std::string quoted(const std::string& word) {
   return text + "'";
 }
 
+namespace {
+
+/// The last line that a program wrote, for one that failed.
+std::string last_line_of(const std::string& path) {
+  std::ifstream file(path);
+  std::string last;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty()) last = line;
+  }
+  return last;
+}
+
+}  // namespace
+
 void run_command(const std::string& line) {
-  const int status = std::system(("exec >/dev/null; " + line).c_str());
+  const TemporaryFolder folder;
+  const std::string said = folder / "stderr";
+  const int status = std::system(("exec >/dev/null 2>" + quoted(said) + "; " + line).c_str());
   if (status == 0) return;
+  const std::string last = last_line_of(said);
   const bool ended = status != -1 && WIFEXITED(status);
   throw Error(ErrorKind::kInput,
               "\"" + line + "\" " +
                   (ended ? "ended with code " + std::to_string(WEXITSTATUS(status))
-                         : std::string("was killed")),
+                         : std::string("was killed")) +
+                  (last.empty() ? "" : ": " + last),
               line);
 }
 
