@@ -91,8 +91,8 @@ void CommandTree::add_history_gate(CLI::App& history) {
       history, "gate", "compare two runs of one machine: exit 1 when a benchmark has regressed",
       "  attn-compare history gate --candidate latest --baseline latest~1\n"
       "  attn-compare history gate --candidate latest@./new.so --baseline latest@./old.so \\\n"
-      "      --rerun 'attn-bench --backend ./new.so --against ./old.so "
-      "--benchmark_repetitions=20 --benchmark_out=$ATTN_RERUN'\n"
+      "      --rerun 'attn-bench --backend ./new.so --against ./old.so \\\n"
+      "          --benchmark_repetitions=20 --benchmark_out=$ATTN_RERUN'\n"
       "  attn-compare history gate --candidate-command new/attn-rates \\\n"
       "      --baseline-command old/attn-rates --rounds 20 --instructions\n",
       [this](const Session& session) { return history_gate(history_gate_, session); });

@@ -70,9 +70,8 @@ TEST(Usage, WhatCli11RefusesIsExitTwo) {
   }
 }
 
-TEST(Usage, VerbsThatAreNotBuiltAreNotOffered) {
-  const Outcome help = attn_compare({"--help"});
-  EXPECT_THAT(help.out, Not(HasSubstr("dashboard")));
+TEST(Usage, VerbsOfAGroupAreNoneOfTheTop) {
+  EXPECT_THAT(attn_compare({"history", "--help"}).out, HasSubstr("\n  dashboard "));
   EXPECT_EQ(attn_compare({"dashboard"}).code, 2);
 }
 
@@ -93,6 +92,10 @@ TEST(Usage, HelpLeadsWithExamplesAndFitsTheLine) {
                                                        {"inspect"},
                                                        {"list"},
                                                        {"explain"},
+                                                       {"history"},
+                                                       {"history", "import"},
+                                                       {"history", "gate"},
+                                                       {"history", "dashboard"},
                                                        {"doctor"},
                                                        {"completion"}};
   for (std::vector<std::string> args : verbs) {
