@@ -1,3 +1,4 @@
+#include "harness/backends/caller_state.h"
 #include "harness/backends/plugin.h"
 
 #include <algorithm>
@@ -82,12 +83,14 @@ void PluginBackend::create(const std::string& options) {
                 "--backend");
   }
   Message message;
+  const CallerState keep;
   if (api.create(options.c_str(), &self_, message.data()) == ATTN_OK) return;
   throw Error(ErrorKind::kUsage,
               library_.path() + ": create() refused: " + message.text("no reason"), "--backend");
 }
 
 PluginBackend::~PluginBackend() {
+  const CallerState keep;
   if (library_.api().destroy != nullptr) library_.api().destroy(self_);
 }
 
@@ -102,6 +105,7 @@ Answer PluginBackend::query(const AttentionConfig& config, bool has_sinks) const
   capability->struct_size = sizeof(attn_capability);
   Message message;
   const std::scoped_lock lock(mutex_);
+  const CallerState keep;
   const int status = library_.api().query(self_, &plugin_config, capability, message.data());
   Answer answer;
   if (status != ATTN_OK) answer.unsupported = message.text("the plug-in gives no reason");
@@ -180,6 +184,7 @@ Trace PluginBackend::attempt(const PluginOperands& operands, const attn_capabili
   Message message;
   {
     const std::scoped_lock lock(mutex_);
+    const CallerState keep;
     Plan plan(api, self_);
     if (end == GuardedEnd::kFirst) call.make_inputs_read_only();
     if (api.plan != nullptr) {

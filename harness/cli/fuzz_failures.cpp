@@ -1,6 +1,7 @@
 #include "harness/cli/fuzz_failures.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <list>
 #include <optional>
@@ -59,6 +60,46 @@ std::string task_name(const harness::CaseSpec& spec) {
 bool has_answer(const ReportRow& row) {
   return row.trouble == harness::Trouble::kNone && row.verdict.status == Status::kFailed &&
          row.verdict.first_bad.has_value();
+}
+
+/// The stages up to the first bad one that the backend does not show and that none that is right
+/// depends on. The table of the rope is an input.
+std::vector<Stage> hidden_stages(const AttentionConfig& config, const harness::Verdict& verdict,
+                                 bool taps) {
+  const auto is_right = [&](Stage stage) {
+    return taps && std::ranges::any_of(verdict.stages, [stage](const harness::StageReport& report) {
+             return report.stage == stage && report.bad == 0;
+           });
+  };
+  const auto is_settled = [&](Stage stage) {
+    switch (stage) {
+      case Stage::kFreqsCis:
+        return true;
+      case Stage::kQProj:
+        return is_right(Stage::kQNorm) || is_right(Stage::kQRope);
+      case Stage::kQNorm:
+        return is_right(Stage::kQRope);
+      case Stage::kKProj:
+        return is_right(Stage::kKNorm) || is_right(Stage::kKRope) || is_right(Stage::kCacheK);
+      case Stage::kKNorm:
+        return is_right(Stage::kKRope) || is_right(Stage::kCacheK);
+      case Stage::kKRope:
+        return is_right(Stage::kCacheK);
+      case Stage::kVProj:
+        return is_right(Stage::kCacheV);
+      case Stage::kCacheK:
+        return is_right(Stage::kLse);
+      default:
+        return false;
+    }
+  };
+  std::vector<Stage> hidden;
+  for (const Stage stage : stages_of(config)) {
+    if (stage >= verdict.first_bad) break;
+    const bool settled = is_right(stage) || is_settled(stage) || is_right(Stage::kAttnOut);
+    if (!settled) hidden.push_back(stage);
+  }
+  return hidden;
 }
 
 /// Answers of a backend, as the dictionary wants them.
@@ -167,19 +208,37 @@ void FuzzFailures::add(const FuzzResult& seen) {
   groups_.push_back(std::move(group));
 }
 
-/// Nothing where the backend shows its stages, so that the first bad one is known.
-std::optional<Stage> FuzzFailures::look_inside(const FailureGroup& group) const {
+/// Nothing where the backend shows every stage that may be the first bad one.
+std::optional<FailureGroup::Inside> FuzzFailures::look_inside(const FailureGroup& group) const {
   const ReportRow& row = group.smallest.row;
   if (!has_answer(row)) return std::nullopt;
-  const bool shows_more =
-      std::ranges::any_of(row.verdict.stages, [](const harness::StageReport& stage) {
-        return stage.stage != Stage::kAttnOut && stage.stage != Stage::kOut;
-      });
-  if (options_.taps && shows_more) return std::nullopt;
-  if (!group.likeness.empty()) return group.likeness.front().fault->stage;
-  const harness::FuzzCase& tried = group.smallest.tried;
-  return harness::localise(tried.spec, tried.seed,
-                           [&](const Case& c) { return judge_.bad_final_stage(c); });
+  const harness::FuzzCase &small = group.smallest.tried, &first = group.first.tried;
+  const std::vector<Stage> hidden = hidden_stages(small.spec.config, row.verdict, options_.taps);
+  if (hidden.empty()) return std::nullopt;
+  const auto is_possible = [&](Stage stage) {
+    return stage == row.verdict.first_bad || std::ranges::find(hidden, stage) != hidden.end();
+  };
+  const std::array failing = {harness::FailingCase{small.spec, small.seed},
+                              harness::FailingCase{first.spec, first.seed}};
+  const harness::Localised found =
+      harness::localise(failing, [&](const Case& c) { return judge_.final_answer(c); });
+  const std::string stage(name_of(found.stage));
+  const std::string sure = found.sure ? "" : ", not surely";
+  const bool known = !group.likeness.empty() && is_possible(group.likeness.front().fault->stage);
+  if (!known) {
+    if (!is_possible(found.stage)) return std::nullopt;
+    return FailureGroup::Inside{found.stage,
+                                stage + " by construction" + sure + ": " + found.because};
+  }
+  const Stage like = group.likeness.front().fault->stage;
+  std::string how(name_of(like));
+  how += " by likeness";
+  if (like == found.stage) {
+    how += " and by construction" + sure + ": " + found.because;
+  } else if (is_possible(found.stage)) {
+    how += "; " + stage + " by construction" + sure + ": " + found.because;
+  }
+  return FailureGroup::Inside{like, how};
 }
 
 void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
@@ -198,11 +257,12 @@ void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
     line += "; only with --exec " + std::string(name_of(group.first.exec));
   }
   if (group.inside) {
-    line += "; first bad stage inside: " + std::string(name_of(*group.inside));
+    line += "; first bad stage inside: " + std::string(name_of(group.inside->stage));
   }
   if (options_.shrink) line += "; shrunk to " + harness::headline_sizes(spec);
   if (!group.likeness.empty()) line += "; looks like: " + harness::to_string(group.likeness);
   out << "\n" << harness::wrap(line, 2) << "\n";
+  if (group.inside) out << harness::wrap("  inside     " + group.inside->how, 13) << "\n";
   std::vector<std::string> features = group.features;
   if (group.first.exec != harness::ExecMode::kPlain) {
     features.push_back("exec: " + std::string(name_of(group.first.exec)));

@@ -17,8 +17,12 @@ struct FailureGroup {
   FuzzResult smallest;                      ///< `first`, shrunk
   std::vector<std::string> features;        ///< of the smallest
   std::vector<harness::Likeness> likeness;  ///< known mistakes that explain it
-  /// First bad stage, for backends that show no stage but the last.
-  std::optional<Stage> inside;
+  /// Which of the stages that the backend does not show is the first bad one.
+  struct Inside {
+    Stage stage;
+    std::string how;  ///< "lse by construction: right without sinks"
+  };
+  std::optional<Inside> inside;
   std::int64_t count = 0;
 };
 
@@ -40,7 +44,7 @@ class FuzzFailures {
                const FailureGroup& group) const;
   FuzzResult shrink(const FuzzResult& failure) const;
   std::vector<harness::Likeness> look_up(const FuzzResult& first, const FuzzResult& smallest) const;
-  std::optional<Stage> look_inside(const FailureGroup& group) const;
+  std::optional<FailureGroup::Inside> look_inside(const FailureGroup& group) const;
   void print(std::ostream& out, const FailureGroup& group) const;
 
   const FuzzOptions& options_;

@@ -62,15 +62,19 @@ Sample FuzzJudge::run_alone(ExecMode mode, const harness::CaseSpec& spec,
   return run(mode, spec, seed, *fresh_backend());
 }
 
-std::optional<Stage> FuzzJudge::bad_final_stage(const Case& c) const {
+harness::FinalAnswer FuzzJudge::final_answer(const Case& c) const {
   const auto backend = fresh_backend();
+  harness::FinalAnswer answer;
   Trace got;
-  if (run_backend(c, *backend, got).status != Status::kPassed) return std::nullopt;
+  if (run_backend(c, *backend, got).status != Status::kPassed) return answer;
+  answer.got = harness::final_answer(c, std::move(got));
+  answer.arithmetic = backend->arithmetic(c.config);
   harness::CompareOptions options;
   options.taps = false;
   options.check_trust = false;
-  return judge_trace(c, *backend, harness::final_answer(c, std::move(got)), options, nullptr)
-      .first_bad;
+  answer.bad = judge_trace(c, *backend, answer.got, options, nullptr).first_bad;
+  answer.ran = true;
+  return answer;
 }
 
 FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCase& tried,

@@ -8,6 +8,7 @@
 #include "harness/cli/verbs.h"
 #include "harness/compare/compare.h"
 #include "harness/fuzz/case_source.h"
+#include "harness/fuzz/localise.h"
 #include "harness/report/report.h"
 
 namespace attn::cli {
@@ -51,8 +52,8 @@ class FuzzJudge {
   /// The same without a judgement. Throws what make_case throws.
   Sample run_alone(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed) const;
 
-  /// The stage of the final answer alone that is wrong, on a fresh backend that makes one call.
-  std::optional<Stage> bad_final_stage(const Case& c) const;
+  /// The final answer alone, of a fresh backend that makes one call, judged.
+  harness::FinalAnswer final_answer(const Case& c) const;
   /// The case of the mode, not run yet.
   static Sample make(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed);
 

@@ -113,7 +113,8 @@ std::optional<double> FaultDictionary::distance(std::string_view fault,
   return distance_to(library_, fault, prepared, kInfinity);
 }
 
-std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidence) const {
+std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidence,
+                                               std::span<const std::string_view> without) const {
   const std::vector<Prepared> prepared = prepare(library_, evidence);
   if (prepared.empty()) return {};
   double from_right = 0.0;
@@ -123,7 +124,7 @@ std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidenc
   std::vector<Likeness> found;
   constexpr double kWithinBound = 1.0;
   for (const FaultInfo& fault : fault_catalogue()) {
-    if (!shows_in_values(fault)) continue;
+    if (!shows_in_values(fault) || std::ranges::find(without, fault.id) != without.end()) continue;
     const auto distance = distance_to(library_, fault.id, prepared, kWithinBound);
     if (distance && *distance <= kWithinBound) found.push_back({&fault, *distance});
   }

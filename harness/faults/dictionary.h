@@ -3,6 +3,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/backends/exec_mode.h"
@@ -44,8 +45,9 @@ class FaultDictionary {
 
   /// The faults that answer as the backend does on all of the evidence, within the bound of
   /// `arithmetic`, where the right answer does not: the nearest, and the second where it is as
-  /// near. At most two.
-  std::vector<Likeness> look_up(std::span<const Evidence> evidence) const;
+  /// near. At most two. Those of `without` are left out, as if nobody had thought of them.
+  std::vector<Likeness> look_up(std::span<const Evidence> evidence,
+                                std::span<const std::string_view> without = {}) const;
 
   /// Whether the two faults answer differently, so that a backend's answer to the case would tell
   /// which of them it has.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,10 @@ struct ProjectionRows {
 };
 enum class Projection { kQ, kK, kV };
 ProjectionRows rows_of(const AttentionConfig& config, Projection projection);
+
+/// make_case with one more change to the drawn data, after the profile's and before weights and
+/// cache are quantised. The case has no line that makes it again.
+Case make_case(const CaseSpec& spec, std::uint64_t seed, const std::function<void(Draft&)>& shape);
 
 /// inputs/freqs_cis: the exact table of config.rope, [positions, rotary_dim] float32.
 Tensor freqs_cis(const AttentionConfig& config, std::int64_t positions);

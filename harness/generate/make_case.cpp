@@ -309,6 +309,12 @@ double query_gain(const AttentionConfig& config, double logit_std) {
 }
 
 Case make_case(const CaseSpec& spec, std::uint64_t seed) {
+  Case c = make_case(spec, seed, {});
+  c.repro = repro_words(spec, seed);
+  return c;
+}
+
+Case make_case(const CaseSpec& spec, std::uint64_t seed, const std::function<void(Draft&)>& shape) {
   validate(spec);
   check_size(spec);
   const Profile& profile = find_profile(spec.profile);
@@ -318,11 +324,11 @@ Case make_case(const CaseSpec& spec, std::uint64_t seed) {
   d.c.config = spec.config;
   d.c.layout = spec.layout;
   d.c.id = "seed-" + std::to_string(seed);
-  d.c.repro = repro_words(spec, seed);
   set_lengths(d, spec);
   draw_weights(d, spec, profile.logit_std);
   draw_inputs(d);
   if (profile.shape != nullptr) profile.shape(d);
+  if (shape) shape(d);
   if (spec.layout.broadcast && spec.config.starts_at_attention()) make_broadcastable(d);
   lay_out_cache(d, spec, quantise(d));
   return std::move(d.c);

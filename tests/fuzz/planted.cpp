@@ -21,7 +21,7 @@ std::unique_ptr<Backend> planted(std::string_view fault) {
   return FaultyLibrary::instance().make(fault, kOtherBlock);
 }
 
-Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed, bool taps) {
+Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed, Taps taps) {
   const auto backend = planted(fault);
   Answer result{make_case(spec, seed), {}, {}};
   try {
@@ -32,39 +32,44 @@ Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed, 
     return result;
   }
   CompareOptions options;
-  options.taps = taps;
+  options.taps = taps == Taps::kAll;
   options.check_trust = false;
+  if (taps == Taps::kNone) result.trace = final_answer(result.c, std::move(result.trace));
   result.verdict = compare(result.c, result.trace, backend->arithmetic(result.c.config), options);
   return result;
 }
 
-std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most) {
+std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most, Taps taps) {
   for (std::int64_t n = 0; n < most; ++n) {
     const PlannedCase planned = random_case({}, n);
-    const Verdict verdict = answer(fault.id, planned.spec, planned.seed).verdict;
+    const Verdict verdict = answer(fault.id, planned.spec, planned.seed, taps).verdict;
     if (verdict.first_bad) return Failure{planned.spec, planned.seed, n, verdict};
   }
   return std::nullopt;
 }
 
-ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure) {
+ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure, Taps taps) {
   return shrink(failure.spec, failure.seed, [&](const CaseSpec& spec, std::uint64_t seed) {
-    return fails_alike(answer(fault.id, spec, seed).verdict, failure.verdict);
+    return fails_alike(answer(fault.id, spec, seed, taps).verdict, failure.verdict);
   });
 }
 
 FinalProbe final_probe(std::string_view fault) {
-  return [fault](const Case& c) -> std::optional<Stage> {
+  return [fault](const Case& c) -> FinalAnswer {
     const auto backend = planted(fault);
     CompareOptions options;
     options.taps = false;
     options.check_trust = false;
+    FinalAnswer answer;
+    answer.arithmetic = backend->arithmetic(c.config);
     try {
-      const Trace last = final_answer(c, backend->run(c, stages_of(c.config)));
-      return compare(c, last, backend->arithmetic(c.config), options).first_bad;
+      answer.got = final_answer(c, backend->run(c, stages_of(c.config)));
     } catch (const std::exception&) {
-      return std::nullopt;
+      return answer;
     }
+    answer.bad = compare(c, answer.got, answer.arithmetic, options).first_bad;
+    answer.ran = true;
+    return answer;
   };
 }
 

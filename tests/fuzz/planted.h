@@ -24,7 +24,10 @@ struct Answer {
   Trace trace;
   Verdict verdict;
 };
-Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed, bool taps = true);
+/// What of a backend is seen: every stage, or the final answer alone.
+enum class Taps { kAll, kNone };
+Answer answer(std::string_view fault, const CaseSpec& spec, std::uint64_t seed,
+              Taps taps = Taps::kAll);
 
 /// The first random case on which the fault shows in a value; nothing within `most` cases.
 struct Failure {
@@ -33,10 +36,11 @@ struct Failure {
   std::int64_t number = 0;  ///< of the random case
   Verdict verdict;
 };
-std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most);
+std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most,
+                                    Taps taps = Taps::kAll);
 
 /// The failure, shrunk as fuzz does.
-ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure);
+ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure, Taps taps = Taps::kAll);
 
 /// The planted backend without its inside.
 FinalProbe final_probe(std::string_view fault);

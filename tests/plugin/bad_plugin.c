@@ -1,12 +1,15 @@
 /* The minimal example, which is right, but for what its options name: "WHAT" misbehaves in every
  * case, "WHAT@N" only in cases with N query rows. */
 #include <fcntl.h>
+#include <fenv.h>
+#include <locale.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "harness/backends/attn_plugin.h"
@@ -157,8 +160,49 @@ static void *endless(void *argument) {
   return argument;
 }
 
+/* An allocation whose size, which the allocator keeps before it, is overwritten. */
+static void free_spoilt(void) {
+  char *volatile spoilt = malloc(2000);
+  volatile uintptr_t size = (uintptr_t)spoilt - 8;
+  memset((void *)size, 0x5a, 8);
+  free(spoilt);
+}
+
+static void flood(int descriptor, size_t bytes) {
+  static char garbage[1 << 16];
+  memset(garbage, '#', sizeof(garbage));
+  for (size_t written = 0; written < bytes; written += sizeof(garbage)) {
+    if (write(descriptor, garbage, sizeof(garbage)) < 0) return;
+  }
+}
+
 /* What outlives the call without ending the process. */
 static void leave_something_behind(void) {
+  if (is("survivor") && fork() == 0) pause(); /* keeps every descriptor open */
+  if (is("daemon") && fork() == 0) {          /* in a session of its own */
+    setsid();
+    for (int i = 0; i < 600; ++i) usleep(100000);
+    _exit(0);
+  }
+  if (is("close_std")) {
+    for (int fd = 0; fd < 3; ++fd) close(fd);
+  }
+  if (is("alarm")) {
+    const struct itimerval soon = {{0, 0}, {0, 200000}};
+    setitimer(ITIMER_REAL, &soon, NULL);
+  }
+  if (is("arithmetic")) fesetround(FE_UPWARD);
+#if defined(__x86_64__)
+  if (is("arithmetic")) __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040); /* FTZ, DAZ */
+#endif
+  if (is("arithmetic") || is("locale")) setlocale(LC_ALL, "C.UTF-8");
+  if (is("traps")) feenableexcept(FE_INVALID | FE_DIVBYZERO | FE_INEXACT);
+  if (is("elsewhere") && chdir("/") != 0) abort();
+  if (is("flood")) flood(1, (size_t)1 << 30);
+  if (is("flood_then_abort")) {
+    flood(2, (size_t)1 << 26);
+    abort();
+  }
   if (is("close_everything")) {
     for (int fd = 0; fd < 1024; ++fd) close(fd);
   }
@@ -187,6 +231,9 @@ static void die(void) {
   if (is("exit0")) exit(0);
   if (is("exit_quietly")) _exit(3);
   if (is("stop")) raise(SIGSTOP);
+  if (is("kill_group")) kill(0, SIGKILL);
+  if (is("heap")) free_spoilt();
+  if (is("just_under")) usleep(2500000); /* in each of two calls */
   if (is("divide")) raise(SIGFPE);
   if (is("stack")) g_sink = (unsigned char)recurse(1);
   if (is("half_reply") || is("half_reply_hang")) {
@@ -306,6 +353,12 @@ static int bad_run(void *self, void *plan_made, const attn_call *c, char *messag
 static void destroy(void *self) {
   (void)self;
   if (is("hang_in_destroy")) pause();
+  if (is("heap_at_exit")) free_spoilt();
+}
+
+/* When the library is unloaded, or its process ends. */
+__attribute__((destructor)) static void end(void) {
+  if (is("hang_at_exit")) pause();
 }
 
 const attn_plugin *attn_plugin_entry(void) {

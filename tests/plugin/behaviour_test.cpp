@@ -6,11 +6,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cfenv>
 #include <chrono>
+#include <clocale>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <thread>
 
+#include "harness/backends/backend.h"
+#include "harness/generate/case_spec.h"
 #include "tests/plugin/plugin_runner.h"
 
 namespace attn::test {
@@ -73,6 +78,20 @@ INSTANTIATE_TEST_SUITE_P(
         Misbehaviour{"exit_quietly", "crashed", "ended its process with exit code 3"},
         Misbehaviour{"loop", "timed out", "ran for longer than [0-9]+ s \\(--timeout\\)"},
         Misbehaviour{"stop", "timed out", "ran for longer than"},
+        Misbehaviour{"just_under", "timed out", "ran for longer than"},
+        Misbehaviour{"kill_group", "crashed", "signal 9 "},
+        Misbehaviour{"heap", "crashed", "signal 6 .*it printed: "},
+        Misbehaviour{"heap_at_exit", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"hang_at_exit", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"survivor", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"daemon", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"close_std", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"alarm", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"arithmetic", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"traps", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"elsewhere", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"flood", "passed", "3 passed, 0 failed"},
+        Misbehaviour{"flood_then_abort", "crashed", "signal 6 .*it printed: [.][.][.]####"},
         Misbehaviour{"half_reply", "crashed", "stopped in the middle of its answer"},
         Misbehaviour{"half_reply_hang", "timed out", "ran for longer than"},
         Misbehaviour{"forged_reply", "crashed", "wrote something into its answer"},
@@ -128,6 +147,39 @@ INSTANTIATE_TEST_SUITE_P(
         Misbehaviour{"empty_rows_infinite", "failed",
                      "row 0, which sees no key, is not finite; declared: finite"}),
     [](const auto& test) { return test.param.what; });
+
+/// C++ behind the C interface: what it throws costs the case and is quoted.
+TEST(PluginIsolation, ExceptionsThatCrossTheInterfaceAreNamed) {
+  for (const auto& [what, says] : {std::pair{"error", "threw an exception: no such tile"},
+                                   std::pair{"number", "threw an exception: one that is no std"},
+                                   std::pair{"memory", "threw an exception: std::bad_alloc"}}) {
+    const Outcome outcome = verify_on(plugin("throwing", what), {"core-zero-keys"});
+    EXPECT_EQ(outcome.code, 5) << outcome.out << outcome.err;
+    EXPECT_THAT(unwrapped(outcome.out), HasSubstr(says));
+  }
+}
+
+/// Rounding, subnormals, traps and the locale after a call are those of before it: the next case's
+/// reference and the report depend on them.
+TEST(PluginIsolation, ACallLeavesOurArithmeticAlone) {
+  const Case c = harness::make_case(
+      harness::parse_case_spec(
+          R"({"config": {"variant": "attention", "entry_point": "attention", "dtype": "float32",
+              "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+              "mask": {"variant": "causal"}}, "rows": [[3, 9]]})"),
+      1);
+  for (const char* what : {"arithmetic", "traps", "locale"}) {
+    const auto backend = harness::make_backend(plugin("bad", what));
+    const std::string locale = setlocale(LC_ALL, nullptr);
+    backend->run(c, stages_of(c.config));
+    EXPECT_EQ(std::fegetround(), FE_TONEAREST) << what;
+    volatile double smallest = std::numeric_limits<double>::min();
+    EXPECT_GT(smallest / 2, 0.0) << what;
+    volatile double three = 3.0;
+    EXPECT_GT(1.0 / three, 0.0) << what;  // inexact: traps where that is on
+    EXPECT_EQ(setlocale(LC_ALL, nullptr), locale) << what;
+  }
+}
 
 TEST(PluginIsolation, NoiseOfAPluginStaysOutOfTheReport) {
   const Outcome outcome = verify_on(plugin("bad", "noise"), kFiles, {"--json", "-"});
