@@ -100,7 +100,7 @@ std::string legend_html(const Metric& metric) {
   for (std::size_t i = 0; i <= metric.steps.size(); ++i) {
     const bool is_last = i == metric.steps.size();
     out += "<span class=\"heat " + std::string(metric.css) + std::to_string(i) + "\">" +
-           (is_last ? "≥ " : "< ") + metric.text(metric.steps[is_last ? i - 1 : i]) + "</span>";
+           (is_last ? "≥ " : "&lt; ") + metric.text(metric.steps[is_last ? i - 1 : i]) + "</span>";
   }
   return out + "</p>\n";
 }
