@@ -25,7 +25,7 @@ struct Zone {
   Prefixes libraries;  // likewise for includes in angle brackets; the standard library always may
 };
 
-const Prefixes kSystem{"dlfcn.h",  "fcntl.h", "malloc.h", "poll.h",
+const Prefixes kSystem{"dlfcn.h",  "fcntl.h", "locale.h", "malloc.h", "poll.h",
                        "signal.h", "spawn.h", "sys/",     "unistd.h"};
 
 Prefixes with_system(Prefixes libraries) {
@@ -48,23 +48,25 @@ const std::vector<Zone>& zones() {
        {"immintrin.h"}},
       // C99, for compilers that know nothing of us.
       {"harness/backends/attn_plugin.h", {}, {"stddef.h", "stdint.h"}},
-      {"harness/capi/attn_compare.h",
-       {"harness/backends/attn_plugin.h"},
-       {"stddef.h", "stdint.h"}},
+      {"harness/capi/attn_compare.h", {"harness/backends/attn_plugin.h"}, {"stddef.h", "stdint.h"}},
       {"harness/",
        {"harness/", "golden/", "reference/", "gpu/"},
        with_system({"Eigen/", "nlohmann/", "toml++/", "sqlite3.h"})},
       {"harness/cli/",
        {"harness/", "golden/", "reference/", "gpu/", "git_revision.h"},
        with_system({"CLI/", "nlohmann/"})},
-      {"harness/bench/", {"harness/", "golden/", "reference/", "gpu/"}, {"benchmark/", "Eigen/", "valgrind/"}},
+      {"harness/bench/",
+       {"harness/", "golden/", "reference/", "gpu/"},
+       {"benchmark/", "Eigen/", "valgrind/"}},
       {"harness/bench/history/",
        {"harness/bench/history/", "harness/report/", "golden/", "reference/core/"},
        with_system({"nlohmann/"})},
       {"harness/bench/dashboard/",
        {"harness/bench/dashboard/", "harness/bench/history/", "harness/report/", "reference/core/"},
        with_system({"nlohmann/"})},
-      {"gpu/", {"gpu/", "reference/core/"}, {"cub/", "cublas", "cuda", "dlfcn.h", "nccl.h", "nvtx3/"}},
+      {"gpu/",
+       {"gpu/", "reference/core/"},
+       {"cub/", "cublas", "cuda", "dlfcn.h", "nccl.h", "nvtx3/"}},
   };
   return kZones;
 }
