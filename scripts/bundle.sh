@@ -2,6 +2,7 @@
 # Makes a folder that runs on a GPU host with no package manager: the programs of a build and the
 # shared libraries they need, the C library and CUDA's apart (the host's own must be used).
 #   scripts/bundle.sh BUILD_FOLDER OUTPUT_FOLDER [PROGRAM...]
+# A PROGRAM may be a library that programs load, libattn_faulty_cuda.so.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -23,6 +24,12 @@ for program in "$@"; do
   fi
   cp "$binary" "$out/libexec/$program"
   strip "$out/libexec/$program"
+  case $program in
+    *.so)  # loaded by a program beside it
+      chmod -x "$out/libexec/$program"
+      continue
+      ;;
+  esac
   # A wrapper, not an rpath: the libraries' own dependencies must be found here too.
   cat > "$out/bin/$program" <<'WRAPPER'
 #!/bin/sh

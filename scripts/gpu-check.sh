@@ -10,6 +10,8 @@
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   memcheck, racecheck, synccheck, initcheck
 #              compute-sanitizer on 148 small cases, in one process
+#   faults     planted bugs of the CUDA path: which does the pr gate notice? Writes faults.json
+#              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
 #   speed      beside PyTorch's and JAX's kernels, when python3 has torch; writes DEVICE-peers.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
@@ -18,13 +20,13 @@ set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,20s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- verify cases layers variants memcheck racecheck synccheck initcheck \
-  bench speed
+  faults bench speed
 cd "$root"
 
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
@@ -81,6 +83,20 @@ run_step() {
       fi
       ;;
     memcheck | racecheck | synccheck | initcheck) sanitizer_run "$1" ;;
+    faults)
+      # Its exit code is 1 for any survivor; the goal of the gate is 95 %.
+      "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
+        > "$out/.faults.log" 2>&1 || true
+      grep '! ' "$out/.faults.log" | head -n 40
+      line=$(grep 'planted bugs killed' "$out/.faults.log") || { tail -n 5 "$out/.faults.log"; return 1; }
+      echo "$line"
+      sed -i "/<!-- cuda score -->/,/<!-- .cuda score -->/{/^[0-9]/c\\$line
+}" docs/power.md
+      case $line in *' 0 false alarms') ;; *) return 1 ;; esac
+      killed=${line%% of *}
+      rest=${line#* of }
+      [ $((killed * 100)) -ge $((${rest%% *} * 95)) ]
+      ;;
     speed)
       library=$(find "$programs" "$programs/../lib" "$programs/.." -maxdepth 3 \
                   -name 'libattn_layer_shim.so' 2>/dev/null | head -n 1)
@@ -94,7 +110,7 @@ run_step() {
         { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck bench speed" >&2
+      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed" >&2
       return 2
       ;;
   esac

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "gpu/device/check.h"
+#include "gpu/device/messages.h"
 #include "gpu/device/probe.h"
 #include "reference/core/error.h"
 
@@ -40,12 +41,23 @@ std::string device_unavailable_reason() {
     cudaGetLastError();
     return std::string("the device does not answer: ") + cudaGetErrorString(image);
   }
-  const std::string capability =
-      std::to_string(properties.major) + "." + std::to_string(properties.minor);
-  return std::string(properties.name) + " has compute capability " + capability +
-         ", for which this build holds no code (" + cudaGetErrorName(image) +
-         "); configure with -DCMAKE_CUDA_ARCHITECTURES=" + std::to_string(properties.major) +
-         std::to_string(properties.minor);
+  return no_code_message(properties.name, properties.major, properties.minor,
+                         cudaGetErrorName(image));
+}
+
+std::string no_code_message(const std::string& device, int major, int minor,
+                            const std::string& failure) {
+  const std::string capability = std::to_string(major) + "." + std::to_string(minor);
+  return device + " has compute capability " + capability +
+         ", for which this build holds no code (" + failure +
+         "); configure with -DCMAKE_CUDA_ARCHITECTURES=" + std::to_string(major) +
+         std::to_string(minor);
+}
+
+std::string out_of_memory_message(std::size_t wanted, std::size_t free, std::size_t total) {
+  return "cuda: out of memory: " + std::to_string(wanted) + " bytes wanted, " +
+         std::to_string(free) + " of " + std::to_string(total) +
+         " free; try a smaller batch or fewer keys";
 }
 
 DeviceInfo device_info() {
@@ -93,10 +105,7 @@ Buffer::Buffer(std::size_t bytes) : size_(bytes) {
     std::size_t free = 0;
     std::size_t total = 0;
     cudaMemGetInfo(&free, &total);
-    throw Error(ErrorKind::kInternal, "cuda: out of memory: " + std::to_string(bytes) +
-                                          " bytes wanted, " + std::to_string(free) + " of " +
-                                          std::to_string(total) +
-                                          " free; try a smaller batch or fewer keys");
+    throw Error(ErrorKind::kInternal, out_of_memory_message(bytes, free, total));
   }
   check(status, "cudaMalloc");
   data_ = static_cast<std::byte*>(data);

@@ -36,6 +36,9 @@ struct AttentionArguments {
   const float* mask_tensor = nullptr;  ///< [tokens, mask_stride] added to the scores, or none
   std::int64_t mask_stride = 0;
   const float* sinks = nullptr;  ///< [num_heads] or none
+#ifdef ATTN_FAULTY
+  int call = 0;  ///< runs before this one, for a bug that depends on it
+#endif
 };
 
 /// Float32 on the CUDA cores, any types, head sizes and masks: one block for one head of one row.
@@ -49,7 +52,11 @@ inline constexpr int kPlainBlock = 128;
 /// cache alike, head sizes multiples of 8 (16-byte rows) up to 256.
 bool has_tensor_core_kernel(Type type, Type cache_type, std::int64_t head_dim,
                             std::int64_t head_dim_v);
+#ifdef ATTN_FAULTY
+inline constexpr int kTensorCoreMostHeadDim = 64;  // one instance is enough to show a bug
+#else
 inline constexpr int kTensorCoreMostHeadDim = 256;
+#endif
 
 /// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a
 /// captured call may be replayed while the lengths on the device grow up to them.

@@ -386,7 +386,8 @@ __device__ __forceinline__ bool is_last_split(const Partials& partials) {
     __threadfence();  // of what all threads wrote: they are before this one
     unsigned* const counter = partials.counters + blockIdx.x;
     last = atomicAdd(counter, 1u) + 1 == gridDim.z;
-    if (last) *counter = 0;
+    if (ATTN_FAULT(split_combined_early)) last = atomicAdd(counter, 0u) == 1;
+    if (last && !ATTN_FAULT(counters_not_reset)) *counter = 0;
     __threadfence();
   }
   __syncthreads();

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/mma.cuh"
 #include "gpu/kernels/visibility.cuh"
@@ -73,10 +74,17 @@ __device__ __forceinline__ PackedRow packed_row(int row, int group) {
 __device__ __forceinline__ float transform_score(const AttentionArguments& a, float s,
                                                  const float* mask_row, std::int64_t key) {
   float t = s * a.scale;
-  if (a.softcap > 0.0f) t = a.softcap * tanhf(t / a.softcap);
+  if (ATTN_FAULT(softcap_before_scale, a.softcap > 0.0f && a.scale != 1.0f)) {
+    t = a.softcap * tanhf(s / a.softcap) * a.scale;
+  } else if (a.softcap > 0.0f && !ATTN_FAULT(softcap_ignored)) {
+    t = a.softcap * tanhf(t / a.softcap);
+  }
   if (mask_row != nullptr) {
     const float added = mask_row[key];
     t = added == -INFINITY ? -INFINITY : t + added;
+    if (ATTN_FAULT(softcap_after_mask, a.softcap > 0.0f && added != -INFINITY)) {
+      t = a.softcap * tanhf((s * a.scale + added) / a.softcap);
+    }
   }
   return t * kLog2E;
 }
@@ -106,8 +114,20 @@ __device__ __forceinline__ void online_softmax(Scores<kTiles>& s, SoftmaxState& 
     for (int j = 0; j < kTiles; ++j) m = fmaxf(m, fmaxf(s.at[j][2 * h], s.at[j][2 * h + 1]));
     m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
     m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-    const float shift = m == -INFINITY ? 0.0f : m * scale_log2;
+    if (ATTN_FAULT(finite_sentinel)) m = fmaxf(m, -5000.0f * kLog2E / scale_log2);
+    if (ATTN_FAULT(maximum_not_subtracted, m != 0.0f)) m = 0.0f;
+    if (ATTN_FAULT(maximum_of_first_block, state.max[h] != -INFINITY && m != state.max[h])) {
+      m = state.max[h];
+    }
+    float shift = m == -INFINITY ? 0.0f : m * scale_log2;
+    if (ATTN_FAULT(masked_block_first, m == -INFINITY)) shift = m;
     correction[h] = exp2_approximate(fmaf(state.max[h], scale_log2, -shift));
+    if (ATTN_FAULT(rescale_is_one, state.max[h] != -INFINITY && m != state.max[h])) {
+      correction[h] = 1.0f;
+    }
+    if (ATTN_FAULT(rescale_in_base_2, state.max[h] != -INFINITY && m != state.max[h])) {
+      correction[h] = exp2f(log2f(correction[h]) * kLn2);
+    }
     state.max[h] = m;
     float total = 0.0f;
 #pragma unroll
@@ -119,7 +139,9 @@ __device__ __forceinline__ void online_softmax(Scores<kTiles>& s, SoftmaxState& 
         total += x;
       }
     }
-    state.sum[h] = fmaf(state.sum[h], correction[h], total);
+    const bool keeps =
+        ATTN_FAULT(denominator_not_rescaled, correction[h] != 1.0f && correction[h] != 0.0f);
+    state.sum[h] = fmaf(state.sum[h], keeps ? 1.0f : correction[h], total);
   }
 }
 
@@ -141,10 +163,11 @@ struct RowEnd {
 
 __device__ __forceinline__ RowEnd end_row(float max_log2, float sum, const float* sink) {
   RowEnd end;
-  if (sink == nullptr) {
-    if (sum == 0.0f) return end;  // saw nothing
+  const float lse_unit = ATTN_FAULT(lse_base_2) ? 1.0f : kLn2;
+  if (sink == nullptr || ATTN_FAULT(sink_dropped)) {
+    if (sum == 0.0f && !ATTN_FAULT(empty_row_divided)) return end;  // saw nothing
     end.factor = 1.0f / sum;
-    end.lse = (max_log2 + log2f(sum)) * kLn2;
+    end.lse = (max_log2 + log2f(sum)) * lse_unit;
     return end;
   }
   if (sum == 0.0f) {
@@ -156,7 +179,8 @@ __device__ __forceinline__ RowEnd end_row(float max_log2, float sum, const float
   const float rescale = exp2f(max_log2 - m);
   const float total = sum * rescale + exp2f(sink_log2 - m);
   end.factor = rescale / total;
-  end.lse = (m + log2f(total)) * kLn2;
+  end.lse = (m + log2f(total)) * lse_unit;
+  if (ATTN_FAULT(lse_without_sink)) end.lse = (max_log2 + log2f(sum)) * kLn2;
   return end;
 }
 
@@ -191,7 +215,8 @@ __device__ __forceinline__ void combine_parts(const AttentionArguments& a, const
   for (int step = 16; step > 0; step /= 2) {
     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
   }
-  const float shift = most == -INFINITY ? 0.0f : most;
+  float shift = most == -INFINITY ? 0.0f : most;
+  if (ATTN_FAULT(empty_split_merged, most == -INFINITY)) shift = most;
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -210,7 +235,9 @@ __device__ __forceinline__ void combine_parts(const AttentionArguments& a, const
     const float* const parts = partials.out + vector * a.head_dim_v + (inside ? d : 0);
     float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 8
-    for (int s = 0; s < partials.splits; ++s) {
+    for (int i = 0; i < partials.splits; ++i) {
+      const bool backward = ATTN_FAULT(sum_order_by_call, a.call % 2 != 0);
+      const int s = backward ? partials.splits - 1 - i : i;
       const float weight = __shfl_sync(0xffffffffu, s < 32 ? factor[0] : factor[1], s % 32);
       const float4 x = __ldcg(reinterpret_cast<const float4*>(parts + s * vectors * a.head_dim_v));
       o.x = fmaf(x.x, weight, o.x);

@@ -43,6 +43,9 @@ void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& pla
     partials.sum = partials.max + rows;
     if (combines_in_kernel(plan)) partials.counters = counters;
   }
+#ifdef ATTN_FAULTY
+  launch<64>(a, plan, partials, stream);
+#else
   const std::int64_t d = a.head_dim > a.head_dim_v ? a.head_dim : a.head_dim_v;
   if (d <= 32) {
     launch<32>(a, plan, partials, stream);
@@ -57,6 +60,7 @@ void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& pla
   } else {
     launch<256>(a, plan, partials, stream);
   }
+#endif
   if (plan.splits == 1 || partials.counters != nullptr) return;
   const auto blocks =
       static_cast<unsigned>((a.batch.tokens * a.num_heads + kCombineWarps - 1) / kCombineWarps);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/batch.h"
 
 namespace attn::gpu {
@@ -40,27 +41,47 @@ __device__ __forceinline__ Sequence load_sequence(const BatchView& batch, std::i
   return s;
 }
 
+/// Page and slot of position p of sequence b.
+__device__ __forceinline__ std::int64_t page_of(const CacheView& cache, std::int64_t b,
+                                                std::int64_t p) {
+  std::int64_t column = p / cache.page_size;
+  if (ATTN_FAULT(page_size_doubled, column > 0)) column /= 2;
+  if (ATTN_FAULT(page_table_ignored, column > 0)) {
+    return cache.page_table[b * cache.table_stride] + column;
+  }
+  const std::int64_t page = cache.page_table[b * cache.table_stride + column];
+  if (ATTN_FAULT(page_id_in_7_bits, page >= 128 && page < 256)) return page - 128;
+  return page;
+}
+__device__ __forceinline__ std::int64_t slot_of(const CacheView& cache, std::int64_t p) {
+  const std::int64_t slot = p % cache.page_size;
+  if (ATTN_FAULT(large_page_slots_paired, cache.page_size == 256)) return slot ^ 1;
+  if (ATTN_FAULT(odd_page_last_slot,
+                 cache.page_size % 2 != 0 && slot > 0 && slot == cache.page_size - 1)) {
+    return slot - 1;
+  }
+  return slot;
+}
+
 /// Index of element (page of position p, slot of p, 0, 0), in 64 bits: a cache may hold more than
 /// 2^31 elements.
 __device__ __forceinline__ std::int64_t k_offset(const CacheView& cache, std::int64_t b,
                                                  std::int64_t p) {
-  const std::int64_t page = cache.page_table[b * cache.table_stride + p / cache.page_size];
-  return page * cache.k_page_stride + p % cache.page_size * cache.k_token_stride;
+  return page_of(cache, b, p) * cache.k_page_stride + slot_of(cache, p) * cache.k_token_stride;
 }
 __device__ __forceinline__ std::int64_t v_offset(const CacheView& cache, std::int64_t b,
                                                  std::int64_t p) {
-  const std::int64_t page = cache.page_table[b * cache.table_stride + p / cache.page_size];
-  return page * cache.v_page_stride + p % cache.page_size * cache.v_token_stride;
+  return page_of(cache, b, p) * cache.v_page_stride + slot_of(cache, p) * cache.v_token_stride;
 }
 
 /// Index of the scale of a kv head at position p, in k_scale and v_scale alike. Not for kNone.
 __device__ __forceinline__ std::int64_t scale_offset(const CacheView& cache, std::int64_t b,
                                                      std::int64_t p, std::int64_t kv_head) {
   if (cache.scales == CacheScales::kTensor) return 0;
+  if (ATTN_FAULT(cache_scale_of_head_0, kv_head > 0)) kv_head = 0;
   if (cache.scales == CacheScales::kHead) return kv_head;
-  const std::int64_t page = cache.page_table[b * cache.table_stride + p / cache.page_size];
-  return page * cache.scale_page_stride + p % cache.page_size * cache.scale_token_stride +
-         kv_head * cache.scale_head_stride;
+  return page_of(cache, b, p) * cache.scale_page_stride +
+         slot_of(cache, p) * cache.scale_token_stride + kv_head * cache.scale_head_stride;
 }
 
 }  // namespace attn::gpu

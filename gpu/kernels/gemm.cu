@@ -1,4 +1,5 @@
 #include "gpu/device/check.h"
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/element.cuh"
 #include "gpu/kernels/gemm.h"
 #include "gpu/kernels/mma.cuh"
@@ -7,6 +8,9 @@ namespace attn::gpu {
 namespace {
 
 __device__ __forceinline__ float finish(float sum, const GemmArguments& a, std::int64_t column) {
+  if (ATTN_FAULT(clip_activations_before_bias, a.clip > 0.0f && a.bias != nullptr)) {
+    return fminf(fmaxf(sum, -a.clip), a.clip) + a.bias[column];
+  }
   float y = a.bias != nullptr ? sum + a.bias[column] : sum;
   if (a.clip > 0.0f) y = y > a.clip ? a.clip : y < -a.clip ? -a.clip : y;
   return y;
@@ -34,6 +38,7 @@ __global__ void __launch_bounds__(256) gemm_float32(GemmArguments a) {
       const int r = i / kStep32;
       const bool inside = k0 + k < a.k;
       xs[k][r] = inside && row0 + r < a.m ? x[(row0 + r) * a.k + k0 + k] : 0.0f;
+      if (ATTN_FAULT(scratch_hidden_tail, !inside)) continue;
       ws[k][r] = inside && column0 + r < a.n ? w[(column0 + r) * a.k + k0 + k] : 0.0f;
     }
     __syncthreads();
@@ -72,11 +77,12 @@ constexpr int kStride16 = kStep16 + 8;
 template <typename T>
 __device__ __forceinline__ void load_tile(T (*tile)[kStride16], const T* matrix, std::int64_t rows,
                                           std::int64_t k, std::int64_t row0, std::int64_t k0,
-                                          bool wide) {
+                                          bool wide, bool is_weight) {
   if (wide) {  // every row starts at a multiple of 16 bytes
     for (int i = threadIdx.x; i < kTile * kStep16 / 8; i += 128) {
       const int r = i / (kStep16 / 8);
       const int c = i % (kStep16 / 8) * 8;
+      if (ATTN_FAULT(scratch_hidden_tail, is_weight && k0 + c >= k)) continue;
       uint4 data = {0, 0, 0, 0};
       if (row0 + r < rows && k0 + c < k) {
         data = *reinterpret_cast<const uint4*>(matrix + (row0 + r) * k + k0 + c);
@@ -89,6 +95,7 @@ __device__ __forceinline__ void load_tile(T (*tile)[kStride16], const T* matrix,
     const int r = i / kStep16;
     const int c = i % kStep16;
     const bool inside = row0 + r < rows && k0 + c < k;
+    if (ATTN_FAULT(scratch_hidden_tail, is_weight && k0 + c >= k)) continue;
     tile[r][c] = inside ? matrix[(row0 + r) * k + k0 + c] : from_float<T>(0.0f);
   }
 }
@@ -104,8 +111,8 @@ __global__ void __launch_bounds__(128) gemm_16bit(GemmArguments a, bool wide) {
   const int warp_column = threadIdx.x / 32 % 2 * 32;
   float sum[2][4][4] = {};
   for (std::int64_t k0 = 0; k0 < a.k; k0 += kStep16) {
-    load_tile(xs, static_cast<const T*>(a.x), a.m, a.k, row0, k0, wide);
-    load_tile(ws, static_cast<const T*>(a.w), a.n, a.k, column0, k0, wide);
+    load_tile(xs, static_cast<const T*>(a.x), a.m, a.k, row0, k0, wide, false);
+    load_tile(ws, static_cast<const T*>(a.w), a.n, a.k, column0, k0, wide, true);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kStep16; k += 16) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/element.cuh"
 
 namespace attn::gpu {
@@ -126,6 +127,7 @@ __device__ __forceinline__ void allow_dependent_launch() {
 #endif
 }
 __device__ __forceinline__ void wait_for_previous_grid() {
+  if (ATTN_FAULT(dependent_launch_not_waited)) return;
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif

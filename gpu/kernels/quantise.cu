@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "gpu/device/check.h"
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/element.cuh"
 #include "gpu/kernels/quantise.h"
 
@@ -10,7 +11,12 @@ namespace {
 constexpr int kWarps = 4;
 
 __device__ double round_e4m3(double x) {
-  const __nv_fp8_storage_t code = __nv_cvt_double_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+  __nv_fp8_storage_t code = __nv_cvt_double_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+  if (ATTN_FAULT(fp8_truncated, fabsf(to_float(E4m3{static_cast<std::uint8_t>(code)})) > fabs(x))) {
+    --code;
+  }
+  if (ATTN_FAULT(fp8_overflow_is_nan, fabs(x) > 448.0)) code = 0x7f;
+  if (ATTN_FAULT(fp8_subnormals_flushed, (code & 0x78) == 0 && (code & 0x07) != 0)) code = 0;
   return static_cast<double>(to_float(E4m3{static_cast<std::uint8_t>(code)}));
 }
 
@@ -43,6 +49,7 @@ __device__ double mx_scale(float amax, double top) {
   const double fraction = frexp(static_cast<double>(amax), &of_amax);
   const double top_fraction = frexp(top, &of_top);
   int exponent = of_amax - of_top + (fraction > top_fraction ? 1 : 0);
+  if (ATTN_FAULT(mx_scale_rounded_down, fraction > top_fraction)) --exponent;
   exponent = exponent < -127 ? -127 : exponent > 127 ? 127 : exponent;
   return ldexp(1.0, exponent);
 }
@@ -59,13 +66,20 @@ __device__ Coded coded(const QuantiseArguments& a, float value, float amax) {
     case ActivationFormat::kFp8Static:
       return in_steps(x, scale, e4m3);
     case ActivationFormat::kFp8:
+      if (ATTN_FAULT(fp8_scale_not_capped, amax > 1200.0f)) {
+        return in_steps(x, static_cast<double>(__fdiv_rn(amax, 448.0f)), e4m3);
+      }
       return in_steps(x, static_cast<double>(__fdiv_rn(fminf(amax, 1200.0f), 448.0f)), e4m3);
     case ActivationFormat::kInt8: {
       if (all_zero) break;
       const auto largest = static_cast<double>(amax);
+      if (ATTN_FAULT(int8_truncated)) return {trunc(x * (127.0 / largest)), largest / 127.0};
       return {rint(x * (127.0 / largest)), largest / 127.0};
     }
     case ActivationFormat::kNvfp4:
+      if (ATTN_FAULT(nvfp4_scale_not_rounded)) {
+        return in_steps(x, static_cast<double>(amax) / 6.0, e2m1);
+      }
       return in_steps(x, round_e4m3(static_cast<double>(amax) / 6.0 / scale) * scale, e2m1);
     case ActivationFormat::kMxfp4:
       if (all_zero) break;
@@ -87,7 +101,12 @@ __global__ void __launch_bounds__(32 * kWarps) quantise_kernel(QuantiseArguments
   const std::int64_t at = job / blocks * a.width + a.first_column + first;
   float amax = 0.0f;
   for (std::int64_t i = threadIdx.x % 32; i < count; i += 32) {
-    amax = fmaxf(amax, fabsf(load_element(a.x, a.type, at + i)));
+    std::int64_t element = at + i;
+    if (ATTN_FAULT(fp8_scale_of_last_row,
+                   a.format == ActivationFormat::kFp8 && job / blocks + 1 < a.rows)) {
+      element += (a.rows - 1 - job / blocks) * a.width;
+    }
+    amax = fmaxf(amax, fabsf(load_element(a.x, a.type, element)));
   }
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/types.h"
 #include "gpu/layers/gguf_block.h"
 #include "reference/core/error.h"
@@ -68,7 +69,9 @@ CodedRows fp8_rows(const AttentionConfig& config, const LayerWeights& weights, M
     const double value = decode(ElementType::kFloat8E4M3FN, code) * own / largest;
     again.at(code) = static_cast<std::uint8_t>(encode(ElementType::kFloat8E4M3FN, value));
   }
-  for (std::uint8_t& code : w.codes) code = again.at(code);
+  for (std::uint8_t& code : w.codes) {
+    if (!ATTN_FAULT(merged_codes_not_requantised, own != largest)) code = again.at(code);
+  }
   std::ranges::fill(w.inner, static_cast<float>(largest));
   return w;
 }
@@ -82,12 +85,13 @@ CodedRows microscaled_rows(const LayerWeights& weights, Matrix matrix, MatrixSiz
   const Tensor& scale = projection_tensor(weights, matrix, "weight_scale");
   for (std::size_t i = 0; i < w.codes.size(); ++i) {
     const auto stored = static_cast<std::uint8_t>(codes.data()[bytes ? i : i / 2]);
-    w.codes[i] = bytes ? stored : i % 2 == 0 ? stored & 15U : stored >> 4;
+    const bool low = (i % 2 == 0) != (!bytes && ATTN_FAULT(fp4_nibbles_swapped));
+    w.codes[i] = bytes ? stored : low ? stored & 15U : stored >> 4;
   }
   for (std::size_t i = 0; i < w.inner.size(); ++i) {
     w.inner[i] = static_cast<float>(std::abs(scale.value(static_cast<std::int64_t>(i))));
   }
-  if (encoding == QuantEncoding::kNvfp4) {
+  if (encoding == QuantEncoding::kNvfp4 && !ATTN_FAULT(nvfp4_second_scale_dropped)) {
     w.global = static_cast<float>(projection_tensor(weights, matrix, "weight_scale_2").value(0));
   }
   return w;
@@ -101,6 +105,7 @@ CodedRows gptq_rows(const QuantConfig& quant, const LayerWeights& weights, Matri
   const std::uint64_t mask = (std::uint64_t{1} << quant.bits) - 1;
   CodedRows w;
   start(w, quant.bits == 8 ? CodeKind::kI8 : CodeKind::kU4, 1 << (quant.bits - 1), size, group);
+  if (ATTN_FAULT(gptq_zero_one_less, quant.bits == 4)) --w.offset;
   for (std::int64_t k = 0; k < size.in; ++k) {
     for (std::int64_t n = 0; n < size.out; ++n) {
       const std::uint64_t word = words.code(k / per_word * size.out + n);
@@ -185,7 +190,8 @@ CodedRows gguf_rows(const LayerWeights& weights, Matrix matrix, MatrixSize size,
     if (has_min) w.outer_min[static_cast<std::size_t>(at)] = static_cast<float>(block.half(2));
     for (int g = 0; g < groups; ++g) {
       const auto i = static_cast<std::size_t>(at * groups + g);
-      w.inner[i] = static_cast<float>(has_min ? block.group_scale(g) : block.i8(192 + g));
+      const int of = ATTN_FAULT(q6_k_scale_of_32, !has_min && g % 2 != 0) ? g - 1 : g;
+      w.inner[i] = static_cast<float>(has_min ? block.group_scale(g) : block.i8(192 + of));
       if (has_min) w.inner_min[i] = static_cast<float>(block.group_min(g));
     }
   }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/layers/gguf_block.h"
 #include "reference/core/error.h"
 
@@ -71,7 +72,10 @@ std::vector<float> decode_fp8(const AttentionConfig& config, const LayerWeights&
   const double largest = merged ? largest_of_qkv(weights, "weight_scale") : 0.0;
   if (merged) {
     const double own = scale.at(0, 0);
-    for (double& v : values) v = round_to(ElementType::kFloat8E4M3FN, v * own / largest);
+    for (double& v : values) {
+      if (ATTN_FAULT(merged_codes_not_requantised, own != largest)) continue;
+      v = round_to(ElementType::kFloat8E4M3FN, v * own / largest);
+    }
   }
   std::vector<float> w(static_cast<std::size_t>(size.out * size.in));
   for (std::int64_t i = 0; i < size.out * size.in; ++i) {
@@ -89,7 +93,7 @@ std::vector<float> decode_microscaled(const LayerWeights& weights, Matrix matrix
   const std::int64_t block = encoding == QuantEncoding::kNvfp4 ? 16 : 32;
   const BlockScale scale{projection_tensor(weights, matrix, "weight_scale"), 1, block,
                          size.in / block};
-  const double whole = encoding == QuantEncoding::kNvfp4
+  const double whole = encoding == QuantEncoding::kNvfp4 && !ATTN_FAULT(nvfp4_second_scale_dropped)
                            ? projection_tensor(weights, matrix, "weight_scale_2").value(0)
                            : 1.0;
   std::vector<float> w(static_cast<std::size_t>(size.out * size.in));
@@ -99,7 +103,8 @@ std::vector<float> decode_microscaled(const LayerWeights& weights, Matrix matrix
       value = e4m3(codes.code(i));
     } else {
       const std::uint64_t pair = codes.code(i / 2);
-      value = decode(ElementType::kFloat4E2M1FN, i % 2 == 0 ? pair & 15U : pair >> 4);
+      const bool low = (i % 2 == 0) != ATTN_FAULT(fp4_nibbles_swapped);
+      value = decode(ElementType::kFloat4E2M1FN, low ? pair & 15U : pair >> 4);
     }
     // Scales have no sign.
     const double s = std::abs(scale.at(i / size.in, i % size.in));
@@ -115,10 +120,15 @@ std::vector<float> decode_gptq(const QuantConfig& quant, const LayerWeights& wei
   const Tensor& group = projection_tensor(weights, matrix, "g_idx");    // [in]
   const std::int64_t per_word = 32 / quant.bits;
   const std::uint64_t mask = (std::uint64_t{1} << quant.bits) - 1;
-  const auto zero = static_cast<double>(std::uint64_t{1} << (quant.bits - 1));
+  auto zero = static_cast<double>(std::uint64_t{1} << (quant.bits - 1));
+  if (ATTN_FAULT(gptq_zero_one_less)) zero -= 1.0;
+  if (ATTN_FAULT(gptq_zero_of_4_bits, quant.bits == 8)) zero = 8.0;
   std::vector<float> w(static_cast<std::size_t>(size.out * size.in));
   for (std::int64_t k = 0; k < size.in; ++k) {
-    const auto g = static_cast<std::int64_t>(group.value(k));
+    auto g = static_cast<std::int64_t>(group.value(k));
+    if (ATTN_FAULT(gptq_group_order_ignored, quant.group_size > 0 && g != k / quant.group_size)) {
+      g = k / quant.group_size;
+    }
     for (std::int64_t n = 0; n < size.out; ++n) {
       const std::uint64_t word = words.code(k / per_word * size.out + n);
       const std::uint64_t code = word >> (k % per_word * quant.bits) & mask;
@@ -152,7 +162,8 @@ double q6_k_value(const GgufBlockReader& b, int i) {
   const int low = b.u8(64 * half + l + 32 * (quarter % 2));
   const int high = b.u8(128 + 32 * half + l) >> 2 * quarter & 3;
   const int code = (quarter < 2 ? low & 15 : low >> 4) | high << 4;
-  return b.half(208) * b.i8(192 + 8 * half + 2 * quarter + l / 16) * (code - 32);
+  const int scale = ATTN_FAULT(q6_k_scale_of_32, l >= 16) ? 0 : l / 16;
+  return b.half(208) * b.i8(192 + 8 * half + 2 * quarter + scale) * (code - 32);
 }
 
 double gguf_value(QuantEncoding encoding, const GgufBlockReader& block, int i) {

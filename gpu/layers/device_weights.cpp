@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/layers/decode_weights.h"
 #include "gpu/layers/types.h"
@@ -140,13 +141,17 @@ void DeviceWeights::load_dense(const AttentionConfig& config, const LayerWeights
   if (config.stacked_qkv) {
     append(weights.at("qkv_proj.weight"),
            is_cache_only(config) ? static_cast<std::size_t>(config.q_width()) : 0);
+    if (ATTN_FAULT(stacked_k_and_v_swapped)) {
+      const std::ptrdiff_t part = config.k_width() * static_cast<std::ptrdiff_t>(row_bytes);
+      std::swap_ranges(rows.end() - part, rows.end(), rows.end() - 2 * part);
+    }
   } else {
     if (!is_cache_only(config)) append(weights.at("q_proj.weight"), 0);
     append(weights.at("k_proj.weight"), 0);
     append(weights.at("v_proj.weight"), 0);
   }
   qkv = upload(rows.data(), rows.size(), stream);
-  if (const auto bound = config.weight_clip()) {
+  if (const auto bound = config.weight_clip(); bound && !ATTN_FAULT(clip_qkv_ignored)) {
     clip(qkv.data(), type_of(config.dtype), static_cast<std::int64_t>(rows.size() / element),
          static_cast<float>(*bound), stream.get());
     stream.synchronize();
@@ -211,7 +216,8 @@ void DeviceWeights::load_bias(const AttentionConfig& config, const LayerWeights&
   std::vector<float> bias;
   for (const char* name : {"q_proj.bias", "k_proj.bias", "v_proj.bias"}) {
     if (is_cache_only(config) && name[0] == 'q') continue;
-    const std::vector<float> part = as_floats(weights.at(name));
+    std::vector<float> part = as_floats(weights.at(name));
+    if (ATTN_FAULT(bias_of_q_only, name[0] != 'q')) std::ranges::fill(part, 0.0f);
     bias.insert(bias.end(), part.begin(), part.end());
   }
   qkv_bias = upload_floats(bias, stream);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "gpu/faults/fault_switch.h"
 #include "reference/core/element.h"
 
 namespace attn::gpu {
@@ -22,9 +23,14 @@ class GgufBlockReader {
 
   /// 6-bit scale and min of group j of q4_k and q5_k, packed in the twelve bytes from 4.
   int group_scale(int j) const {
+    if (ATTN_FAULT(k_quant_top_bits_dropped, j >= 4)) return u8(8 + j) & 15;
+    if (ATTN_FAULT(k_quant_top_bits_swapped, j >= 4))
+      return (u8(8 + j) & 15) | (u8(4 + j) >> 6) << 4;
     return j < 4 ? u8(4 + j) & 63 : (u8(8 + j) & 15) | (u8(j) >> 6) << 4;
   }
   int group_min(int j) const {
+    if (ATTN_FAULT(k_quant_top_bits_dropped, j >= 4)) return u8(8 + j) >> 4;
+    if (ATTN_FAULT(k_quant_top_bits_swapped, j >= 4)) return (u8(8 + j) >> 4) | (u8(j) >> 6) << 4;
     return j < 4 ? u8(8 + j) & 63 : (u8(8 + j) >> 4) | (u8(4 + j) >> 6) << 4;
   }
 

@@ -1,8 +1,10 @@
 #include "gpu/layers/layer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/coded_gemm.h"
 #include "gpu/kernels/cublas_lt.h"
@@ -378,6 +380,8 @@ void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors
   if (options_.fused_head_pass) {
     a.norm = config_.use_qk_norm;
     a.rope = a.store = true;
+    ATTN_IF_FAULT(launch_on_another_stream, host_fault_state().reached = 1;
+                  return launch_beside(stream, [&](StreamHandle s) { head_pass(a, s); }));
     return head_pass(a, stream);
   }
   HeadPassArguments step = a;
@@ -416,6 +420,14 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   a.head_dim = config_.head_dim;
   a.head_dim_v = config_.head_dim_v;
   a.scale = static_cast<float>(config_.softmax_scale());
+  const double head_dim = static_cast<double>(config_.head_dim);
+  if (ATTN_FAULT(scale_ignored, config_.scale.has_value())) {
+    a.scale = static_cast<float>(1.0 / std::sqrt(head_dim));
+  }
+  if (ATTN_FAULT(scale_magnitude, a.scale < 0.0f)) a.scale = -a.scale;
+  if (ATTN_FAULT(scale_of_padded_head_dim, !config_.scale && config_.head_dim % 8 != 0)) {
+    a.scale = static_cast<float>(1.0 / std::sqrt(std::ceil(head_dim / 8.0) * 8.0));
+  }
   a.softcap = static_cast<float>(config_.logit_softcap.value_or(0.0));
   a.mask = mask_kind(config_.mask.variant);
   a.span = config_.mask.variant == MaskVariant::kChunkedCausal
@@ -425,6 +437,9 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   a.mask_tensor = t.mask;
   a.mask_stride = t.mask_stride;
   a.sinks = floats(weights_->sinks);
+#ifdef ATTN_FAULTY
+  a.call = count_call();
+#endif
   if (uses_tensor_cores(config_, options_)) {
     attention_tensor_core(a, plan.attention, b.partials, b.counters, stream);
   } else {
@@ -432,9 +447,36 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   }
 }
 
-void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& t, void* workspace,
+#ifdef ATTN_FAULTY
+/// What a bug that keeps something from the first call gives to a later one.
+LayerTensors with_kept(const LayerPlan& plan, LayerTensors t, StreamHandle stream) {
+  KeptArrays& kept = KeptArrays::instance();
+  ATTN_IF_FAULT(plan_lengths_kept,
+                t.cache_lengths = kept.numbers(0, t.cache_lengths, plan.batch, stream));
+  ATTN_IF_FAULT(graph_rows_kept,
+                t.row_offsets = kept.numbers(1, t.row_offsets, plan.batch + 1, stream));
+  ATTN_IF_FAULT(plan_pages_kept, t.cache.page_table = kept.pages(t.cache.page_table, plan.batch,
+                                                                 t.cache.table_stride, stream));
+  const bool one = t.cache.scales == CacheScales::kTensor;
+  ATTN_IF_FAULT(
+      cache_scale_kept, if (one) {
+        t.cache.k_scale = const_cast<float*>(kept.scales(2, t.cache.k_scale, 1, stream));
+        t.cache.v_scale = const_cast<float*>(kept.scales(3, t.cache.v_scale, 1, stream));
+      });
+  return t;
+}
+#endif
+
+void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& given, void* workspace,
                          StreamHandle stream) const {
   if (plan.tokens == 0) return;
+#ifdef ATTN_FAULTY
+  if (ATTN_FAULT(allocation_in_run)) allocate_something();
+  if (ATTN_FAULT(wait_in_run)) wait_for(stream);
+  const LayerTensors t = with_kept(plan, given, stream);
+#else
+  const LayerTensors& t = given;
+#endif
   Arena arena(workspace, plan.workspace_bytes);
   const Buffers b = buffers(plan, t, arena);
   if (!config_.starts_at_attention()) project_and_store(plan, t, b, stream);

@@ -16,6 +16,10 @@ const std::string& cuda_unavailable_reason() {
   return kReason;
 }
 
+std::string cuda_device_name() {
+  return cuda_unavailable_reason().empty() ? gpu::device_info().name : "";
+}
+
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   if (const std::string& reason = cuda_unavailable_reason(); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
@@ -34,6 +38,8 @@ const std::string& cuda_unavailable_reason() {
   static const std::string kReason = "not built in (configure with a CUDA compiler, preset cuda)";
   return kReason;
 }
+
+std::string cuda_device_name() { return ""; }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& /*options*/) {
   throw Error(ErrorKind::kUnsupported, "cuda: " + cuda_unavailable_reason(), "backend");

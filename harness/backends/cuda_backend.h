@@ -18,6 +18,9 @@ struct CudaOptions {
 /// device, no code for its architecture. Asked once.
 const std::string& cuda_unavailable_reason();
 
+/// Name of the current device, "" where there is none.
+std::string cuda_device_name();
+
 /// The layers of gpu/ as a backend. Throws Error(kUnsupported) where cuda_unavailable_reason()
 /// gives one.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);

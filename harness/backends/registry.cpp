@@ -122,6 +122,7 @@ std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
   const std::string_view rest =
       colon == std::string::npos ? "" : std::string_view(spec).substr(colon + 1);
   if (name == "damaged") return make_damaged_backend(rest);
+  if (name == "faulty_cuda") return FaultyLibrary::cuda().make(rest);
   if (name == "faulty") return FaultyLibrary::instance().make(rest);
   // Not from list_backends(), which asks the device: that takes a while and may be of no use here.
   const std::vector<std::string> names{"exact", "faithful", "cpu", "cuda"};

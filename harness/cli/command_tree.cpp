@@ -540,6 +540,9 @@ void CommandTree::add_faults() {
                "  attn-compare faults --gate nightly --json faults.json\n"
                "  attn-compare faults --only kv_head_modulo,sink_dropped -v\n",
                [this](const Session& session) { return faults(faults_, session); });
+  verb.add_option("--backend", faults_.backend, "whose bugs: cpu (default) or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->type_name("NAME");
   verb.add_option("--gate", faults_.gate, "whose cases: smoke, pr (default) or nightly")
       ->type_name("GATE");
   verb.add_option("--only", faults_.only, "these bugs; attn-compare list faults")

@@ -141,6 +141,7 @@ void record(const std::string& path, const FaultRun& run, const harness::GateSco
 }  // namespace
 
 int faults(const FaultsOptions& options, const Session& session) {
+  if (options.backend == "cuda") return device_faults(options, session);
   Reporter reporter(session, options.report, "faults");
   FaultRunOptions run_of = run_options(options);
   if (!options.record.empty() && (!options.only.empty() || !run_of.shard.is_whole())) {

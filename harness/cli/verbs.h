@@ -161,6 +161,7 @@ struct ExplainOptions {
 int explain(const ExplainOptions& options, const Session& session);
 
 struct FaultsOptions {
+  std::string backend = "cpu";  ///< whose planted bugs: cpu or cuda
   std::string gate = "pr";
   std::uint64_t seed = 1;
   std::vector<std::string> only;  ///< ids; none: all
@@ -173,6 +174,8 @@ struct FaultsOptions {
   ReportOptions report;
 };
 int faults(const FaultsOptions& options, const Session& session);
+/// The same for backend cuda, whose record is a file of its own.
+int device_faults(const FaultsOptions& options, const Session& session);
 
 struct DoctorOptions {
   std::string json;

@@ -41,6 +41,10 @@ std::string_view name_of(Detector detector) {
       return "graph replay";
     case Detector::kRefusal:
       return "refusal";
+    case Detector::kGraph:
+      return "graph";
+    case Detector::kPadding:
+      return "padding";
   }
   return "";
 }

@@ -18,6 +18,8 @@ enum class Detector {
   kScratch,      ///< only with scratch memory that holds NaN
   kGraphReplay,  ///< only a captured graph replayed with other lengths, pages or data
   kRefusal,      ///< runs a config that must be refused
+  kGraph,        ///< only a captured graph
+  kPadding,      ///< only a padded batch
 };
 std::string_view name_of(Detector detector);
 

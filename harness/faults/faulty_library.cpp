@@ -15,16 +15,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Where the library may be: named by the environment, beside the program (build trees), or where
-/// an installation has it.
-std::vector<fs::path> places() {
-  constexpr const char* kName = "libattn_faulty.so";
-  if (const char* const named = std::getenv("ATTN_FAULTY_LIBRARY"); named != nullptr) {
-    return {named};
-  }
+/// Where a library may be: named by the environment, beside the program (build trees), or where an
+/// installation has it.
+std::vector<fs::path> places(const char* variable, const char* name) {
+  if (const char* const named = std::getenv(variable); named != nullptr) return {named};
   std::error_code error;
   const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
-  return {folder / kName, folder / ATTN_LIBEXEC_FROM_BIN / kName};
+  return {folder / name, folder / ATTN_LIBEXEC_FROM_BIN / name};
 }
 
 const FaultyEntry* load(const fs::path& path, std::string& reasons) {
@@ -47,19 +44,25 @@ const FaultyEntry* load(const fs::path& path, std::string& reasons) {
 
 }  // namespace
 
-FaultyLibrary::FaultyLibrary() {
+FaultyLibrary::FaultyLibrary(const char* variable, const char* file, const char* target) {
   std::string reasons;
-  for (const fs::path& path : places()) {
+  for (const fs::path& path : places(variable, file)) {
     entry_ = load(path, reasons);
     if (entry_ != nullptr) return;
   }
   throw Error(ErrorKind::kUsage,
               "the library of planted bugs was not found" + reasons +
-                  "; build the target attn_faulty, or set ATTN_FAULTY_LIBRARY to its file");
+                  "; build the target " + target + ", or set " + variable + " to its file");
 }
 
 FaultyLibrary& FaultyLibrary::instance() {
-  static FaultyLibrary library;
+  static FaultyLibrary library("ATTN_FAULTY_LIBRARY", "libattn_faulty.so", "attn_faulty");
+  return library;
+}
+
+FaultyLibrary& FaultyLibrary::cuda() {
+  static FaultyLibrary library("ATTN_FAULTY_CUDA_LIBRARY", "libattn_faulty_cuda.so",
+                               "attn_faulty_cuda");
   return library;
 }
 

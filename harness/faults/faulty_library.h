@@ -19,6 +19,8 @@ class FaultyLibrary {
  public:
   /// The one instance of this process. Throws Error(kUsage) with the paths that were tried.
   static FaultyLibrary& instance();
+  /// libattn_faulty_cuda.so: the same of the CUDA backend, whose bugs need a device to run.
+  static FaultyLibrary& cuda();
 
   /// Keys per online-softmax step unless told otherwise: few, so that short cases have several.
   static constexpr std::int64_t kBlock = 16;
@@ -39,7 +41,7 @@ class FaultyLibrary {
   std::span<const std::string_view> ids() const;
 
  private:
-  FaultyLibrary();
+  FaultyLibrary(const char* variable, const char* file, const char* target);
   const FaultyEntry* entry_ = nullptr;
 };
 

@@ -8,6 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#if ATTN_WITH_CUDA
+#include "gpu/device/device.h"
+#endif
 #include "harness/backends/execution.h"
 #include "harness/compare/compare.h"
 #include "harness/fuzz/case_source.h"
@@ -163,6 +166,36 @@ TEST_F(GpuLayer, ReplaysAGraphWithOtherLengthsPagesAndData) {
     EXPECT_EQ(replay(a, b), "");
     EXPECT_EQ(replay(b, a), "");
   }
+}
+
+// A capture refuses calls of the allocator and waits of this thread: what it takes does neither.
+TEST_F(GpuLayer, RunNeitherAllocatesNorWaits) {
+  for (const char* spec :
+       {"cuda", "cuda:fused=0", "cuda:splits=3", "cuda:attention=plain,gemm=own"}) {
+    SCOPED_TRACE(spec);
+    const auto backend = make_backend(spec);
+    expect_none(for_each_seed(5000, 50, [&](std::uint64_t seed) {
+      const Case c = make_case(random_small_spec(seed), seed);
+      const auto trace = backend->run_as(ExecMode::kGraph, c, nullptr, all_stages());
+      return why_wrong(c, trace.value(), true);
+    }));
+  }
+}
+
+TEST_F(GpuLayer, SaysThatMemoryIsOut) {
+#if ATTN_WITH_CUDA
+  try {
+    const gpu::Buffer buffer(std::size_t{1} << 46);
+    FAIL() << "64 TiB were there";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("cuda: out of memory: 70368744177664 bytes wanted"),
+              std::string::npos)
+        << error.what();
+  }
+  // The next call is none the worse for it.
+  const Case c = make_case(random_small_spec(1), 1);
+  EXPECT_EQ(why_wrong(c, make_backend("cuda")->run(c, all_stages()), true), "");
+#endif
 }
 
 TEST_F(GpuLayer, TakesCachesInAnyOrderAndBeyond32Bits) {

@@ -1,6 +1,7 @@
 // How calls are cut into blocks: host code, tested without a device.
 #include <gtest/gtest.h>
 
+#include "gpu/device/messages.h"
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/prefill_shape.h"
 
@@ -65,6 +66,15 @@ TEST(AttentionPlan, PartialsHoldOutputsMaximaAndSums) {
   const AttentionPlan p = plan(2, 1, 8192, 32, 8, 128, 3);
   EXPECT_EQ(partial_floats(p, 2, 32, 128), 3 * 2 * 32 * (128 + 2));
   EXPECT_EQ(partial_floats(plan(1, 1, 100, 32, 8), 1, 32, 128), 0);
+}
+
+TEST(DeviceMessages, NameWhatIsMissingAndWhatToTry) {
+  EXPECT_EQ(no_code_message("NVIDIA T4", 7, 5, "cudaErrorNoKernelImageForDevice"),
+            "NVIDIA T4 has compute capability 7.5, for which this build holds no code "
+            "(cudaErrorNoKernelImageForDevice); configure with -DCMAKE_CUDA_ARCHITECTURES=75");
+  EXPECT_EQ(out_of_memory_message(1000, 10, 100),
+            "cuda: out of memory: 1000 bytes wanted, 10 of 100 free; try a smaller batch or fewer "
+            "keys");
 }
 
 TEST(TensorCoreKernel, TakesWhatFitsItsRows) {

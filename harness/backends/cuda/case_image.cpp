@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "gpu/faults/fault_switch.h"
 #include "gpu/layers/types.h"
 
 namespace attn::harness {
@@ -215,7 +216,8 @@ gpu::CacheView cache_view(const Case& c, const CaseImage& m) {
   const auto bytes = static_cast<std::int64_t>(element_size(cache.k.type()));
   // Layers into the page, and back over the pages that are not there.
   const auto first = [&](std::int64_t page_stride) {
-    return (cache.layer * page_stride / cache.num_layers - pages_before(c) * page_stride) * bytes;
+    const std::int64_t layer = ATTN_FAULT(layer_zero, cache.layer > 0) ? 0 : cache.layer;
+    return (layer * page_stride / cache.num_layers - pages_before(c) * page_stride) * bytes;
   };
   view.k = m.image.at<std::byte>(m.k) + first(view.k_page_stride);
   view.v = m.image.at<std::byte>(m.v) + first(view.v_page_stride);

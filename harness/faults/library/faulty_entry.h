@@ -12,7 +12,11 @@
 
 namespace attn::harness {
 
-/// What libattn_faulty.so offers, under the one symbol that it exports: attn_faulty_entry.
+/// Context of the Error that ends a run: a bug broke the device, and nothing can be told after it.
+inline constexpr const char* kDeviceLost = "device lost";
+
+/// What libattn_faulty.so and libattn_faulty_cuda.so offer, under the one symbol that they export:
+/// attn_faulty_entry.
 struct FaultyEntry {
   /// Of the types that cross the border: a library of another build is told apart.
   static constexpr std::size_t kLayout[] = {sizeof(AttentionConfig), sizeof(Case),
