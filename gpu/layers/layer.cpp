@@ -457,12 +457,12 @@ LayerTensors with_kept(const LayerPlan& plan, LayerTensors t, StreamHandle strea
                 t.row_offsets = kept.numbers(1, t.row_offsets, plan.batch + 1, stream));
   ATTN_IF_FAULT(plan_pages_kept, t.cache.page_table = kept.pages(t.cache.page_table, plan.batch,
                                                                  t.cache.table_stride, stream));
-  const bool one = t.cache.scales == CacheScales::kTensor;
-  ATTN_IF_FAULT(
-      cache_scale_kept, if (one) {
-        t.cache.k_scale = const_cast<float*>(kept.scales(2, t.cache.k_scale, 1, stream));
-        t.cache.v_scale = const_cast<float*>(kept.scales(3, t.cache.v_scale, 1, stream));
-      });
+  const auto keep_scales = [&] {
+    if (t.cache.scales != CacheScales::kTensor) return;
+    t.cache.k_scale = const_cast<float*>(kept.scales(2, t.cache.k_scale, 1, stream));
+    t.cache.v_scale = const_cast<float*>(kept.scales(3, t.cache.v_scale, 1, stream));
+  };
+  ATTN_IF_FAULT(cache_scale_kept, keep_scales());
   return t;
 }
 #endif

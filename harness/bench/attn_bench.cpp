@@ -1,6 +1,7 @@
 // Times backends on the shapes that attention layers run at.
 //   attn-bench [--backend NAME] [--against NAME] [--benchmark_* options]
-//              [--shapes prefill,decode,layer,store,projection,small,large]
+//              [--shapes prefill,decode,layer,store,projection,small,large,targets,models]
+//              [--models FOLDER] [--peak-tflops N] [--peak-gbs N]
 //   attn-bench --list      the cases as JSON: what harness/bench/peers times too
 // A cuda backend is timed on the device, from a captured graph where a call is short and around
 // plain launches where it is long; any other by the host's clock around Backend::run, copies
@@ -17,6 +18,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -26,6 +28,7 @@
 #include "harness/backends/cuda_backend.h"
 #include "harness/bench/context.h"
 #include "harness/bench/instructions.h"
+#include "harness/bench/more_shapes.h"
 #include "harness/bench/shapes.h"
 #include "harness/bench/work.h"
 #include "harness/compare/compare.h"
@@ -54,9 +57,13 @@ class Subject {
 
 class DeviceSubject final : public Subject {
  public:
-  DeviceSubject(const Case& c, const harness::CudaOptions& options, int copies)
+  /// `in_graph`: as it was decided for the shape before, in any repetition and for any backend.
+  DeviceSubject(const Case& c, const harness::CudaOptions& options, int copies,
+                std::optional<bool>& in_graph)
       : copies_(copies), runs_(harness::prepare_runs(c, options, copies)) {
-    in_graph_ = runs_->milliseconds(1, true) / copies < kShortMilliseconds;
+    const double first = runs_->milliseconds(1, true);
+    if (!in_graph) in_graph = first / copies < kShortMilliseconds;
+    in_graph_ = *in_graph;
     // Long enough for the events' resolution, half a microsecond.
     const double once = runs_->milliseconds(1, in_graph_);
     rounds_ = std::clamp(static_cast<int>(4.0 / std::max(once, 1e-3)), 1, 200);
@@ -96,7 +103,9 @@ class HostSubject final : public Subject {
 
 bool is_cuda(const std::string& backend) { return backend.rfind("cuda", 0) == 0; }
 
-std::unique_ptr<Subject> make_subject(const Case& c, const std::string& backend) {
+std::unique_ptr<Subject> make_subject(const Case& c, const std::string& shape,
+                                      const std::string& backend) {
+  static std::map<std::string, std::optional<bool>> in_graph;
   if (!is_cuda(backend)) return std::make_unique<HostSubject>(c, backend);
   harness::CudaOptions options;  // the spec's words, as the registry reads them
   options.fused = backend.find("fused=0") == std::string::npos;
@@ -107,7 +116,7 @@ std::unique_ptr<Subject> make_subject(const Case& c, const std::string& backend)
   }
   const double bytes = work_of(c).bytes;
   const int copies = std::clamp(static_cast<int>(std::ceil(kRotatedBytes / bytes)), 1, kMostCopies);
-  return std::make_unique<DeviceSubject>(c, options, copies);
+  return std::make_unique<DeviceSubject>(c, options, copies, in_graph[shape]);
 }
 
 /// What the outputs are worth.
@@ -153,7 +162,7 @@ void measure(benchmark::State& state, const Shape& shape, const std::string& bac
       return state.SkipWithError(std::string("unsupported: ").append(why).c_str());
     }
     const harness::Arithmetic arithmetic = judge->arithmetic(c.config);
-    const auto subject = make_subject(c, backend);
+    const auto subject = make_subject(c, shape.name, backend);
     subject->seconds();  // warm
     const Judged before = judge_output(c, *subject, arithmetic);
     if (!before.wrong.empty()) {
@@ -218,6 +227,7 @@ struct Options {
   std::string backend = "cuda";
   std::string against;
   std::string groups;  ///< with commas, or all
+  std::string models = "data/models";
   Ceilings ceilings;
 };
 
@@ -231,8 +241,30 @@ bool is_listed(const std::string& name, const std::string& list) {
 
 /// Large shapes take minutes to draw and to judge, so they are for who names them.
 bool is_chosen(const Shape& shape, const std::string& groups) {
+  if (shape.group == "targets" || shape.group == "models") return true;  // made when named
   if (shape.is_large) return !groups.empty() && is_listed("large", groups);
   return is_listed(shape.group, groups);
+}
+
+/// Every shape that the options ask for.
+std::vector<Shape> chosen_shapes(const Options& options) {
+  std::vector<Shape> all = shapes();
+  const auto add = [&](const std::vector<Shape>& more) {
+    all.insert(all.end(), more.begin(), more.end());
+  };
+  if (!options.groups.empty() && is_listed("targets", options.groups)) add(target_shapes());
+  if (!options.groups.empty() && is_listed("models", options.groups)) {
+    add(model_shapes(options.models));
+  }
+  std::erase_if(all, [&](const Shape& shape) { return !is_chosen(shape, options.groups); });
+  if (all.empty()) {
+    throw Error(ErrorKind::kUsage,
+                "--shapes " + options.groups +
+                    ": no such group; known: prefill, decode, layer, store, projection, small, "
+                    "large, targets, models",
+                "--shapes");
+  }
+  return all;
 }
 
 /// Takes ours out of the arguments; the others are Google Benchmark's.
@@ -252,6 +284,8 @@ Options take_options(std::vector<char*>& arguments) {
       o.against = value;
     } else if (name == "--shapes") {
       o.groups = value;
+    } else if (name == "--models") {
+      o.models = value;
     } else if (name == "--peak-tflops") {
       o.ceilings.operations = std::stod(value) * 1e12;
     } else if (name == "--peak-gbs") {
@@ -259,7 +293,7 @@ Options take_options(std::vector<char*>& arguments) {
     } else {
       throw Error(ErrorKind::kUsage, name +
                                          ": no such option; known: --backend --against --shapes "
-                                         "--peak-tflops --peak-gbs");
+                                         "--models --peak-tflops --peak-gbs");
     }
   }
   arguments = rest;
@@ -280,13 +314,13 @@ int run(int argc, char** argv) {
   std::string aggregates = "--benchmark_display_aggregates_only=true";
   arguments.insert(arguments.begin() + 1,
                    {interleave.data(), repetitions.data(), aggregates.data()});
+  const std::vector<Shape> chosen = chosen_shapes(options);
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());
   for (const std::string& backend : {options.backend, options.against}) {
     if (backend.empty()) continue;
     harness::make_backend(backend);  // refuses here what would fail in every row
-    for (const Shape& shape : shapes()) {
-      if (!is_chosen(shape, options.groups)) continue;
+    for (const Shape& shape : chosen) {
       std::string name = shape.name;
       name.append(" | ").append(backend);
       benchmark::RegisterBenchmark(name.c_str(),
@@ -299,9 +333,7 @@ int run(int argc, char** argv) {
     }
   }
   add_run_context("attn-bench", is_cuda(options.backend) || is_cuda(options.against));
-  for (const Shape& shape : shapes()) {
-    if (is_chosen(shape, options.groups)) add_shape_context(shape);
-  }
+  for (const Shape& shape : chosen) add_shape_context(shape);
   benchmark::RunSpecifiedBenchmarks();
   if (!options.against.empty()) print_ratios(options.backend, options.against);
   return 0;
