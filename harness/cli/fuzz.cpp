@@ -93,12 +93,14 @@ class Fuzzer {
   std::map<harness::CaseOrigin, std::int64_t> origins_;
   std::map<std::string, std::int64_t> unsupported_;  ///< cases by reason
   std::int64_t replaced_ = 0;
+  std::int64_t fitted_ = 0;
   std::vector<harness::Point> points_;  ///< of cases that were judged
 };
 
 void Fuzzer::take(FuzzResult result) {
   ++origins_[result.tried.origin];
   replaced_ += result.replaced;
+  fitted_ += result.fitted;
   const harness::Verdict& verdict = result.row.verdict;
   if (verdict.status == Status::kUnsupported) {
     ++unsupported_[verdict.detail];
@@ -137,7 +139,8 @@ int Fuzzer::execute() {
   failures_.print(reporter_.text());
   if (std::ssize(failures_.groups()) >= options_.max_failures) {
     session_.streams.err << "ended after " << options_.max_failures
-                         << " kinds of failures; --max-failures N goes on\n";
+                         << (options_.max_failures == 1 ? " kind of failure" : " kinds of failures")
+                         << "; --max-failures N goes on\n";
   }
   reporter_.text() << "\n" << to_string(reporter_.report().tally()) << std::endl;
   return reporter_.finish();
@@ -158,6 +161,11 @@ void Fuzzer::print_summary(int jobs) {
                              " could not have shown a bug; a neighbour that can was "
                              "judged in place of each",
                          2)
+        << "\n";
+  }
+  if (fitted_ > 0) {
+    out << harness::wrap(
+               count(fitted_) + " judged without the features that the backend does not support", 2)
         << "\n";
   }
   for (const auto& [reason, number] : unsupported_) {

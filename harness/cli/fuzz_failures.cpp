@@ -196,6 +196,15 @@ void FuzzFailures::add(const FuzzResult& seen) {
     return;
   }
   FailureGroup group{failure, options_.shrink ? shrink(failure) : failure, {}, {}, {}, 1};
+  // The same small case under another first stage: one account is enough.
+  for (FailureGroup& known : groups_) {
+    if (known.smallest.tried.spec != group.smallest.tried.spec) continue;
+    if (known.first.exec != failure.exec || !fails_alike(group.smallest.row, known.smallest.row)) {
+      continue;
+    }
+    ++known.count;
+    return;
+  }
   group.features = non_default_features(group.smallest.tried.spec);
   group.likeness = look_up(failure, group.smallest);
   group.inside = look_inside(group);

@@ -1,11 +1,15 @@
 #include "harness/cli/fuzz_judge.h"
 
+#include <exception>
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "harness/backends/execution.h"
 #include "harness/backends/python_backend.h"
 #include "harness/cli/judge.h"
 #include "harness/fuzz/alike.h"
+#include "harness/fuzz/fit.h"
 #include "harness/fuzz/localise.h"
 
 namespace attn::cli {
@@ -24,6 +28,15 @@ bool has_failed(const ReportRow& row) {
 bool fails_alike(const ReportRow& a, const ReportRow& b) {
   return a.trouble == b.trouble && harness::fails_alike(a.verdict, b.verdict);
 }
+
+namespace {
+
+bool is_unsupported(const FuzzResult& result) {
+  return result.row.trouble == harness::Trouble::kNone &&
+         result.row.verdict.status == Status::kUnsupported;
+}
+
+}  // namespace
 
 FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend)
     : options_(options),
@@ -79,7 +92,7 @@ harness::FinalAnswer FuzzJudge::final_answer(const Case& c) const {
 
 FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCase& tried,
                                bool alone) const {
-  FuzzResult result{tried, modes.front(), {}, false, alone};
+  FuzzResult result{tried, modes.front(), {}, false, alone, false};
   ReportRow& row = result.row;
   row.backend = options_.backend;
   row.name = "seed-" + std::to_string(tried.seed);
@@ -115,22 +128,58 @@ FuzzResult FuzzJudge::judge_alone(ExecMode mode, const FuzzCase& tried) const {
   return judge_in({mode}, tried, true);
 }
 
+FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tried,
+                          FuzzResult refused) const {
+  std::optional<harness::CaseSpec> spec;
+  try {
+    spec = harness::fitted(tried.spec, [&](const AttentionConfig& config) {
+      return backend_.unsupported_reason(config).empty();
+    });
+  } catch (const std::exception&) {  // it broke where it was asked
+    return refused;
+  }
+  if (!spec) return refused;
+  FuzzCase next = tried;
+  next.spec = *spec;
+  // What only a run is asked of: how tensors lie in memory, and sinks.
+  const auto plain_layout = [](harness::CaseSpec& s) { s.layout = MemoryLayout(); };
+  const auto no_sinks = [](harness::CaseSpec& s) { s.sinks = false; };
+  for (const auto& change : {std::function<void(harness::CaseSpec&)>([](auto&) {}),
+                             std::function<void(harness::CaseSpec&)>(plain_layout),
+                             std::function<void(harness::CaseSpec&)>(no_sinks)}) {
+    const harness::CaseSpec before = next.spec;
+    change(next.spec);
+    if (next.spec == before && before != *spec) continue;
+    FuzzResult result = judge_in(modes, next, false);
+    if (is_unsupported(result)) continue;
+    result.fitted = true;
+    return result;
+  }
+  return refused;
+}
+
 FuzzResult FuzzJudge::judge(const FuzzCase& tried) const {
   std::vector<ExecMode> modes = modes_;
   if (deals_) modes = {harness::dealt_mode(tried.seed)};
   if (tried.exec) modes = {*tried.exec};
   FuzzResult result = judge_in(modes, tried, false);
+  const bool of_device = result.exec == ExecMode::kGraph || result.exec == ExecMode::kGraphReplay ||
+                         result.exec == ExecMode::kPadded;
+  if (is_unsupported(result) && !of_device) result = fit(modes, tried, std::move(result));
   const auto mistrusted = [&] {
     return result.row.trouble == harness::Trouble::kNone &&
            result.row.verdict.status == Status::kMistrusted;
   };
   if (!mistrusted()) return result;
-  FuzzCase neighbour = tried;
+  const bool is_fitted = result.fitted;
+  const harness::CaseSpec spec = result.tried.spec;
+  FuzzCase neighbour = result.tried;
   for (const bool other_data : {false, true}) {
-    if (other_data) neighbour.spec = harness::trusted_neighbour(tried.spec);
+    if (other_data) neighbour.spec = harness::trusted_neighbour(spec);
     ++neighbour.seed;
     result = judge_in(modes, neighbour, false);
     result.replaced = true;
+    result.fitted = is_fitted;
     if (!mistrusted()) break;
   }
   return result;

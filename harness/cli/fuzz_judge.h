@@ -20,6 +20,7 @@ struct FuzzResult {
   harness::ReportRow row;
   bool replaced = false;  ///< `tried` stands for a case that could not have shown a bug
   bool alone = false;     ///< seen in a backend that had run nothing else
+  bool fitted = false;    ///< `tried` is the case without what the backend does not support
 };
 
 /// Whether the row counts as a failure of the backend (or of the harness).
@@ -64,6 +65,8 @@ class FuzzJudge {
   std::unique_ptr<harness::Backend> fresh_backend() const;
   static Sample run(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
                     const harness::Backend& backend);
+  FuzzResult fit(const std::vector<harness::ExecMode>& modes, const harness::FuzzCase& tried,
+                 FuzzResult refused) const;
   FuzzResult judge_in(const std::vector<harness::ExecMode>& modes, const harness::FuzzCase& tried,
                       bool alone) const;
 

@@ -37,6 +37,8 @@ class Constructs {
   /// Fails when it does with one of the bases, for one of a few seeds.
   Outcome outcome(const Construct& construct) const;
   bool fails(const Construct& construct) const { return outcome(construct) == Outcome::kFails; }
+  /// False as well where nothing of it could be run: that is no evidence.
+  bool passes(const Construct& construct) const { return outcome(construct) == Outcome::kPasses; }
   /// One case and its answer; nothing when it cannot be made or run.
   struct Run {
     Case c;

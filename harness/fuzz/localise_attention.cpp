@@ -64,10 +64,10 @@ Localised localise_attention(const Constructs& attention) {
   const Construct nothing;
   bool odd_cache = false;
   for (const FailingCase& base : attention.bases()) odd_cache |= has_odd_cache(base);
-  if (odd_cache && !attention.fails(plain_cache_type())) return in_decoding(attention);
+  if (odd_cache && attention.passes(plain_cache_type())) return in_decoding(attention);
   Construct typed = odd_cache ? plain_cache_type() : nothing;
   if (any_sinks(attention)) {
-    if (!attention.fails(typed.with(without_sinks()))) {
+    if (attention.passes(typed.with(without_sinks()))) {
       return {Stage::kLse, true, "right without sinks"};
     }
     typed = typed.with(without_sinks());  // sums of probabilities are 1 or 0 then
@@ -85,7 +85,7 @@ Localised localise_attention(const Constructs& attention) {
         "wrong where keys are zero as well as where values are one, right where both are: other "
         "tokens are read"};
   }
-  if (!attention.fails(typed.with(plain_pages()))) {
+  if (attention.passes(typed.with(plain_pages()))) {
     if (scores) {
       return {Stage::kCacheK, true,
               "right on pages of 128 in order; on these the keys are wrong, wherever values lie"};
@@ -96,7 +96,7 @@ Localised localise_attention(const Constructs& attention) {
     }
   }
   const Error error = read_probabilities(attention, typed, false);
-  if (error == Error::kNotFinite && !attention.fails(typed.with(values_everywhere()))) {
+  if (error == Error::kNotFinite && attention.passes(typed.with(values_everywhere()))) {
     return {Stage::kAttnOut, true,
             "not finite, and right where every slot of the pool holds a value: values that no key "
             "owns are read"};

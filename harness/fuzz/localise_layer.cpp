@@ -20,8 +20,8 @@ struct PathStages {
 constexpr PathStages kQueries{"queries", Stage::kQProj, Stage::kQNorm, Stage::kQRope};
 constexpr PathStages kKeys{"keys", Stage::kKProj, Stage::kKNorm, Stage::kKRope};
 
-/// Whether what shows a wrong path still fails with one more change.
-using StillFails = std::function<bool(const Construct&)>;
+/// What becomes of the case that shows a wrong path with one more change.
+using WithChange = std::function<Outcome(const Construct&)>;
 
 template <typename Has>
 bool any(const Constructs& cases, const Has& has) {
@@ -30,19 +30,19 @@ bool any(const Constructs& cases, const Has& has) {
 }
 
 /// What must be there for the path to fail names the stage; the projection where nothing must.
-Localised on_path(const PathStages& path, const Constructs& cases, const StillFails& still_fails) {
+Localised on_path(const PathStages& path, const Constructs& cases, const WithChange& with_change) {
   const bool has_norm = any(cases, [](const AttentionConfig& c) { return c.use_qk_norm; });
   const bool is_partial =
       any(cases, [](const AttentionConfig& c) { return c.rope.rotary_dim.has_value(); });
   const std::string alone =
       std::string("wrong where the new tokens' ") + path.what + " alone carry values";
-  if (!still_fails(no_rotation())) {
+  if (with_change(no_rotation()) == Outcome::kPasses) {
     return {path.rotated, true, alone + ", right where positions turn nothing"};
   }
-  if (is_partial && !still_fails(full_rotation())) {
+  if (is_partial && with_change(full_rotation()) == Outcome::kPasses) {
     return {path.rotated, true, alone + ", right where every channel turns"};
   }
-  if (has_norm && !still_fails(without_norm())) {
+  if (has_norm && with_change(without_norm()) == Outcome::kPasses) {
     return {path.normed, true, alone + ", right without the norm"};
   }
   return {path.projected, true, alone + ", whatever norm and rotation do"};
@@ -70,13 +70,13 @@ class LayerLocaliser {
       return {Stage::kQProj, false, "rows of zeros: they were never computed"};
     }
     if (layer_.fails(nothing_new)) return past_output(nothing_new);
-    const auto with = [&](const Construct& alone) -> StillFails {
-      return [this, alone](const Construct& change) { return layer_.fails(alone.with(change)); };
+    const auto with = [&](const Construct& alone) -> WithChange {
+      return [this, alone](const Construct& change) { return layer_.outcome(alone.with(change)); };
     };
     const Construct queries = no_k.with(no_v);
     if (layer_.fails(queries)) return on_path(kQueries, layer_, with(queries));
     if (layer_.fails(no_v)) {
-      if (!layer_.fails(no_v.with(plain_cache()))) {
+      if (layer_.passes(no_v.with(plain_cache()))) {
         return {Stage::kCacheK, true, "wrong where keys carry values, right with a plain cache"};
       }
       return on_path(kKeys, layer_, with(no_v));
@@ -129,20 +129,20 @@ class LayerLocaliser {
     const Construct zeros = nothing_new.with(zero_values());
     const bool quantised =
         any(layer_, [](const AttentionConfig& c) { return c.quant.has_value(); });
-    if (quantised && !layer_.fails(zeros.with(dense_weights()))) {
+    if (quantised && layer_.passes(zeros.with(dense_weights()))) {
       return {
           Stage::kQProj, false,
           "wrong though every value is zero, right with dense weights: zeros are not decoded to "
           "zeros, and queries are the first to need them"};
     }
     if (any(layer_, [](const AttentionConfig& c) { return c.use_qk_norm; }) &&
-        !layer_.fails(zeros.with(without_norm()))) {
+        layer_.passes(zeros.with(without_norm()))) {
       return {Stage::kQNorm, true, "wrong though every value is zero, right without the norm"};
     }
-    if (!layer_.fails(zeros.with(stored_zeros()))) {
+    if (layer_.passes(zeros.with(stored_zeros()))) {
       return {Stage::kCacheK, true, "right where the slots of the new tokens hold zeros before"};
     }
-    if (!layer_.fails(zeros.with(plain_cache()))) {
+    if (layer_.passes(zeros.with(plain_cache()))) {
       return {Stage::kCacheK, true, "wrong though every value is zero, right with a plain cache"};
     }
     return {Stage::kLse, false,
@@ -152,7 +152,7 @@ class LayerLocaliser {
   /// Of a failure that is there though only values of the cache are not zero: the output
   /// projection, and perhaps what comes before it.
   Localised past_output(const Construct& nothing_new) const {
-    if (!layer_.fails(nothing_new.with(without_sinks()))) {
+    if (layer_.passes(nothing_new.with(without_sinks()))) {
       return {Stage::kLse, true, "right without sinks, wrong with them whatever queries are"};
     }
     if (makes_something_of_nothing(nothing_new)) {
@@ -163,14 +163,13 @@ class LayerLocaliser {
     }
     const Outcome pairs = pairs_differ(layer_, {});
     if (pairs == Outcome::kFails) {
-      return on_path(kQueries, layer_, [this](const Construct& change) {
-        return pairs_differ(layer_, change) == Outcome::kFails;
-      });
+      return on_path(kQueries, layer_,
+                     [this](const Construct& change) { return pairs_differ(layer_, change); });
     }
     const bool quantised =
         any(layer_, [](const AttentionConfig& c) { return c.quant.has_value(); });
     if (pairs == Outcome::kUnknown && quantised &&
-        !layer_.fails(nothing_new.with(dense_weights()))) {
+        layer_.passes(nothing_new.with(dense_weights()))) {
       return {Stage::kQProj, false,
               "right with dense weights, and queries are the first to be quantised"};
     }
@@ -230,16 +229,17 @@ Localised localise_cache(const Constructs& cache) {
   const Construct zeros = zero_projection(Projection::kK).with(zero_projection(Projection::kV));
   if (cache.fails(zeros)) {
     const bool quantised = any(cache, [](const AttentionConfig& c) { return c.quant.has_value(); });
-    if (quantised && !cache.fails(zeros.with(dense_weights()))) {
+    if (quantised && cache.passes(zeros.with(dense_weights()))) {
       return {keys ? Stage::kKProj : Stage::kVProj, true,
               "right with dense weights; zeros are not decoded to zeros"};
     }
     return {stage, true, "wrong though all that is stored is zero"};
   }
-  if (!cache.fails(plain_cache())) return {stage, true, "right with a plain cache"};
+  if (cache.passes(plain_cache())) return {stage, true, "right with a plain cache"};
   if (!keys) return {Stage::kVProj, true, "wrong with a plain cache as well"};
-  return on_path(kKeys, cache,
-                 [&](const Construct& change) { return cache.fails(plain_cache().with(change)); });
+  return on_path(kKeys, cache, [&](const Construct& change) {
+    return cache.outcome(plain_cache().with(change));
+  });
 }
 
 }  // namespace attn::harness

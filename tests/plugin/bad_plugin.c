@@ -68,9 +68,11 @@ static int bad_query(void *self, const attn_config *config, attn_capability *cap
   if (is("empty_rows_untouched")) capability->empty_rows = ATTN_EMPTY_ROWS_UNTOUCHED;
   if (is("empty_rows_finite")) capability->empty_rows = ATTN_EMPTY_ROWS_FINITE;
   if (is("aligned")) capability->tensor_alignment = 256;
-  if (is("only_out")) capability->stages = 1u << ATTN_STAGE_ATTN_OUT;
+  if (is("only_out") || is("last_key_dropped")) capability->stages = 1u << ATTN_STAGE_ATTN_OUT;
   if (reads_everything()) return ATTN_OK;
-  return good_plugin()->query(self, config, capability, message);
+  attn_config asked = *config;
+  if (is("silent_no_sink")) asked.has_sinks = 0;
+  return good_plugin()->query(self, &asked, capability, message);
 }
 
 static int64_t count(const attn_tensor *t) {
@@ -292,6 +294,29 @@ static int changes_form(const attn_call *c) {
   return 1;
 }
 
+/* An attention whose output is right and whose lse is that of another convention. */
+static void write_other_lse(const attn_call *c) {
+  const int64_t rows = c->tokens, heads = c->config->num_heads;
+  if (is("silent_heads_first")) {
+    float *copy = malloc((size_t)(rows * heads) * sizeof(float));
+    for (int64_t t = 0; t < rows; ++t) {
+      for (int64_t h = 0; h < heads; ++h) copy[h * rows + t] = *at(c->lse, t, h, 0);
+    }
+    memcpy(attn_data(c->lse), copy, (size_t)(rows * heads) * sizeof(float));
+    free(copy);
+  }
+  if (!is("silent_no_sink") || c->sinks == NULL) return;
+  for (int64_t t = 0; t < rows; ++t) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const float lse = *at(c->lse, t, h, 0);
+      const float sink = ((const float *)attn_data(c->sinks))[h * c->sinks->strides[0]];
+      const float share = 1.0f / (1.0f + expf(sink - lse));
+      float *out = at(c->attn_out, t, h, 0);
+      for (int64_t d = 0; d < c->config->head_dim_v; ++d) out[d] *= share;
+    }
+  }
+}
+
 static int bad_plan(void *self, const attn_call *call, void **plan_out, size_t *workspace_bytes,
                 char *message) {
   (void)self, (void)call, (void)plan_out, (void)message;
@@ -317,8 +342,20 @@ static int bad_run(void *self, void *plan_made, const attn_call *c, char *messag
     lse.ndim = 2;
     lse.byte_offset = 0;
     if (whole.lse == NULL) whole.lse = &lse;
+    uint32_t fewer[256]; /* the causal rows end one key earlier */
+    attn_tensor lengths = *c->key_lengths;
+    if (is("last_key_dropped") && c->batch <= 256) {
+      for (int64_t b = 0; b < c->batch; ++b) {
+        const uint32_t keys = ((const uint32_t *)attn_data(c->key_lengths))[b];
+        fewer[b] = keys > 0 ? keys - 1 : 0;
+      }
+      lengths.data = fewer;
+      lengths.byte_offset = 0;
+      whole.key_lengths = &lengths;
+    }
     status = good_plugin()->run(self, plan_made, &whole, message);
   }
+  if (status == ATTN_OK) write_other_lse(c);
   if (status != ATTN_OK || (g_rows >= 0 && c->tokens != g_rows)) return status;
   if (is("error")) {
     snprintf(message, ATTN_MESSAGE_SIZE, "no kernel image for this device");
