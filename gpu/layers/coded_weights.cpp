@@ -4,14 +4,19 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <utility>
 
 #include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/types.h"
 #include "gpu/layers/gguf_block.h"
+#include "reference/core/devices.h"
 #include "reference/core/error.h"
 
 namespace attn::gpu {
 namespace {
+
+constexpr int kWholeRow = 31;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -32,6 +37,16 @@ std::int64_t group_of(const QuantConfig& quant, QuantEncoding encoding, std::int
   }
 }
 
+/// Float8 with one scale a row meets activations with one scale a row, or none.
+bool scales_rows(const AttentionConfig& config, Matrix matrix) {
+  const QuantConfig& quant = *config.quant;
+  if (quant.weight_granularity == WeightGranularity::kBlock) return false;
+  if (quant.activation == ActivationQuant::kBlock) return false;
+  // Devices scale their own slices of the output projection's input.
+  return matrix != Matrix::kO || quant.activation != ActivationQuant::kToken ||
+         device_heads(config).size() == 1;
+}
+
 void start(CodedRows& w, CodeKind kind, int offset, MatrixSize size, std::int64_t group) {
   w.kind = kind;
   w.offset = offset;
@@ -46,6 +61,7 @@ CodedRows fp8_rows(const AttentionConfig& config, const LayerWeights& weights, M
   const QuantConfig& quant = *config.quant;
   CodedRows w;
   start(w, CodeKind::kE4m3, 0, size, group);
+  if (scales_rows(config, matrix)) w.scaling = CodeScaling::kRow;
   const Tensor& codes = projection_tensor(weights, matrix, "weight");
   const Tensor& scale = projection_tensor(weights, matrix, "weight_scale");
   std::memcpy(w.codes.data(), codes.data(), w.codes.size());
@@ -97,8 +113,26 @@ CodedRows microscaled_rows(const LayerWeights& weights, Matrix matrix, MatrixSiz
   return w;
 }
 
-CodedRows gptq_rows(const QuantConfig& quant, const LayerWeights& weights, Matrix matrix,
-                    MatrixSize size, std::int64_t group) {
+/// Columns in the order of their groups. Empty where they are so already; nothing where groups have
+/// not `group` columns each.
+std::optional<std::vector<std::uint32_t>> order_of_groups(const Tensor& indices,
+                                                          std::int64_t group) {
+  std::vector<std::uint32_t> order(static_cast<std::size_t>(indices.size()));
+  std::iota(order.begin(), order.end(), 0U);
+  const auto index = [&](std::uint32_t k) { return static_cast<std::int64_t>(indices.value(k)); };
+  std::ranges::stable_sort(order, {}, index);
+  bool moved = false;
+  for (std::size_t j = 0; j < order.size(); ++j) {
+    if (index(order[j]) != static_cast<std::int64_t>(j) / group) return std::nullopt;
+    moved = moved || order[j] != j;
+  }
+  if (!moved) order.clear();
+  return order;
+}
+
+std::optional<CodedRows> gptq_rows(const AttentionConfig& config, const LayerWeights& weights,
+                                   Matrix matrix, MatrixSize size, std::int64_t group) {
+  const QuantConfig& quant = *config.quant;
   const Tensor& words = projection_tensor(weights, matrix, "qweight");  // [in * bits / 32, out]
   const Tensor& scales = projection_tensor(weights, matrix, "scales");  // [groups, out]
   const std::int64_t per_word = 32 / quant.bits;
@@ -106,18 +140,32 @@ CodedRows gptq_rows(const QuantConfig& quant, const LayerWeights& weights, Matri
   CodedRows w;
   start(w, quant.bits == 8 ? CodeKind::kI8 : CodeKind::kU4, 1 << (quant.bits - 1), size, group);
   if (ATTN_FAULT(gptq_zero_one_less, quant.bits == 4)) --w.offset;
-  for (std::int64_t k = 0; k < size.in; ++k) {
+  // These codes minus 8 are no signed bytes.
+  if (ATTN_FAULT(gptq_zero_of_4_bits, quant.bits == 8)) return std::nullopt;
+  auto order = order_of_groups(projection_tensor(weights, matrix, "g_idx"), group);
+  if (!order) return std::nullopt;
+  w.order = std::move(*order);
+  if (ATTN_FAULT(gptq_group_order_ignored, !w.order.empty())) w.order.clear();
+  // As its layer rounds them: the scales are float16, cut to bfloat16 where activations are that.
+  if (config.dtype != ElementType::kFloat32) {
+    w.scaling = CodeScaling::kWeight;
+    w.rounded = config.dtype;
+  }
+  for (std::int64_t j = 0; j < size.in; ++j) {
+    const std::int64_t k = w.order.empty() ? j : w.order[static_cast<std::size_t>(j)];
     for (std::int64_t n = 0; n < size.out; ++n) {
       const std::uint64_t word = words.code(k / per_word * size.out + n);
-      w.codes[static_cast<std::size_t>(n * size.in + k)] =
+      w.codes[static_cast<std::size_t>(n * size.in + j)] =
           static_cast<std::uint8_t>(word >> (k % per_word * quant.bits) & mask);
     }
   }
   const std::int64_t groups = ceil_div(size.in, group);
   for (std::int64_t n = 0; n < size.out; ++n) {
     for (std::int64_t g = 0; g < groups; ++g) {
-      w.inner[static_cast<std::size_t>(n * groups + g)] =
-          static_cast<float>(scales.value(g * size.out + n));
+      const double scale = scales.value(g * size.out + n);
+      w.inner[static_cast<std::size_t>(n * groups + g)] = w.rounded == ElementType::kBFloat16
+                                                              ? truncate_to_bfloat16(scale)
+                                                              : static_cast<float>(scale);
     }
   }
   return w;
@@ -198,21 +246,31 @@ CodedRows gguf_rows(const LayerWeights& weights, Matrix matrix, MatrixSize size,
   return w;
 }
 
-/// Bytes of the planes that the kernels read: docs of ChunkCodes have the order.
-struct PackedCodes {
-  std::vector<std::uint32_t> codes;
-  std::vector<std::uint32_t> high;
-};
+bool has_bytes(CodeKind kind) { return kind == CodeKind::kI8 || kind == CodeKind::kE4m3; }
 
-PackedCodes pack(const CodedRows& w) {
-  const bool bytes = w.kind == CodeKind::kI8 || w.kind == CodeKind::kE4m3;
+/// The code whose value is 0.
+std::uint32_t zero_code(const CodedRows& w) {
+  if (w.kind == CodeKind::kI8) return 128;
+  return w.kind == CodeKind::kE4m3 || w.kind == CodeKind::kE2m1
+             ? 0
+             : static_cast<std::uint32_t>(w.offset);
+}
+
+/// Codes as the kernels read them: docs of ChunkCodes have the order.
+void pack_codes(const CodedRows& w, PackedWeight& packed) {
+  const bool bytes = has_bytes(w.kind);
   const std::size_t words = bytes ? 8 : 4;
   const std::size_t high_words = w.kind == CodeKind::kU5 ? 1 : w.kind == CodeKind::kU6 ? 2 : 0;
-  const std::int64_t tiles = ceil_div(w.rows(), kCodedTile);
-  const std::int64_t chunks = w.columns / kCodedChunk;
+  const std::int64_t tiles = packed.matrix.rows / kCodedTile;
+  const std::int64_t chunks = packed.matrix.chunks;
   const auto lanes = static_cast<std::size_t>(tiles * chunks * 32);
-  PackedCodes packed{std::vector<std::uint32_t>(lanes * words),
-                     std::vector<std::uint32_t>(lanes * high_words)};
+  std::vector<std::uint32_t> low(lanes * words);
+  std::vector<std::uint32_t> high(lanes * high_words);
+  const auto code = [&](std::int64_t row, std::int64_t k) {
+    return row < w.rows() && k < w.columns
+               ? std::uint32_t{w.codes[static_cast<std::size_t>(row * w.columns + k)]}
+               : zero_code(w);
+  };
   for (std::size_t lane_at = 0; lane_at < lanes; ++lane_at) {
     const auto lane = static_cast<std::int64_t>(lane_at % 32);
     const std::int64_t chunk = static_cast<std::int64_t>(lane_at) / 32 % chunks;
@@ -221,25 +279,113 @@ PackedCodes pack(const CodedRows& w) {
     for (unsigned s = 0; s < 4; ++s) {
       for (unsigned i = 0; i < 4; ++i) {
         const std::int64_t row = tile * kCodedTile + lane / 4 + 8 * (i % 2);
-        if (row >= w.rows()) continue;
-        const std::int64_t k = chunk * kCodedChunk + kCodedStep * s + 4 * (lane % 4) + i / 2 * 2;
-        const std::uint32_t a = w.codes[static_cast<std::size_t>(row * w.columns + k)];
-        const std::uint32_t b = w.codes[static_cast<std::size_t>(row * w.columns + k + 1)];
+        const std::int64_t k = chunk * kCodedChunk + kCodedStep * s + 2 * (lane % 4) + 8 * (i / 2);
+        const std::uint32_t a = code(row, k);
+        const std::uint32_t b = code(row, k + 1);
         if (bytes) {
-          packed.codes[lane_at * words + 2 * s + i / 2] |= (a | b << 8) << 16 * (i % 2);
+          low[lane_at * words + 2 * s + i / 2] |= (a | b << 8) << 16 * (i % 2);
           continue;
         }
-        packed.codes[lane_at * words + s] |= (a & 15U) << 4 * i | (b & 15U) << (4 * i + 16);
+        low[lane_at * words + s] |= (a & 15U) << 4 * i | (b & 15U) << (4 * i + 16);
         if (high_words == 1) {
-          packed.high[lane_at] |= a >> 4 << (4 * s + i) | b >> 4 << (4 * s + i + 16);
+          high[lane_at] |= a >> 4 << (4 * s + i) | b >> 4 << (4 * s + i + 16);
         } else if (high_words == 2) {
           const unsigned shift = 8 * (s % 2) + 2 * i;
-          packed.high[2 * lane_at + s / 2] |= a >> 4 << shift | b >> 4 << (shift + 16);
+          high[2 * lane_at + s / 2] |= a >> 4 << shift | b >> 4 << (shift + 16);
         }
       }
     }
   }
-  return packed;
+  const auto store = [](const std::vector<std::uint32_t>& from, int record, PackedPlane& plane) {
+    plane.data.resize(from.size() * sizeof(std::uint32_t));
+    plane.bytes = record;
+    if (!from.empty()) std::memcpy(plane.data.data(), from.data(), plane.data.size());
+  };
+  store(low, static_cast<int>(words) * 128, packed.codes);
+  store(high, static_cast<int>(high_words) * 128, packed.high);
+}
+
+std::size_t size_of(ScaleType type) {
+  return type == ScaleType::kFloat32 ? 4 : type == ScaleType::kByte ? 1 : 2;
+}
+
+void put_scale(ScaleType type, float value, std::byte* to) {
+  const auto code = [&](ElementType element) {
+    const auto bits = static_cast<std::uint16_t>(encode(element, static_cast<double>(value)));
+    std::memcpy(to, &bits, sizeof bits);
+  };
+  switch (type) {
+    case ScaleType::kFloat32:
+      std::memcpy(to, &value, sizeof value);
+      return;
+    case ScaleType::kFloat16:
+      return code(ElementType::kFloat16);
+    case ScaleType::kBFloat16:
+      return code(ElementType::kBFloat16);
+    case ScaleType::kByte:
+      *to = static_cast<std::byte>(static_cast<int>(value));
+  }
+}
+
+/// [rows, groups] to records: for each tile the groups, each with rows r and r + 8 in turn. A
+/// record has the groups of one chunk, or the one group of several.
+PackedPlane pack_scales(const std::vector<float>& values, const CodedRows& w,
+                        const CodedMatrix& matrix, std::int64_t group, ScaleType type, float bias) {
+  PackedPlane plane;
+  if (values.empty()) return plane;
+  const std::int64_t groups = static_cast<std::int64_t>(values.size()) / w.rows();
+  const std::int64_t of_record = std::max<std::int64_t>(kCodedChunk / group, 1);
+  const bool all = group >= w.columns;
+  plane.shift = all                   ? kWholeRow
+                : group > kCodedChunk ? std::countr_zero(static_cast<unsigned>(group)) - 6
+                                      : 0;
+  const std::int64_t records = all ? 1 : ceil_div(matrix.chunks, std::int64_t{1} << plane.shift);
+  const std::int64_t per_record = all ? 1 : of_record;
+  const std::size_t element = size_of(type);
+  plane.bytes = static_cast<int>(per_record * kCodedTile) * static_cast<int>(element);
+  const std::int64_t tiles = matrix.rows / kCodedTile;
+  plane.data.resize(static_cast<std::size_t>(tiles * records * plane.bytes));
+  for (std::int64_t n = 0; n < w.rows(); ++n) {
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t row = n % kCodedTile;
+      const std::int64_t at =
+          (n / kCodedTile * records * per_record + g) * kCodedTile + row % 8 * 2 + row / 8;
+      put_scale(type, values[static_cast<std::size_t>(n * groups + g)] + bias,
+                plane.data.data() + static_cast<std::size_t>(at) * element);
+    }
+  }
+  return plane;
+}
+
+bool holds(ElementType type, const std::vector<float>& values) {
+  return std::ranges::all_of(values, [&](float v) {
+    return std::bit_cast<std::uint32_t>(static_cast<float>(round_to(type, v))) ==
+           std::bit_cast<std::uint32_t>(v);
+  });
+}
+
+bool holds_bytes(const std::vector<float>& values, float bias) {
+  return std::ranges::all_of(values, [&](float v) {
+    const float biased = v + bias;
+    return biased >= 0.0f && biased <= 255.0f && biased == std::floor(biased) &&
+           biased - bias == v && !(v == 0.0f && std::signbit(v));
+  });
+}
+
+/// The smallest type that holds every scale as it is.
+ScaleType scale_type(const CodedRows& w, float& bias) {
+  if (w.scaling == CodeScaling::kWeight) {
+    return w.rounded == ElementType::kBFloat16 ? ScaleType::kBFloat16 : ScaleType::kFloat16;
+  }
+  if (w.scaling == CodeScaling::kRow) return ScaleType::kFloat32;
+  for (const float b : {0.0f, 128.0f}) {
+    if (holds_bytes(w.inner, b) && holds_bytes(w.inner_min, 0.0f)) {
+      bias = b;
+      return ScaleType::kByte;
+    }
+  }
+  if (holds(ElementType::kBFloat16, w.inner)) return ScaleType::kBFloat16;
+  return holds(ElementType::kFloat16, w.inner) ? ScaleType::kFloat16 : ScaleType::kFloat32;
 }
 
 Buffer upload(const void* data, std::size_t bytes, const Stream& stream) {
@@ -250,45 +396,13 @@ Buffer upload(const void* data, std::size_t bytes, const Stream& stream) {
   return buffer;
 }
 
-/// [rows, groups] to [groups, padded rows].
-std::vector<float> plane(const std::vector<float>& values, std::int64_t rows, std::int64_t padded) {
-  const std::int64_t groups = static_cast<std::int64_t>(values.size()) / rows;
-  std::vector<float> turned(static_cast<std::size_t>(groups * padded));
-  for (std::int64_t n = 0; n < rows; ++n) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      turned[static_cast<std::size_t>(g * padded + n)] =
-          values[static_cast<std::size_t>(n * groups + g)];
-    }
-  }
-  return turned;
-}
-
-bool holds(ElementType type, const std::vector<float>& values) {
-  return std::ranges::all_of(values, [&](float v) {
-    return std::bit_cast<std::uint32_t>(static_cast<float>(round_to(type, v))) ==
-           std::bit_cast<std::uint32_t>(v);
-  });
-}
-
-Buffer upload_as(Type type, const std::vector<float>& values, const Stream& stream) {
-  if (type == Type::kFloat32) {
-    return upload(values.data(), values.size() * sizeof(float), stream);
-  }
-  const ElementType element =
-      type == Type::kFloat16 ? ElementType::kFloat16 : ElementType::kBFloat16;
-  std::vector<std::uint16_t> codes(values.size());
-  std::ranges::transform(values, codes.begin(), [&](float v) {
-    return static_cast<std::uint16_t>(encode(element, static_cast<double>(v)));
-  });
-  return upload(codes.data(), codes.size() * sizeof(std::uint16_t), stream);
-}
-
 }  // namespace
 
 bool CodedRows::like(const CodedRows& other) const {
-  return kind == other.kind && offset == other.offset && columns == other.columns &&
-         group == other.group && global == other.global && outer.empty() == other.outer.empty() &&
-         inner_min.empty() == other.inner_min.empty();
+  return kind == other.kind && scaling == other.scaling && rounded == other.rounded &&
+         offset == other.offset && columns == other.columns && group == other.group &&
+         global == other.global && outer.empty() == other.outer.empty() &&
+         inner_min.empty() == other.inner_min.empty() && order == other.order;
 }
 
 void CodedRows::append(const CodedRows& other) {
@@ -306,11 +420,9 @@ bool has_coded_rows(const AttentionConfig& config, Matrix matrix) {
   const QuantEncoding encoding = encoding_of(config, matrix);
   if (encoding == QuantEncoding::kNone) return false;
   if (matrix != Matrix::kO && config.weight_clip()) return false;
-  if (encoding == QuantEncoding::kGptq && config.quant->desc_act) return false;
   const std::int64_t columns = matrix_size(config, matrix).in;
   const std::int64_t group = group_of(*config.quant, encoding, columns);
-  return columns % kCodedChunk == 0 &&
-         (group >= columns || (is_power_of_two(group) && group >= 16));
+  return columns % 8 == 0 && (group >= columns || (is_power_of_two(group) && group >= 16));
 }
 
 std::optional<CodedRows> coded_rows(const AttentionConfig& config, const LayerWeights& weights,
@@ -327,48 +439,52 @@ std::optional<CodedRows> coded_rows(const AttentionConfig& config, const LayerWe
     case QuantEncoding::kMxfp8:
       return microscaled_rows(weights, matrix, size, encoding, group);
     case QuantEncoding::kGptq:
-      return gptq_rows(*config.quant, weights, matrix, size, group);
+      return gptq_rows(config, weights, matrix, size, group);
     default:
       return gguf_rows(weights, matrix, size, encoding, group);
   }
 }
 
+PackedWeight pack(const CodedRows& rows) {
+  PackedWeight packed;
+  CodedMatrix& m = packed.matrix;
+  m.kind = rows.kind;
+  m.scaling = rows.scaling;
+  m.offset = rows.kind == CodeKind::kI8 ? 0 : rows.offset;  // its codes have their sign
+  m.global = rows.global;
+  m.rows = ceil_div(rows.rows(), kCodedTile) * kCodedTile;
+  m.chunks = ceil_div(rows.columns, kCodedChunk);
+  m.group_shift = rows.group >= rows.columns
+                      ? kWholeRow
+                      : std::countr_zero(static_cast<std::uint64_t>(rows.group));
+  m.inner_type = scale_type(rows, m.inner_bias);
+  pack_codes(rows, packed);
+  packed.inner = pack_scales(rows.inner, rows, m, rows.group, m.inner_type, m.inner_bias);
+  packed.inner_min = pack_scales(rows.inner_min, rows, m, rows.group, m.inner_type, 0.0f);
+  packed.outer = pack_scales(rows.outer, rows, m, kCodedOuter, ScaleType::kFloat32, 0.0f);
+  packed.outer_min = pack_scales(rows.outer_min, rows, m, kCodedOuter, ScaleType::kFloat32, 0.0f);
+  return packed;
+}
+
 CodedWeight::CodedWeight(const CodedRows& rows, const Stream& stream) {
-  const PackedCodes packed = pack(rows);
-  codes_ = upload(packed.codes.data(), packed.codes.size() * sizeof(std::uint32_t), stream);
-  high_ = upload(packed.high.data(), packed.high.size() * sizeof(std::uint32_t), stream);
-  const std::int64_t padded = ceil_div(rows.rows(), kCodedTile) * kCodedTile;
-  const std::vector<float> inner = plane(rows.inner, rows.rows(), padded);
-  std::vector<float> inner_min;
-  if (!rows.inner_min.empty()) inner_min = plane(rows.inner_min, rows.rows(), padded);
-  // The smallest type that holds every scale as it is.
-  Type type = Type::kFloat32;
-  if (holds(ElementType::kBFloat16, inner) && holds(ElementType::kBFloat16, inner_min)) {
-    type = Type::kBFloat16;
-  } else if (holds(ElementType::kFloat16, inner) && holds(ElementType::kFloat16, inner_min)) {
-    type = Type::kFloat16;
-  }
-  inner_ = upload_as(type, inner, stream);
-  matrix.kind = rows.kind;
-  matrix.offset = rows.kind == CodeKind::kI8 ? 0 : rows.offset;  // its codes have their sign
-  matrix.codes = codes_.data();
-  if (!packed.high.empty()) matrix.high = high_.data();
-  matrix.inner = inner_.data();
-  matrix.inner_type = type;
-  matrix.global = rows.global;
-  matrix.rows = padded;
-  matrix.group_shift =
-      rows.group >= rows.columns ? 62 : std::countr_zero(static_cast<std::uint64_t>(rows.group));
-  if (!rows.inner_min.empty()) {
-    inner_min_ = upload_as(type, inner_min, stream);
-    outer_min_ = upload_as(Type::kFloat32, plane(rows.outer_min, rows.rows(), padded), stream);
-    matrix.inner_min = inner_min_.data();
-    matrix.outer_min = reinterpret_cast<const float*>(outer_min_.data());
-  }
-  if (!rows.outer.empty()) {
-    outer_ = upload_as(Type::kFloat32, plane(rows.outer, rows.rows(), padded), stream);
-    matrix.outer = reinterpret_cast<const float*>(outer_.data());
-  }
+  const PackedWeight packed = pack(rows);
+  matrix = packed.matrix;
+  const std::int64_t tiles = matrix.rows / kCodedTile;
+  const auto place = [&](const PackedPlane& from, Buffer& buffer, CodedPlane& plane) {
+    if (from.data.empty()) return;
+    buffer = upload(from.data.data(), from.data.size(), stream);
+    plane = {buffer.data(), from.bytes, from.shift,
+             static_cast<std::int64_t>(from.data.size()) / tiles};
+  };
+  place(packed.codes, codes_, matrix.codes);
+  place(packed.high, high_, matrix.high);
+  place(packed.inner, inner_, matrix.inner);
+  place(packed.inner_min, inner_min_, matrix.inner_min);
+  place(packed.outer, outer_, matrix.outer);
+  place(packed.outer_min, outer_min_, matrix.outer_min);
+  if (rows.order.empty()) return;
+  order_ = upload(rows.order.data(), rows.order.size() * sizeof(std::uint32_t), stream);
+  order = reinterpret_cast<const std::uint32_t*>(order_.data());
 }
 
 }  // namespace attn::gpu

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -113,8 +114,11 @@ std::vector<float> decode_microscaled(const LayerWeights& weights, Matrix matrix
   return w;
 }
 
-std::vector<float> decode_gptq(const QuantConfig& quant, const LayerWeights& weights, Matrix matrix,
-                               MatrixSize size) {
+/// As the layer in config.dtype rounds them: scales are cut to bfloat16 where that is the type, and
+/// weights rounded to it.
+std::vector<float> decode_gptq(const AttentionConfig& config, const LayerWeights& weights,
+                               Matrix matrix, MatrixSize size) {
+  const QuantConfig& quant = *config.quant;
   const Tensor& words = projection_tensor(weights, matrix, "qweight");  // [in * bits / 32, out]
   const Tensor& scales = projection_tensor(weights, matrix, "scales");  // [groups, out]
   const Tensor& group = projection_tensor(weights, matrix, "g_idx");    // [in]
@@ -132,8 +136,11 @@ std::vector<float> decode_gptq(const QuantConfig& quant, const LayerWeights& wei
     for (std::int64_t n = 0; n < size.out; ++n) {
       const std::uint64_t word = words.code(k / per_word * size.out + n);
       const std::uint64_t code = word >> (k % per_word * quant.bits) & mask;
-      const double value = (static_cast<double>(code) - zero) * scales.value(g * size.out + n);
-      w[static_cast<std::size_t>(n * size.in + k)] = static_cast<float>(value);
+      double scale = scales.value(g * size.out + n);
+      if (config.dtype == ElementType::kBFloat16) scale = static_cast<double>(truncate_to_bfloat16(scale));
+      const double value = (static_cast<double>(code) - zero) * scale;
+      w[static_cast<std::size_t>(n * size.in + k)] =
+          static_cast<float>(round_to(config.dtype, value));
     }
   }
   return w;
@@ -198,6 +205,10 @@ std::vector<float> decode_gguf(const LayerWeights& weights, Matrix matrix, Matri
 
 }  // namespace
 
+float truncate_to_bfloat16(double x) {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(static_cast<float>(x)) & 0xffff0000U);
+}
+
 const Tensor& projection_tensor(const LayerWeights& weights, Matrix matrix, const char* suffix) {
   return weights.at(std::string(kNames.at(static_cast<std::size_t>(matrix))) + "." + suffix);
 }
@@ -248,7 +259,7 @@ std::vector<float> decode_weight(const AttentionConfig& config, const LayerWeigh
     case QuantEncoding::kMxfp8:
       return decode_microscaled(weights, matrix, size, encoding);
     case QuantEncoding::kGptq:
-      return decode_gptq(*config.quant, weights, matrix, size);
+      return decode_gptq(config, weights, matrix, size);
     default:
       return decode_gguf(weights, matrix, size, encoding);
   }

@@ -88,33 +88,36 @@ InputFormat input_format(const AttentionConfig& config, const LayerWeights& weig
 
 }  // namespace
 
-bool uses_coded_products(const AttentionConfig& config) {
+bool keeps_codes(const AttentionConfig& config) {
   if (!config.quant || config.starts_at_attention()) return false;
   const bool forward = !is_cache_only(config);
   for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV, Matrix::kO}) {
     if (!forward && (matrix == Matrix::kQ || matrix == Matrix::kO)) continue;
     if (!has_coded_rows(config, matrix)) return false;
     const QuantEncoding encoding = encoding_of(config, matrix);
-    const ActivationFormat format = activation_format(config, encoding);
-    if (format == ActivationFormat::kNone && config.dtype == ElementType::kFloat32) return false;
-    if (activation_block(config, format, encoding) % kCodedStep != 0) return false;
+    if (activation_block(config, activation_format(config, encoding), encoding) % kCodedStep != 0) {
+      return false;
+    }
   }
   // Scales of devices' slices start at whole steps.
-  if (!forward) return true;
+  if (!forward || config.quant->activation == ActivationQuant::kNone) return true;
   return std::ranges::all_of(device_heads(config), [&](const DeviceHeads& device) {
     return device.q_heads.first * config.head_dim_v % kCodedStep == 0;
   });
 }
 
+bool uses_coded_products(const AttentionConfig& config) {
+  return keeps_codes(config) && (config.dtype != ElementType::kFloat32 ||
+                                 config.quant->activation != ActivationQuant::kNone);
+}
+
 DeviceWeights::DeviceWeights(const AttentionConfig& config, const LayerWeights& weights,
                              const Stream& stream) {
   if (!config.starts_at_attention()) {
-    if (uses_coded_products(config)) {
-      load_coded(config, weights, stream);
-    } else if (config.quant) {
-      load_quantised(config, weights, stream);
-    } else {
+    if (!config.quant) {
       load_dense(config, weights, stream);
+    } else if (!keeps_codes(config) || !load_coded(config, weights, stream)) {
+      load_quantised(config, weights, stream);
     }
     if (config.has_bias) load_bias(config, weights, stream);
   }
@@ -184,7 +187,7 @@ void DeviceWeights::load_quantised(const AttentionConfig& config, const LayerWei
   o_format = input_format(config, weights, Matrix::kO);
 }
 
-void DeviceWeights::load_coded(const AttentionConfig& config, const LayerWeights& weights,
+bool DeviceWeights::load_coded(const AttentionConfig& config, const LayerWeights& weights,
                                const Stream& stream) {
   std::optional<CodedRows> rows;  // of the last product, until another kind follows
   InputGroup input;
@@ -194,21 +197,31 @@ void DeviceWeights::load_coded(const AttentionConfig& config, const LayerWeights
   };
   for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV}) {
     if (is_cache_only(config) && matrix == Matrix::kQ) continue;
-    const CodedRows part = coded_rows(config, weights, matrix).value();
+    const std::optional<CodedRows> part = coded_rows(config, weights, matrix);
+    if (!part) {
+      coded.clear();
+      return false;
+    }
     const InputFormat format = input_format(config, weights, matrix);
-    if (rows && rows->like(part) && input.format == format) {
-      rows->append(part);
-      input.rows += part.rows();
+    if (rows && rows->like(*part) && input.format == format) {
+      rows->append(*part);
+      input.rows += part->rows();
       continue;
     }
     finish();
     rows = part;
-    input = {input.first_row, part.rows(), format};
+    input = {input.first_row, part->rows(), format};
   }
   finish();
-  if (is_cache_only(config)) return;
-  o_coded = std::make_unique<CodedWeight>(coded_rows(config, weights, Matrix::kO).value(), stream);
+  if (is_cache_only(config)) return true;
+  const std::optional<CodedRows> out = coded_rows(config, weights, Matrix::kO);
+  if (!out) {
+    coded.clear();
+    return false;
+  }
+  o_coded = std::make_unique<CodedWeight>(*out, stream);
   o_format = input_format(config, weights, Matrix::kO);
+  return true;
 }
 
 void DeviceWeights::load_bias(const AttentionConfig& config, const LayerWeights& weights,

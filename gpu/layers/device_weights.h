@@ -33,13 +33,17 @@ struct CodedProduct {
   CodedWeight weight;
 };
 
-/// True when the layer's products read the codes of its weights: a matrix at a time, each with an
-/// input that 16 bits hold, as it is or as codes. Otherwise quantised weights are decoded to
-/// float32 when they are loaded.
+/// True when the layer's weights stay codes on the device. Otherwise quantised weights are decoded
+/// to float32 when they are loaded.
+bool keeps_codes(const AttentionConfig& config);
+
+/// True when the layer's products read these codes, each with an input that 16 bits hold, as it is
+/// or as codes. Otherwise they are float32 products of decoded weights.
 bool uses_coded_products(const AttentionConfig& config);
 
 /// A layer's weights on the device as its kernels want them. Unquantised: of config.dtype, clipped.
-/// Quantised: their codes, or decoded to float32 where uses_coded_products() is false.
+/// Quantised: their codes, or decoded to float32 where keeps_codes() is false or gptq's groups are of
+/// unequal size.
 struct DeviceWeights {
   Buffer qkv;             ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
   Buffer qkv_bias;        ///< float32
@@ -51,13 +55,15 @@ struct DeviceWeights {
   std::vector<CodedProduct> coded;  ///< in place of qkv and o
   std::unique_ptr<CodedWeight> o_coded;
 
+  bool has_codes() const { return !coded.empty() || o_coded != nullptr; }
+
   DeviceWeights(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
 
  private:
   void load_dense(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
   void load_quantised(const AttentionConfig& config, const LayerWeights& weights,
                       const Stream& stream);
-  void load_coded(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
+  bool load_coded(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
   void load_bias(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
 };
 

@@ -6,12 +6,12 @@
 
 #include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/attention.h"
-#include "gpu/kernels/coded_gemm.h"
 #include "gpu/kernels/cublas_lt.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
 #include "gpu/kernels/head_pass.h"
 #include "gpu/kernels/quantise.h"
+#include "gpu/layers/coded_product.h"
 #include "gpu/layers/device_weights.h"
 #include "gpu/layers/types.h"
 #include "reference/core/devices.h"
@@ -46,33 +46,13 @@ MaskKind mask_kind(MaskVariant variant) {
   return MaskKind::kNone;
 }
 
-/// Where quantised input goes: codes and scales, or values.
-struct QuantisedInput {
-  void* codes = nullptr;
-  float* scales = nullptr;
-  float* values = nullptr;
-};
-
-// Fewer products than this are over before the library's heuristic has been asked.
-constexpr std::int64_t kFewestCublasProducts = std::int64_t{1} << 22;
-
-std::shared_ptr<const CublasLtGemm> plan_product(const GemmArguments& shape, bool has_bias) {
-  // Rows of 16 bytes, which its fast kernels want.
-  const std::int64_t width = 16 / size_of(shape.type);
-  if (shape.k % width != 0 || shape.n % width != 0) return nullptr;
-  if (shape.m * shape.n * shape.k < kFewestCublasProducts) return nullptr;
-  return CublasLtGemm::plan(shape, has_bias);
-}
-
-/// Columns of product.x, [m, k] of out_type, to codes and scales, or to the values of their codes.
+/// Columns of product.x, [m, k] of out_type, to the values of their codes.
 void quantise_columns(const InputFormat& format, const GemmArguments& product, Range columns,
-                      const QuantisedInput& to, StreamHandle stream) {
+                      float* values, StreamHandle stream) {
   QuantiseArguments a;
   a.x = product.x;
   a.type = product.out_type;
-  a.y = to.values;
-  a.codes = to.codes;
-  a.scales = to.scales;
+  a.y = values;
   a.rows = product.m;
   a.width = product.k;
   a.first_column = columns.first;
@@ -83,42 +63,14 @@ void quantise_columns(const InputFormat& format, const GemmArguments& product, R
   quantise(a, stream);
 }
 
-/// Columns that share a scale of activations, as far as the coded products care.
-int columns_of_scale(const InputFormat& format, const std::vector<Range>& slices) {
-  int columns = kCodedChunk;
-  const auto divides = [&](std::int64_t x) { return x % columns == 0; };
-  while (columns > kCodedStep &&
-         !(divides(format.block) &&
-           std::ranges::all_of(slices, [&](const Range& r) { return divides(r.first); }))) {
-    columns /= 2;
+/// The columns of the output projection's input that each device quantises by itself.
+std::vector<Range> slices_of_devices(const AttentionConfig& config) {
+  std::vector<Range> slices;
+  for (const DeviceHeads& device : device_heads(config)) {
+    slices.push_back(
+        {device.q_heads.first * config.head_dim_v, device.q_heads.count * config.head_dim_v});
   }
-  return columns;
-}
-
-/// A product with codes; `product.x` is the input as it comes, quantised first where it must be.
-void multiply_coded(const CodedMatrix& w, const InputFormat& format, const GemmArguments& product,
-                    const std::vector<Range>& slices, const QuantisedInput& input,
-                    StreamHandle stream) {
-  CodedGemmArguments a;
-  a.w = w;
-  a.x = product.x;
-  a.x_type = product.out_type;
-  if (format.format != ActivationFormat::kNone) {
-    for (const Range& slice : slices) quantise_columns(format, product, slice, input, stream);
-    a.x = input.codes;
-    a.x_type = Type::kFloat16;
-    a.x_scale = input.scales;
-    a.x_group = columns_of_scale(format, slices);
-  }
-  a.bias = product.bias;
-  a.clip = product.clip;
-  a.y = product.y;
-  a.out_type = product.out_type;
-  a.y_stride = product.y_stride > 0 ? product.y_stride : product.n;
-  a.m = product.m;
-  a.n = product.n;
-  a.k = product.k;
-  coded_gemm(a, stream);
+  return slices;
 }
 
 /// By the library where it was planned, else by our own kernel.
@@ -185,7 +137,8 @@ struct AttentionLayer::Buffers {
   float* partials = nullptr;
   unsigned* counters = nullptr;
   void* gemm_workspace = nullptr;
-  QuantisedInput input;  ///< of a product with quantised weights
+  float* input_values = nullptr;  ///< of a product with decoded weights
+  CodedMemory coded;              ///< of one whose weights are codes
 };
 
 BatchView AttentionLayer::batch_of(const LayerPlan& plan, const LayerTensors& t) const {
@@ -204,18 +157,20 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   const bool unfused = layer && !options_.fused_head_pass;
   Buffers b;
   b.batch = batch_of(plan, t);
-  if (plan.zeroed_bytes > 0) b.counters = arena.take_array<unsigned>(kCounters);
+  if (uses_tensor_cores(config_, options_)) b.counters = arena.take_array<unsigned>(kCounters);
+  unsigned* const coded_counters =
+      weights_->has_codes() ? arena.take_array<unsigned>(kCodedCounters) : nullptr;
   std::size_t gemm_bytes = 0;
   for (const auto& product : {plan.qkv_gemm, plan.out_gemm}) {
     if (product != nullptr) gemm_bytes = std::max(gemm_bytes, product->workspace_bytes());
   }
   b.gemm_workspace = arena.take(gemm_bytes);
-  const std::int64_t inputs = plan.tokens * std::max(config_.hidden_size, config_.attn_width());
-  if (uses_coded_products(config_)) {
-    b.input.codes = arena.take(static_cast<std::size_t>(2 * inputs));
-    b.input.scales = arena.take_array<float>(inputs / kCodedStep);
-  } else if (config_.quant) {
-    b.input.values = arena.take_array<float>(inputs);
+  if (weights_->has_codes()) {
+    b.coded = CodedMemory(plan.coded_space, arena);
+    b.coded.counters = coded_counters;
+  } else if (config_.quant && layer) {
+    b.input_values = arena.take_array<float>(
+        plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
   }
   b.qkv = take(t.qkv, qkv_width(), layer);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
@@ -248,11 +203,12 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     max_keys = std::max(max_keys, shape.cached[b] + new_keys);
   }
   if (uses_tensor_cores(config_, options_)) {
-    plan.zeroed_bytes = kCounters * sizeof(unsigned);
+    plan.zeroed_bytes += kCounters * sizeof(unsigned);
     plan.attention = plan_attention(
         plan.batch, max_rows, max_keys, config_.num_attention_heads, config_.num_key_value_heads,
         std::max(config_.head_dim, config_.head_dim_v), multiprocessors_, options_.fixed_splits);
   }
+  if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
     const bool typed_bias = weights_->qkv_bias_typed.size() > 0;
     if (!config_.has_bias || typed_bias) {
@@ -266,6 +222,35 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   buffers(plan, LayerTensors{}, counter);
   plan.workspace_bytes = counter.used();
   return plan;
+}
+
+void AttentionLayer::plan_coded(LayerPlan& plan) const {
+  plan.zeroed_bytes += kCodedCounters * sizeof(unsigned);
+  const CodedProductOptions options{options_.cublas, options_.coded_tile, multiprocessors_};
+  const auto add = [&](const CodedWeight& weight, const InputFormat& format,
+                       const GemmArguments& shape) {
+    CodedProductPlan product = plan_coded_product(weight, format, shape, options);
+    plan.coded_space.include(coded_space(product, weight, format, shape));
+    return product;
+  };
+  const GemmArguments whole = qkv_shape(plan.tokens);
+  for (const CodedProduct& coded : weights_->coded) {
+    plan.coded.push_back(add(coded.weight, coded.input.format, rows_of(whole, coded.input)));
+  }
+  if (weights_->o_coded == nullptr) return;
+  plan.out_coded = add(*weights_->o_coded, weights_->o_format, out_shape(plan.tokens));
+}
+
+/// The part of a product whose weights are a group of the matrix's rows.
+GemmArguments AttentionLayer::rows_of(const GemmArguments& whole, const InputGroup& group) {
+  GemmArguments part = whole;
+  if (whole.bias != nullptr) part.bias = whole.bias + group.first_row;
+  if (whole.y != nullptr) {
+    part.y = static_cast<std::byte*>(whole.y) + group.first_row * size_of(whole.out_type);
+  }
+  part.n = group.rows;
+  part.y_stride = whole.n;
+  return part;
 }
 
 GemmArguments AttentionLayer::qkv_shape(std::int64_t tokens) const {
@@ -294,24 +279,18 @@ GemmArguments AttentionLayer::out_shape(std::int64_t tokens) const {
 
 /// Each group of q, k and v rows with its own input. The codes of one input serve the next group
 /// only if they were made alike, and then they are one group.
-void AttentionLayer::project_quantised(GemmArguments product, const Buffers& b,
-                                       StreamHandle stream) const {
-  const GemmArguments whole = product;
+void AttentionLayer::project_quantised(const LayerPlan& plan, const GemmArguments& whole,
+                                       const Buffers& b, StreamHandle stream) const {
   const Range all{0, whole.k};
-  const auto part = [&](const InputGroup& group) {
-    product.bias = whole.bias != nullptr ? whole.bias + group.first_row : nullptr;
-    product.y = static_cast<std::byte*>(whole.y) + group.first_row * size_of(whole.out_type);
-    product.n = group.rows;
-    product.y_stride = whole.n;
-  };
-  for (const CodedProduct& coded : weights_->coded) {
-    part(coded.input);
-    multiply_coded(coded.weight.matrix, coded.input.format, product, {all}, b.input, stream);
+  for (std::size_t i = 0; i < weights_->coded.size(); ++i) {
+    const CodedProduct& coded = weights_->coded[i];
+    run_coded_product(plan.coded[i], coded.weight, coded.input.format, rows_of(whole, coded.input),
+                      {all}, b.coded, stream);
   }
   for (const InputGroup& group : weights_->groups) {
-    part(group);
-    quantise_columns(group.format, whole, all, b.input, stream);
-    product.x = b.input.values;
+    GemmArguments product = rows_of(whole, group);
+    quantise_columns(group.format, whole, all, b.input_values, stream);
+    product.x = b.input_values;
     product.w = static_cast<const float*>(whole.w) + group.first_row * whole.k;
     gemm(product, stream);
   }
@@ -319,37 +298,42 @@ void AttentionLayer::project_quantised(GemmArguments product, const Buffers& b,
 
 /// Devices of a tensor_parallel layer quantise their own slices of the input, each with its own
 /// scales; the sum of their products is one product.
-void AttentionLayer::output_quantised(GemmArguments product, const Buffers& b,
-                                      StreamHandle stream) const {
-  std::vector<Range> slices;
-  for (const DeviceHeads& device : device_heads(config_)) {
-    slices.push_back(
-        {device.q_heads.first * config_.head_dim_v, device.q_heads.count * config_.head_dim_v});
-  }
+void AttentionLayer::output_quantised(const LayerPlan& plan, GemmArguments product,
+                                      const Buffers& b, StreamHandle stream) const {
+  const std::vector<Range> slices = slices_of_devices(config_);
   if (weights_->o_coded != nullptr) {
-    return multiply_coded(weights_->o_coded->matrix, weights_->o_format, product, slices, b.input,
-                          stream);
+    return run_coded_product(plan.out_coded, *weights_->o_coded, weights_->o_format, product,
+                             slices, b.coded, stream);
   }
   for (const Range& slice : slices) {
-    quantise_columns(weights_->o_format, product, slice, b.input, stream);
+    quantise_columns(weights_->o_format, product, slice, b.input_values, stream);
   }
-  product.x = b.input.values;
+  product.x = b.input_values;
   gemm(product, stream);
+}
+
+void AttentionLayer::project(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
+                             StreamHandle stream) const {
+  GemmArguments projection = qkv_shape(b.batch.tokens);
+  projection.x = t.x;
+  projection.y = b.qkv;
+  if (config_.quant) return project_quantised(plan, projection, b, stream);
+  multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
+           stream);
+}
+
+void AttentionLayer::run_projection(const LayerPlan& plan, const LayerTensors& t, void* workspace,
+                                    StreamHandle stream) const {
+  if (plan.tokens == 0 || config_.starts_at_attention()) return;
+  Arena arena(workspace, plan.workspace_bytes);
+  project(plan, t, buffers(plan, t, arena), stream);
 }
 
 void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors& t,
                                        const Buffers& b, StreamHandle stream) const {
   const Type type = type_of(config_.dtype);
   const bool forward = config_.entry_point == EntryPoint::kForward;
-  GemmArguments projection = qkv_shape(b.batch.tokens);
-  projection.x = t.x;
-  projection.y = b.qkv;
-  if (config_.quant) {
-    project_quantised(projection, b, stream);
-  } else {
-    multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
-             stream);
-  }
+  project(plan, t, b, stream);
 
   HeadPassArguments a;
   a.type = type;
@@ -486,7 +470,7 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& given, void*
   GemmArguments output = out_shape(plan.tokens);
   output.x = b.attn_out;
   output.y = t.out;
-  if (config_.quant) return output_quantised(output, b, stream);
+  if (config_.quant) return output_quantised(plan, output, b, stream);
   multiply(output, plan.out_gemm.get(), nullptr, b.gemm_workspace, stream);
 }
 

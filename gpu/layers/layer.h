@@ -9,13 +9,11 @@
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/batch.h"
 #include "gpu/kernels/gemm.h"
+#include "gpu/layers/coded_product.h"
 #include "reference/core/case.h"
 #include "reference/core/config.h"
 
 namespace attn::gpu {
-
-class CublasLtGemm;
-struct DeviceWeights;
 
 /// Which of several equivalent ways a layer takes. The defaults are the fast ones; the others are
 /// for tests and for comparing.
@@ -26,6 +24,7 @@ struct LayerOptions {
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
   bool cublas = true;  ///< cuBLASLt where it can be loaded
+  int coded_tile = 0;  ///< rows of x in a tile of the coded products, 0: chosen
 };
 
 /// "" when AttentionLayer runs the config, else one line why not.
@@ -33,10 +32,6 @@ std::string unsupported_reason(const AttentionConfig& config);
 
 /// True when attention of this config runs on the tensor cores under these options.
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options);
-
-/// True when products of this config's quantised weights read their codes, on the tensor cores;
-/// otherwise they are float32 products of decoded weights.
-bool uses_coded_products(const AttentionConfig& config);
 
 /// Lengths of one call, known on the host when it is planned. The device arrays of a run may hold
 /// shorter ones, fewer rows in all, and sequences without any: rows behind those of the last
@@ -76,6 +71,9 @@ struct LayerPlan {
   AttentionPlan attention;
   std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
   std::shared_ptr<const CublasLtGemm> out_gemm;
+  std::vector<CodedProductPlan> coded;  ///< of the weights' groups of rows of q, k and v
+  CodedProductPlan out_coded;
+  CodedSpace coded_space;
   std::size_t workspace_bytes = 0;
   /// Bytes at the start of the workspace that must be zero before its first run with any plan.
   /// Every run leaves them zero, and all plans have the same ones.
@@ -101,6 +99,10 @@ class AttentionLayer {
   void run(const LayerPlan& plan, const LayerTensors& tensors, void* workspace,
            StreamHandle stream) const;
 
+  /// The first product of run() alone, to tensors.qkv: for timing it.
+  void run_projection(const LayerPlan& plan, const LayerTensors& tensors, void* workspace,
+                      StreamHandle stream) const;
+
   /// Columns of the tap `qkv`.
   std::int64_t qkv_width() const;
 
@@ -111,8 +113,14 @@ class AttentionLayer {
   GemmArguments out_shape(std::int64_t tokens) const;
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
-  void project_quantised(GemmArguments product, const Buffers& b, StreamHandle stream) const;
-  void output_quantised(GemmArguments product, const Buffers& b, StreamHandle stream) const;
+  void plan_coded(LayerPlan& plan) const;
+  static GemmArguments rows_of(const GemmArguments& whole, const InputGroup& group);
+  void project(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
+               StreamHandle stream) const;
+  void project_quantised(const LayerPlan& plan, const GemmArguments& whole, const Buffers& b,
+                         StreamHandle stream) const;
+  void output_quantised(const LayerPlan& plan, GemmArguments product, const Buffers& b,
+                        StreamHandle stream) const;
   void attend(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
               StreamHandle stream) const;
   BatchView batch_of(const LayerPlan& plan, const LayerTensors& t) const;

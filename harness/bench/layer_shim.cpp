@@ -130,3 +130,15 @@ ATTN_SHIM int attn_shim_run(void* handle, const AttnShimCall* call, void* stream
                       static_cast<attn::gpu::StreamHandle>(stream));
   });
 }
+
+/// q, k and v alone: call->x to call->out, [tokens, (Hq + 2 Hkv) D].
+ATTN_SHIM int attn_shim_project(void* handle, const AttnShimCall* call, void* stream) {
+  return guarded([&] {
+    const auto* const bench = static_cast<BenchLayer*>(handle);
+    attn::gpu::LayerTensors t;
+    t.x = call->x;
+    t.qkv = call->out;
+    bench->layer->run_projection(bench->plan, t, call->workspace,
+                                 static_cast<attn::gpu::StreamHandle>(stream));
+  });
+}

@@ -42,6 +42,8 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   const bool float32_products =
       config.quant ? !gpu::uses_coded_products(config) : config.dtype == ElementType::kFloat32;
   if (!float32_products) a.projection_acc = Accumulator::kFloat32TensorCore;
+  // gptq's weights are made in the type of the activations, as its layer makes them.
+  a.native_weights = config.quant && config.quant->q_proj == QuantEncoding::kGptq;
   a.exp_rel = 0x1p-22;
   a.block = gpu::kPlainBlock;
   if (!gpu::uses_tensor_cores(config, layer_options())) return a;

@@ -53,6 +53,12 @@ class Layer:
         if self.library.lib.attn_shim_run(self.handle, ctypes.byref(call), stream) != 0:
             self.library.fail()
 
+    def project(self, call):
+        """q, k and v alone: call.x to call.out."""
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        if self.library.lib.attn_shim_project(self.handle, ctypes.byref(call), stream) != 0:
+            self.library.fail()
+
     def close(self):
         self.library.lib.attn_shim_free(self.handle)
 

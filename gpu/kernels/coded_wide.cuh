@@ -1,0 +1,411 @@
+// Products of many rows of x with weights that stay codes, by wgmma: W is A, decoded in registers
+// while the tensor cores work on the steps before, x is B in shared memory. Blocks share out the
+// chunks of all tiles evenly, so that none is idle where tiles are few; the last block that a tile
+// has adds up its parts in order. Compute capability 9.0a only; elsewhere the kernel is empty.
+#pragma once
+
+#include "gpu/kernels/coded_decode.cuh"
+#include "gpu/kernels/dependent_launch.cuh"
+#include "gpu/kernels/wgmma_codes.cuh"
+
+namespace attn::gpu {
+
+constexpr int kWideThreads = 256;  // two warpgroups of 64 rows of W
+constexpr int kWideTiles = 8;      // of W, a block: one for each warp
+constexpr int kWideRowsOfW = kCodedTile * kWideTiles;
+// Rows of y that leave through shared memory at a time, so that rows are written whole.
+constexpr int kWideStaged = 32;
+constexpr int kWideStagedStride = kWideRowsOfW + 8;  // other banks for the row after the next
+
+/// Sizes in shared memory, of one stage of a block's ring: x, then the records of its eight tiles,
+/// then scales and sums of x's rows.
+struct WideStage {
+  int tile_bytes = 0;
+  int x_scales = 0;
+  int bytes = 0;
+};
+
+template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
+struct WideShape {
+  static constexpr int kStages = kColumns >= 256 ? 4 : 6;
+  static constexpr int kXBytes = kColumns * 2 * kCodedChunk;
+  static constexpr int kStagedBytes = kWideStaged * kWideStagedStride * 2;
+  static constexpr int kBlocksOfSm = kColumns <= 64 && kScaling != CodeScaling::kGroup ? 2 : 1;
+
+  static __host__ __device__ WideStage stage(const CodedGemmArguments& a) {
+    WideStage s;
+    s.tile_bytes = record_offsets(a.w, kScaling != CodeScaling::kRow).end;
+    s.x_scales = kXBytes + kWideTiles * s.tile_bytes;
+    s.bytes = s.x_scales;
+    if (kScaling == CodeScaling::kGroup) {
+      s.bytes += kColumns * 16 * ((a.x_scale != nullptr) + (a.x_sum != nullptr));
+    }
+    s.bytes = (s.bytes + 1023) / 1024 * 1024;  // the swizzle's period
+    return s;
+  }
+  static std::size_t shared_bytes(const CodedGemmArguments& a) {
+    return static_cast<std::size_t>(stage(a).bytes) * kStages + kStagedBytes + 1024;
+  }
+};
+
+/// How chunks of tiles are shared out: unit u is chunk u % chunks of tile u / chunks; the blocks
+/// have runs of units, or of whole tiles where these are many.
+struct WideWork {
+  int chunks = 0;
+  int tiles_of_x = 0;
+  int tiles = 0;  ///< tiles * chunks is an int
+  bool whole_tiles = false;
+  int blocks = 0;
+
+  __device__ int begin(int block) const {
+    if (whole_tiles) return static_cast<int>(static_cast<std::int64_t>(block) * tiles / blocks) * chunks;
+    return static_cast<int>(static_cast<std::int64_t>(block) * tiles * chunks / blocks);
+  }
+  /// Where whole_tiles is false.
+  __device__ int block_of(int unit) const {
+    return static_cast<int>((static_cast<std::int64_t>(unit + 1) * blocks - 1) / (tiles * chunks));
+  }
+};
+
+/// A number that all threads have, so that the compiler sees that they do.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+/// Nothing may move a value between these and the wgmma before or after them.
+template <int kCount>
+__device__ __forceinline__ void pin(float (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
+}
+__device__ __forceinline__ void pin(std::uint32_t (&values)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(values[i])::"memory");
+}
+
+template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
+struct Wide {
+  using Shape = WideShape<kKind, T, kScaling, kColumns>;
+  static constexpr int kStages = Shape::kStages;
+
+  const CodedGemmArguments& a;
+  const WideStage s;
+  const WideWork work;
+  char* const ring;
+  char* const staged;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const RecordPiece piece;
+
+  __device__ Wide(const CodedGemmArguments& arguments, const WideWork& units, char* shared)
+      : a(arguments),
+        s(Shape::stage(arguments)),
+        work(units),
+        ring(shared),
+        staged(shared + kStages * s.bytes),
+        piece(record_piece(a.w, kScaling != CodeScaling::kRow, threadIdx.x % 32)) {}
+
+  __device__ std::int64_t first_row(int tile) const {  // of x
+    return static_cast<std::int64_t>(tile % work.tiles_of_x) * kColumns;
+  }
+  /// This warp's tile of W; the last one again where there is none.
+  __device__ std::int64_t tile_of_w(int tile) const {
+    const std::int64_t own = static_cast<std::int64_t>(tile / work.tiles_of_x) * kWideTiles + warp;
+    const std::int64_t last = a.w.rows / kCodedTile - 1;
+    return own < last ? own : last;
+  }
+
+  __device__ __forceinline__ void copy_unit_weight(int unit, int stage) const {
+    const int tile = unit / work.chunks;
+    const int chunk = unit - tile * work.chunks;
+    copy_chunk<kKind>(a.w, piece, tile_of_w(tile), chunk,
+                      shared_address(ring + stage * s.bytes) + Shape::kXBytes + warp * s.tile_bytes,
+                      lane);
+  }
+  /// Rows past the last are the last again: they are never stored.
+  __device__ __forceinline__ void copy_unit_x(int unit, int stage) const {
+    const int tile = unit / work.chunks;
+    const int chunk = unit - tile * work.chunks;
+    const std::int64_t first = first_row(tile);
+    const std::uint32_t to = shared_address(ring + stage * s.bytes);
+    const int p = threadIdx.x % 8;
+    const std::int64_t column = static_cast<std::int64_t>(chunk) * kCodedChunk + 8 * p;
+    const bool valid = column < a.k;
+#pragma unroll
+    for (int i = 0; i < kColumns / (kWideThreads / 8); ++i) {
+      const int r = threadIdx.x / 8 + i * (kWideThreads / 8);
+      const std::int64_t row = first + r < a.m ? first + r : a.m - 1;
+      copy_async_16(to + 128 * r + 16 * (p ^ (r & 7)),
+                    static_cast<const T*>(a.x) + row * a.x_stride + (valid ? column : 0), valid);
+    }
+    if constexpr (kScaling == CodeScaling::kGroup) {
+      const std::uint32_t scales_to = to + s.x_scales;
+      for (int r = threadIdx.x; r < kColumns; r += kWideThreads) {
+        const std::int64_t row = first + r < a.m ? first + r : a.m - 1;
+        const std::int64_t at = (row * a.w.chunks + chunk) * 4;
+        if (a.x_scale != nullptr) copy_async_16(scales_to + 16 * r, a.x_scale + at, true);
+        if (a.x_sum != nullptr) {
+          copy_async_16(scales_to + 16 * (kColumns + r), a.x_sum + at, true);
+        }
+      }
+    }
+  }
+
+  /// Codes of a stage; `a.w.high` beside them.
+  __device__ __forceinline__ const char* records(int stage) const {
+    return ring + stage * s.bytes + Shape::kXBytes + warp * s.tile_bytes;
+  }
+
+  /// One chunk without groups. Its codes are decoded while the tensor cores work on the chunk
+  /// before; what they read is made after that, by one instruction each: nothing may write to
+  /// operands of wgmma while any is under way, or the compiler has each wait for the one before.
+  __device__ __forceinline__ void multiply(int stage, bool first, float (&sum)[kColumns / 2]) const {
+    const RecordOffsets at = record_offsets(a.w, kScaling != CodeScaling::kRow);
+    const char* const own = records(stage);
+    const std::uint64_t x = wgmma_descriptor(shared_address(ring + stage * s.bytes));
+    const int shift = step_shift(a.w);
+    ChunkCodes<kKind> codes;
+    codes.load(own, own + at.high, lane);
+    std::uint32_t w[4][4];
+    std::uint32_t scale[4] = {};
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      codes.template decode<T>(step, static_cast<float>(a.w.offset), w[step]);
+      if constexpr (kScaling == CodeScaling::kWeight) {
+        scale[step] =
+            reinterpret_cast<const std::uint32_t*>(own + at.inner)[(step >> shift) * 8 + lane / 4];
+      }
+      pin(w[step]);
+    }
+    pin(scale);
+    wgmma_wait<0>();
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      if constexpr (kScaling == CodeScaling::kWeight) {
+        scale_fragment<T>(scale[step], w[step]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) w[step][i] ^= a.zero;
+      }
+      pin(w[step]);
+    }
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      wgmma<T, kColumns>(sum, w[step], x + 2 * step, !first || step > 0);
+    }
+    wgmma_commit();
+  }
+
+  /// One chunk whose columns have scales of their own, `every` steps a time.
+  __device__ __forceinline__ void multiply_groups(int stage,
+                                                  float (&sum)[kColumns / 2]) const {
+    const RecordOffsets at = record_offsets(a.w, true);
+    const char* const own = records(stage);
+    const ChunkRecords places{own + at.inner, own + at.inner_min, own + at.outer,
+                              own + at.outer_min};
+    const auto* const x_scales = reinterpret_cast<const float*>(ring + stage * s.bytes + s.x_scales);
+    const std::uint64_t x = wgmma_descriptor(shared_address(ring + stage * s.bytes));
+    const int every = columns_together(a) / kCodedStep;
+    ChunkCodes<kKind> codes;
+    codes.load(own, own + at.high, lane);
+    std::uint32_t w[4][4];
+    float part[kColumns / 2];
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      codes.template decode<T>(step, static_cast<float>(a.w.offset), w[step]);
+      pin(w[step]);
+    }
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      wgmma_fence();
+      wgmma<T, kColumns>(part, w[step], x + 2 * step, (step & (every - 1)) != 0);
+      wgmma_commit();
+      if (((step + 1) & (every - 1)) != 0) continue;
+      const RowScales scales = row_scales(a.w, places, step, lane);
+      wgmma_wait<0>();
+      pin(part);
+#pragma unroll
+      for (int i = 0; i < kColumns / 2; ++i) {
+        const int r = i / 4 * 8 + 2 * (lane % 4) + i % 2;
+        const float x_scale = a.x_scale != nullptr ? x_scales[4 * r + step] : 1.0f;
+        float x_sum = 0.0f;
+        if (kMayHaveMin<kKind> && a.x_sum != nullptr) {
+          x_sum = x_scales[4 * (kColumns + r) + step];
+          for (int back = 1; back < every; ++back) {
+            x_sum += x_scales[4 * (kColumns + r) + step - back];
+          }
+        }
+        sum[i] = add_group(sum[i], part[i], x_sum, x_scale, scales, i / 2 % 2);
+      }
+    }
+  }
+
+  /// Sums to y. All threads; the ring is not touched.
+  __device__ void store(int tile, float (&sum)[kColumns / 2]) const {
+    const std::int64_t column0 = static_cast<std::int64_t>(tile / work.tiles_of_x) * kWideRowsOfW;
+    const std::int64_t row0 = first_row(tile);
+    if constexpr (kScaling == CodeScaling::kRow) {
+      const float2 scale = reinterpret_cast<const float2*>(
+          record_of(a.w.inner, tile_of_w(tile), 0))[lane / 4];
+#pragma unroll
+      for (int i = 0; i < kColumns / 2; ++i) {
+        sum[i] *= (i / 2 % 2 == 0 ? scale.x : scale.y) * a.w.global;
+        if (a.x_scale == nullptr) continue;
+        const std::int64_t m = row0 + i / 4 * 8 + 2 * (lane % 4) + i % 2;
+        if (m < a.m) sum[i] *= a.x_scale[m * a.w.chunks * 4];
+      }
+    }
+    auto* const rows = reinterpret_cast<std::uint16_t*>(staged);
+    const bool whole = a.out_type != Type::kFloat32 && a.y_stride % 8 == 0 && a.n % 8 == 0 &&
+                       reinterpret_cast<std::uintptr_t>(a.y) % 16 == 0;
+#pragma unroll
+    for (int pass = 0; pass < kColumns / kWideStaged; ++pass) {
+      if (row0 + pass * kWideStaged >= a.m) break;
+      __syncthreads();  // the rows before have left
+#pragma unroll
+      for (int j = 0; j < kWideStaged / 2; ++j) {
+        const int r = j / 4 * 8 + 2 * (lane % 4) + j % 2;
+        const int c = warp * kCodedTile + lane / 4 + 8 * (j / 2 % 2);
+        const std::int64_t m = row0 + pass * kWideStaged + r;
+        const float value = sum[pass * (kWideStaged / 2) + j];
+        if (!whole) {
+          if (m < a.m && column0 + c < a.n) store_result(a, m, column0 + c, value);
+          continue;
+        }
+        if (column0 + c >= a.n) continue;
+        store_element(rows, a.out_type, r * kWideStagedStride + c,
+                      finish_coded(a, column0 + c, value));
+      }
+      if (!whole) continue;
+      __syncthreads();
+      constexpr int kPieces = kWideRowsOfW / 8;
+      for (int i = threadIdx.x; i < kWideStaged * kPieces; i += kWideThreads) {
+        const std::int64_t m = row0 + pass * kWideStaged + i / kPieces;
+        const std::int64_t c = column0 + i % kPieces * 8;
+        if (m >= a.m || c >= a.n) continue;
+        *reinterpret_cast<uint4*>(static_cast<std::uint16_t*>(a.y) + m * a.y_stride + c) =
+            *reinterpret_cast<const uint4*>(rows + i / kPieces * kWideStagedStride +
+                                            i % kPieces * 8);
+      }
+    }
+  }
+
+  /// Where the part of a tile that `block` has lies among the partial sums.
+  __device__ std::int64_t part_of(int block, int tile) const {
+    const bool begins = work.begin(block) / work.chunks == tile;
+    return (2 * static_cast<std::int64_t>(block) + (begins ? 0 : 1)) * (kColumns / 2) *
+           kWideThreads;
+  }
+
+  /// The end of this block's units of a tile. True: `sum` is all of it.
+  __device__ bool gather(int tile, float* partials, unsigned* counters,
+                         float (&sum)[kColumns / 2]) const {
+    if (work.whole_tiles) return true;
+    const int first = work.block_of(tile * work.chunks);
+    const int last = work.block_of((tile + 1) * work.chunks - 1);
+    if (first == last) return true;
+    float* const own = partials + part_of(static_cast<int>(blockIdx.x), tile);
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) own[i * kWideThreads + threadIdx.x] = sum[i];
+    __threadfence();
+    __syncthreads();
+    const bool is_last = threadIdx.x == 0 && atomicAdd(counters + tile, 1u) ==
+                                                 static_cast<unsigned>(last - first);
+    if (__syncthreads_or(is_last) == 0) return false;
+    __threadfence();
+    if (threadIdx.x == 0) counters[tile] = 0;
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.0f;
+    for (int block = first; block <= last; ++block) {
+      const float* const part = partials + part_of(block, tile);
+#pragma unroll
+      for (int i = 0; i < kColumns / 2; ++i) {
+        sum[i] += __ldcg(part + i * kWideThreads + threadIdx.x);
+      }
+    }
+    return true;
+  }
+};
+
+template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
+__global__ void __launch_bounds__(kWideThreads,
+                                  WideShape<kKind, T, kScaling, kColumns>::kBlocksOfSm)
+    coded_wide(const __grid_constant__ CodedGemmArguments a, const WideWork work,
+               float* const partials, unsigned* const counters) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using Block = Wide<kKind, T, kScaling, kColumns>;
+  constexpr int kStages = Block::kStages;
+  extern __shared__ char shared[];
+  char* const aligned = shared + ((1024 - shared_address(shared) % 1024) % 1024);
+  const Block block(a, work, aligned);
+  const int begin = uniform(work.begin(static_cast<int>(blockIdx.x)));
+  const int end = uniform(work.begin(static_cast<int>(blockIdx.x) + 1));
+  // Weights do not depend on the kernel before this one.
+#pragma unroll
+  for (int i = 0; i < kStages - 2; ++i) {
+    if (begin + i < end) block.copy_unit_weight(begin + i, i);
+  }
+  allow_dependent_launch();
+  wait_for_previous_grid();
+#pragma unroll
+  for (int i = 0; i < kStages - 2; ++i) {
+    if (begin + i < end) block.copy_unit_x(begin + i, i);
+    copy_async_commit();
+  }
+  float sum[kColumns / 2];
+  int stage = 0;
+  int next_stage = kStages - 2;
+  for (int unit = begin; unit < end;) {
+    const int tile = unit / work.chunks;
+    const int first = unit;  // of this block's units of the tile
+    const int stop = end < (tile + 1) * work.chunks ? end : (tile + 1) * work.chunks;
+    if constexpr (kScaling == CodeScaling::kGroup) {
+#pragma unroll
+      for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.0f;
+    }
+    for (; unit < stop; ++unit) {
+      copy_async_wait<kStages - 3>();
+      fence_shared_for_wgmma();
+      // This unit has landed, and all warpgroups are done with the one before the last, whose stage
+      // the next copies take.
+      __syncthreads();
+      if (unit + kStages - 2 < end) {
+        block.copy_unit_weight(unit + kStages - 2, next_stage);
+        block.copy_unit_x(unit + kStages - 2, next_stage);
+      }
+      copy_async_commit();
+      if constexpr (kScaling == CodeScaling::kGroup) {
+        block.multiply_groups(stage, sum);
+      } else {
+        block.multiply(stage, unit == first, sum);
+      }
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+      next_stage = next_stage + 1 == kStages ? 0 : next_stage + 1;
+    }
+    wgmma_wait<0>();
+    pin(sum);
+    if (block.gather(tile, partials, counters, sum)) block.store(tile, sum);
+  }
+  copy_async_wait<0>();
+#endif
+}
+
+template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
+void launch_wide(const CodedGemmArguments& a, const CodedGemmPlan& plan, float* partials,
+                 unsigned* counters, cudaStream_t stream) {
+  const auto kernel = coded_wide<kKind, T, kScaling, kColumns>;
+  const std::size_t shared = WideShape<kKind, T, kScaling, kColumns>::shared_bytes(a);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shared)),
+        "shared memory of a coded product");
+  WideWork work;
+  work.chunks = static_cast<int>(a.w.chunks);
+  work.tiles_of_x = static_cast<int>((a.m + kColumns - 1) / kColumns);
+  work.tiles =
+      static_cast<int>((a.w.rows + kWideRowsOfW - 1) / kWideRowsOfW) * work.tiles_of_x;
+  work.whole_tiles = plan.partial_bytes == 0;
+  work.blocks = plan.blocks;
+  launch_dependent(kernel, dim3(static_cast<unsigned>(plan.blocks)), kWideThreads, shared, stream,
+                   a, work, partials, counters);
+}
+
+}  // namespace attn::gpu

@@ -1,0 +1,117 @@
+// Products of quantised weights at every number of rows where another kernel takes over, judged
+// against the exact reference by the bound of what is declared.
+#include <array>
+#include <string>
+#include <vector>
+
+#include "harness/compare/compare.h"
+#include "harness/generate/case_spec.h"
+#include "tests/gpu/device_fixture.h"
+#include "tests/gpu/seeds.h"
+
+namespace attn::harness {
+namespace {
+
+struct Format {
+  const char* name;
+  const char* variant;
+  const char* dtype;
+  const char* quant;
+};
+
+constexpr std::array kFormats{
+    Format{"gptq g128", "gptq", "bfloat16", R"({"encoding":"gptq","bits":4,"group_size":128})"},
+    Format{"gptq g16", "gptq", "float16", R"({"encoding":"gptq","bits":4,"group_size":16})"},
+    Format{"gptq g32", "gptq", "bfloat16", R"({"encoding":"gptq","bits":4,"group_size":32})"},
+    Format{"gptq by row, 8 bits", "gptq", "bfloat16",
+           R"({"encoding":"gptq","bits":8,"group_size":-1})"},
+    Format{"gptq in order of activations", "gptq", "bfloat16",
+           R"({"encoding":"gptq","bits":4,"group_size":64,"desc_act":true})"},
+    Format{"gptq, float32", "gptq", "float32", R"({"encoding":"gptq","bits":4,"group_size":64})"},
+    Format{"fp8 static", "attention_with_rope", "bfloat16",
+           R"({"encoding":"float8_e4m3fn","activation":"static","weight_granularity":"tensor"})"},
+    Format{"fp8 by row and token", "attention_with_rope", "float16",
+           R"({"encoding":"float8_e4m3fn","activation":"token","weight_granularity":"rowwise"})"},
+    Format{"fp8 by block", "attention_with_rope", "bfloat16",
+           R"({"encoding":"float8_e4m3fn","activation":"block","weight_granularity":"block",)"
+           R"("block":[32,128]})"},
+    Format{"fp8 weights alone", "attention_with_rope", "bfloat16",
+           R"({"encoding":"float8_e4m3fn","weight_granularity":"rowwise"})"},
+    Format{"nvfp4", "attention_with_rope", "bfloat16",
+           R"({"encoding":"nvfp4","activation":"block"})"},
+    Format{"nvfp4 weights alone", "attention_with_rope", "bfloat16", R"({"encoding":"nvfp4"})"},
+    Format{"mxfp4", "attention_with_rope", "float16",
+           R"({"encoding":"mxfp4","activation":"block"})"},
+    Format{"mxfp8", "attention_with_rope", "bfloat16",
+           R"({"encoding":"mxfp8","activation":"block"})"},
+    Format{"q4_0", "gguf", "float32", R"({"encoding":"q4_0","activation":"int8"})"},
+    Format{"q8_0", "gguf", "float32", R"({"encoding":"q8_0","activation":"int8"})"},
+    Format{"q4_k", "gguf", "float32", R"({"encoding":"q4_k","activation":"int8"})"},
+    Format{"q5_k", "gguf", "float32", R"({"encoding":"q5_k","activation":"int8"})"},
+    Format{"q6_k", "gguf", "float32", R"({"encoding":"q6_k","activation":"int8"})"},
+    Format{"q4_k, float32", "gguf", "float32", R"({"encoding":"q4_k"})"},
+    Format{"q6_k, float32", "gguf", "float32", R"({"encoding":"q6_k"})"},
+};
+
+/// k and v of `rows` rows: a product with 320 rows of W, two tiles and a half, and no attention.
+Case product_case(const Format& format, int rows, int hidden, std::uint64_t seed) {
+  const std::string type = format.dtype;
+  return make_case(parse_case_spec(R"({"config":{"variant":")" + std::string(format.variant) +
+                                   R"(","entry_point":"materialize_kv_from_hidden","dtype":")" +
+                                   type + R"(","hidden_size":)" + std::to_string(hidden) +
+                                   R"(,"num_attention_heads":16,"num_key_value_heads":2,)"
+                                   R"("head_dim":80,"has_bias":)" +
+                                   (seed % 2 == 0 ? "true" : "false") + R"(,"quant":)" +
+                                   format.quant + R"(,"kv_cache":{"page_size":16,"dtype":")" + type +
+                                   R"("}},"rows":[[0,)" + std::to_string(rows) + "]]}"),
+                   seed);
+}
+
+using GpuCodedProduct = OnDevice;
+
+TEST_F(GpuCodedProduct, IsRightForAnyNumberOfRows) {
+  const std::vector<int> rows{1, 2, 3, 8, 9, 16, 17, 33, 65, 130, 300, 2100};
+  const std::size_t cases = kFormats.size() * rows.size() * 2;
+  const auto backend = make_backend("cuda");
+  const auto complaints = for_each_seed(0, cases, [&](std::uint64_t seed) -> std::string {
+    const Format& format = kFormats.at(seed % kFormats.size());
+    const std::uint64_t rest = seed / kFormats.size();
+    const Case c = product_case(format, rows.at(rest % rows.size()),
+                                rest / rows.size() == 0 ? 768 : 1536, seed);
+    CompareOptions options;
+    options.check_trust = false;
+    const Verdict verdict =
+        compare(c, backend->run(c, all_stages()), backend->arithmetic(c.config), options);
+    if (verdict.status == Status::kPassed) return "";
+    return std::string(format.name) + ", " + std::to_string(c.tokens()) + " rows: " +
+           verdict.detail + ": " + c.repro;
+  });
+  EXPECT_EQ(complaints.size(), 0U);
+  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 30); ++i) {
+    ADD_FAILURE() << complaints[i];
+  }
+}
+
+/// Widths that are no whole chunks of 64 columns: the kernels fill up with codes of 0.
+TEST_F(GpuCodedProduct, TakesWidthsThatAreNoWholeChunks) {
+  const auto backend = make_backend("cuda");
+  for (const Format& format : kFormats) {
+    const std::string quant = format.quant;
+    const auto has = [&](const char* word) { return quant.find(word) != std::string::npos; };
+    if (has("_k\"") || has("group_size\":128") || has("group_size\":64")) continue;
+    for (const int rows : {1, 12, 40}) {
+      for (const int hidden : {96, 160}) {
+        const Case c = product_case(format, rows, hidden, 7);
+        CompareOptions options;
+        options.check_trust = false;
+        const Verdict verdict =
+            compare(c, backend->run(c, all_stages()), backend->arithmetic(c.config), options);
+        EXPECT_EQ(verdict.status, Status::kPassed)
+            << format.name << ", " << rows << " rows: " << verdict.detail;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attn::harness
