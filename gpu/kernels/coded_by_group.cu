@@ -11,8 +11,7 @@ template <CodeKind kKind, typename T>
 void launch(const CodedGemmArguments& a, bool few, cudaStream_t stream) {
   constexpr CodeScaling kScaling = CodeScaling::kGroup;
   if (!few) return launch_many<kKind, T, kScaling>(a, stream);
-  if (a.m > 8) return launch_few<kKind, T, kScaling, 2, 2>(a, stream);
-  launch_few<kKind, T, kScaling, 1, 1>(a, stream);
+  launch_few<kKind, T, kScaling>(a, stream);
 }
 
 }  // namespace

@@ -9,10 +9,7 @@ namespace {
 template <CodeKind kKind, typename T, CodeScaling kScaling>
 void launch(const CodedGemmArguments& a, bool few, cudaStream_t stream) {
   if (!few) return launch_many<kKind, T, kScaling>(a, stream);
-  if (a.m > 8) return launch_few<kKind, T, kScaling, 2, 2>(a, stream);
-  // One tile of W gives more blocks, two halve the reads of x.
-  if (a.m > 2) return launch_few<kKind, T, kScaling, 1, 2>(a, stream);
-  launch_few<kKind, T, kScaling, 1, 1>(a, stream);
+  launch_few<kKind, T, kScaling>(a, stream);
 }
 
 template <typename T>

@@ -14,8 +14,13 @@ struct Pairs<Half> {
   static constexpr std::uint32_t kMagic = 0x64006400;  // 1024 + the low bits of each half
   static constexpr float kMagicValue = 1024.0f;
   static constexpr std::uint32_t kOne = 0x3c003c00;
-  static __device__ __forceinline__ std::uint32_t subtract(std::uint32_t a, float b) {
-    const __half2 y = __hsub2(*reinterpret_cast<const __half2*>(&a), __float2half2_rn(b));
+  static __device__ __forceinline__ std::uint32_t both(float x) {
+    const __half2 y = __float2half2_rn(x);
+    return *reinterpret_cast<const std::uint32_t*>(&y);
+  }
+  static __device__ __forceinline__ std::uint32_t subtract(std::uint32_t a, std::uint32_t b) {
+    const __half2 y =
+        __hsub2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
     return *reinterpret_cast<const std::uint32_t*>(&y);
   }
   /// e2m1 codes in the low bits of each half. The bits are those of a float16 with the exponent
@@ -37,9 +42,13 @@ struct Pairs<Bf16> {
   static constexpr std::uint32_t kMagic = 0x43004300;  // 128 + the low bits: up to 7 of them
   static constexpr float kMagicValue = 128.0f;
   static constexpr std::uint32_t kOne = 0x3f803f80;
-  static __device__ __forceinline__ std::uint32_t subtract(std::uint32_t a, float b) {
-    const __nv_bfloat162 y =
-        __hsub2(*reinterpret_cast<const __nv_bfloat162*>(&a), __float2bfloat162_rn(b));
+  static __device__ __forceinline__ std::uint32_t both(float x) {
+    const __nv_bfloat162 y = __float2bfloat162_rn(x);
+    return *reinterpret_cast<const std::uint32_t*>(&y);
+  }
+  static __device__ __forceinline__ std::uint32_t subtract(std::uint32_t a, std::uint32_t b) {
+    const __nv_bfloat162 y = __hsub2(*reinterpret_cast<const __nv_bfloat162*>(&a),
+                                     *reinterpret_cast<const __nv_bfloat162*>(&b));
     return *reinterpret_cast<const std::uint32_t*>(&y);
   }
   static __device__ __forceinline__ std::uint32_t from_e2m1(std::uint32_t v) {
@@ -77,9 +86,14 @@ struct ChunkCodes {
     if (kKind == CodeKind::kU6) high = reinterpret_cast<const uint2*>(high_bits)[lane];
   }
 
+  /// What decode() subtracts.
+  template <typename T>
+  static __device__ __forceinline__ std::uint32_t zero_of(const CodedMatrix& w) {
+    return Pairs<T>::both(Pairs<T>::kMagicValue + static_cast<float>(w.offset));
+  }
   /// The A fragment of step `s` (a constant), codes minus the offset.
   template <typename T>
-  __device__ __forceinline__ void decode(int s, float offset, std::uint32_t (&a)[4]) const {
+  __device__ __forceinline__ void decode(int s, std::uint32_t zero, std::uint32_t (&a)[4]) const {
     if (kBytes) {
       const uint4& half = s < 2 ? low : more;
       const std::uint32_t words[2] = {s % 2 == 0 ? half.x : half.z, s % 2 == 0 ? half.y : half.w};
@@ -88,7 +102,7 @@ struct ChunkCodes {
         const std::uint32_t word = words[i / 2];
         if (kKind == CodeKind::kI8) {
           const std::uint32_t biased = __byte_perm(word, 0x64646464u, i % 2 == 0 ? 0x4140 : 0x4342);
-          a[i] = Pairs<T>::from_half(Pairs<Half>::subtract(biased, 1024.0f + 128.0f));
+          a[i] = Pairs<T>::from_half(Pairs<Half>::subtract(biased, 0x64806480u));
         } else {
           const std::uint32_t pair = word >> 16 * (i % 2) & 0xffffu;
           const __half2_raw raw =
@@ -111,7 +125,7 @@ struct ChunkCodes {
       if (kKind == CodeKind::kU6) {
         v |= ((s < 2 ? high.x : high.y) >> (8 * (s % 2) + 2 * i) & 0x00030003u) << 4;
       }
-      a[i] = Pairs<T>::subtract(v | Pairs<T>::kMagic, Pairs<T>::kMagicValue + offset);
+      a[i] = Pairs<T>::subtract(v | Pairs<T>::kMagic, zero);
     }
   }
 };
@@ -182,6 +196,11 @@ __device__ __forceinline__ float add_group(float total, float part, float x_sum,
   return fmaf(y, x_scale, total);
 }
 
+/// Of `every` steps, the last of which is at `sums`. Mins belong to 32 columns, so they are 1 or 2.
+__device__ __forceinline__ float sum_of_group(const float* sums, int every) {
+  return every == 1 ? sums[0] : sums[-1] + sums[0];
+}
+
 /// Columns, 16 to 64, whose products are added before they are scaled.
 __device__ __forceinline__ int columns_together(const CodedGemmArguments& a) {
   const int columns = kCodedStep << step_shift(a.w);
@@ -239,25 +258,39 @@ __device__ __forceinline__ RecordPiece record_piece(const CodedMatrix& w, bool s
   return piece;
 }
 
-/// A warp's copies of a tile's chunk to `to` in shared memory: codes, then the other records.
-template <CodeKind kKind>
-__device__ __forceinline__ void copy_chunk(const CodedMatrix& w, const RecordPiece& piece,
-                                           std::int64_t tile, int chunk, std::uint32_t to,
-                                           int lane) {
-  constexpr int kBytes = ChunkCodes<kKind>::kCodeBytes;
-  const char* const codes = static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes +
-                            static_cast<std::int64_t>(chunk) * kBytes + 16 * lane;
-  copy_async_16(to + 16 * lane, codes, true);
-  if (kBytes > 512) copy_async_16(to + 512 + 16 * lane, codes + 512, true);
-  if (piece.from != nullptr) {
-    copy_async_16(to + kBytes + 16 * lane,
-                  piece.from + tile * piece.tile_bytes +
-                      static_cast<std::int64_t>(chunk >> piece.shift) * piece.bytes,
-                  true);
-  }
+/// 16 bytes from global to shared memory.
+__device__ __forceinline__ void copy_16(std::uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
 
-__device__ __forceinline__ float finish_coded(const CodedGemmArguments& a, std::int64_t n, float y) {
+/// A lane's part of a tile's records, and the copies of a chunk of them to `to` in shared memory:
+/// codes, then the others.
+template <CodeKind kKind>
+struct TileCopy {
+  static constexpr int kBytes = ChunkCodes<kKind>::kCodeBytes;
+  const char* codes = nullptr;
+  const char* others = nullptr;
+
+  TileCopy() = default;
+  __device__ __forceinline__ TileCopy(const CodedMatrix& w, const RecordPiece& piece,
+                                      std::int64_t tile, int lane)
+      : codes(static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes + 16 * lane),
+        others(piece.from == nullptr ? nullptr : piece.from + tile * piece.tile_bytes) {}
+
+  /// `to`: with 16 * lane added already.
+  __device__ __forceinline__ void operator()(const RecordPiece& piece, int chunk,
+                                             std::uint32_t to) const {
+    const char* const from = codes + static_cast<std::int64_t>(chunk) * kBytes;
+    copy_16(to, from);
+    if (kBytes > 512) copy_16(to + 512, from + 512);
+    if (others != nullptr) {
+      copy_16(to + kBytes, others + static_cast<std::int64_t>(chunk >> piece.shift) * piece.bytes);
+    }
+  }
+};
+
+__device__ __forceinline__ float finish_coded(const CodedGemmArguments& a, std::int64_t n,
+                                              float y) {
   if (a.bias != nullptr) y += a.bias[n];
   if (a.clip > 0.0f) y = y > a.clip ? a.clip : y < -a.clip ? -a.clip : y;
   return y;

@@ -1,10 +1,9 @@
-#include "gpu/kernels/coded_gemm.h"
-
 #include <algorithm>
 #include <limits>
 #include <type_traits>
 
 #include "gpu/kernels/coded_decode.cuh"
+#include "gpu/kernels/coded_gemm.h"
 #include "gpu/kernels/coded_launch.h"
 
 namespace attn::gpu {
@@ -27,7 +26,7 @@ __global__ void wide_probe(int* out) {
 
 int wide_tile(CodeScaling scaling, std::int64_t m) {
   if (scaling == CodeScaling::kGroup) return 64;  // sums of a group have registers of their own
-  return m <= 32 ? 32 : m <= 64 ? 64 : m <= 512 ? 128 : 256;
+  return m <= 32 ? 32 : m <= 64 ? 64 : 128;
 }
 
 }  // namespace
@@ -42,18 +41,17 @@ CodedGemmPlan plan_coded_gemm(CodeScaling scaling, std::int64_t m, std::int64_t 
                               std::int64_t chunks, int multiprocessors, int tile) {
   CodedGemmPlan plan;
   if (m <= kMostFewRows || !has_wide_kernels()) return plan;
-  plan.tile = tile > 0 ? tile : wide_tile(scaling, m);
+  plan.tile = tile > 0 && scaling != CodeScaling::kGroup ? tile : wide_tile(scaling, m);
   const std::int64_t tiles =
       (rows + kRowsOfWideTile - 1) / kRowsOfWideTile * ((m + plan.tile - 1) / plan.tile);
   if (tiles * chunks > std::numeric_limits<int>::max()) return {};
-  const std::int64_t resident =
-      multiprocessors * (plan.tile <= 64 && scaling != CodeScaling::kGroup ? 2 : 1);
+  const std::int64_t resident = multiprocessors;  // shared memory is one block's
   // Blocks with whole tiles differ by one tile; with many each, that is little.
   const bool whole = tiles >= std::min<std::int64_t>(4 * resident, kCodedCounters);
   plan.blocks = static_cast<int>(std::min(resident, whole ? tiles : tiles * chunks));
   if (!whole) {
-    plan.partial_bytes =
-        static_cast<std::size_t>(2 * plan.blocks) * (plan.tile / 2) * kThreadsOfWide * sizeof(float);
+    plan.partial_bytes = static_cast<std::size_t>(2 * plan.blocks) * (plan.tile / 2) *
+                         kThreadsOfWide * sizeof(float);
   }
   return plan;
 }
@@ -101,16 +99,16 @@ constexpr int kDecodeStride = kCodedChunk + 8;
 /// One warp a chunk of a tile, through shared memory so that rows leave whole.
 template <CodeKind kKind, typename T>
 __global__ void __launch_bounds__(32 * kDecodeWarps)
-    decode_kernel(const __grid_constant__ CodedMatrix w, std::int64_t n, std::int64_t k, T* values) {
+    decode_kernel(const __grid_constant__ CodedMatrix w, std::int64_t n, std::int64_t k,
+                  T* values) {
   constexpr bool kFloat = sizeof(T) == 4;
   using Code = std::conditional_t<kFloat, Half, T>;  // float16 holds every code
   __shared__ __align__(16) T rows[kDecodeWarps][kCodedTile][kDecodeStride];
   const int lane = threadIdx.x % 32;
   auto& own = rows[threadIdx.x / 32];
-  const std::int64_t job =
-      static_cast<std::int64_t>(blockIdx.x) * kDecodeWarps + threadIdx.x / 32;
-  const std::int64_t tile = job / w.chunks;
-  const std::int64_t chunk = job % w.chunks;
+  const unsigned job = blockIdx.x * kDecodeWarps + threadIdx.x / 32;
+  const std::int64_t tile = job / static_cast<unsigned>(w.chunks);
+  const std::int64_t chunk = job % static_cast<unsigned>(w.chunks);
   if (tile >= w.rows / kCodedTile) return;
   ChunkCodes<kKind> codes;
   codes.load(record_of(w.codes, tile, chunk),
@@ -123,15 +121,14 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     std::uint32_t a[4];
-    codes.template decode<Code>(step, static_cast<float>(w.offset), a);
+    codes.template decode<Code>(step, ChunkCodes<kKind>::template zero_of<Code>(w), a);
     RowScales scales;
     if constexpr (kFloat) {
       scales = row_scales(w, records, w.scaling == CodeScaling::kRow ? 0 : step, lane);
     } else {
-      scale_fragment<T>(
-          reinterpret_cast<const std::uint32_t*>(
-              records.inner)[(step >> step_shift(w)) * 8 + lane / 4],
-          a);
+      scale_fragment<T>(reinterpret_cast<const std::uint32_t*>(
+                            records.inner)[(step >> step_shift(w)) * 8 + lane / 4],
+                        a);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {

@@ -32,6 +32,8 @@ inline constexpr int kCodedTile = 16;
 inline constexpr int kCodedStep = 16;
 /// Columns of one outer scale.
 inline constexpr int kCodedOuter = 256;
+/// Logarithm of columns or chunks that no row has.
+inline constexpr int kWholeRow = 31;
 
 /// One kind of data of a packed weight: a record of `bytes`, a multiple of 16, for each tile and
 /// every 2^shift chunks. Scales lie in it by group, then row r and row r + 8 beside each other, so
@@ -39,7 +41,7 @@ inline constexpr int kCodedOuter = 256;
 struct CodedPlane {
   const void* data = nullptr;
   int bytes = 0;  ///< 0: there is none
-  int shift = 0;  ///< 62: one record for the whole row
+  int shift = 0;  ///< kWholeRow: one record for the whole row
   std::int64_t tile_bytes = 0;
 };
 
@@ -55,19 +57,20 @@ enum class ScaleType : std::uint8_t { kFloat32, kFloat16, kBFloat16, kByte };
 struct CodedMatrix {
   CodeKind kind = CodeKind::kU4;
   CodeScaling scaling = CodeScaling::kGroup;
-  int offset = 0;         ///< of unsigned codes
-  CodedPlane codes;       ///< [tile][chunk][lane]: 16 bytes, or 32 for bytes
-  CodedPlane high;        ///< kU5: 4 bytes, kU6: 8 bytes, likewise
-  CodedPlane inner;       ///< kWeight: of the type of x; kRow: float32
-  CodedPlane inner_min;   ///< or none
-  CodedPlane outer;       ///< float32, or none
-  CodedPlane outer_min;   ///< float32, with inner_min
+  int offset = 0;                              ///< of unsigned codes
+  CodedPlane codes;                            ///< [tile][chunk][lane]: 16 bytes, or 32 for bytes
+  CodedPlane high;                             ///< kU5: 4 bytes, kU6: 8 bytes, likewise
+  CodedPlane inner;                            ///< kWeight: of the type of x; kRow: float32
+  CodedPlane inner_min;                        ///< or none
+  CodedPlane outer;                            ///< float32, or none
+  CodedPlane outer_min;                        ///< float32, with inner_min
   ScaleType inner_type = ScaleType::kFloat32;  ///< of inner and inner_min
   float inner_bias = 0.0f;
   float global = 1.0f;
   std::int64_t rows = 0;
   std::int64_t chunks = 0;
-  int group_shift = 0;  ///< 2^group_shift columns share an inner scale, 16 or more; 62: all do
+  int group_shift =
+      0;  ///< 2^group_shift columns share an inner scale, 16 or more; kWholeRow: all do
 };
 
 /// y = clip(x w^T + bias), rounded once: x [m, k] of float16 or bfloat16, times x_scale [m, chunks
@@ -91,21 +94,21 @@ struct CodedGemmArguments {
   std::int64_t m = 0;
   std::int64_t n = 0;
   std::uint32_t zero = 0;  ///< as the compiler cannot know
-  std::int64_t k = 0;  ///< a multiple of 8; columns up to whole chunks are codes of 0
+  std::int64_t k = 0;      ///< a multiple of 8; columns up to whole chunks are codes of 0
 };
 
 /// How a product is shared out; decided on the host.
 struct CodedGemmPlan {
   /// Rows of x in a tile of the wgmma kernel; 0: the mma.sync kernels.
   int tile = 0;
-  int blocks = 0;  ///< of the wgmma kernel; they share out all tiles' chunks
+  int blocks = 0;                 ///< of the wgmma kernel; they share out all tiles' chunks
   std::size_t partial_bytes = 0;  ///< of workspace for sums of tiles that several blocks share
 };
 
 /// Counters that a product may use: unsigned zeros, which it leaves zero.
 inline constexpr int kCodedCounters = 1024;
 
-/// `tile`: 0, or the tile that is wanted where the wgmma kernel serves.
+/// `tile`: 0, or the tile that is wanted where the wgmma kernel serves: 32, 64 or 128.
 CodedGemmPlan plan_coded_gemm(CodeScaling scaling, std::int64_t m, std::int64_t rows,
                               std::int64_t chunks, int multiprocessors, int tile = 0);
 

@@ -33,7 +33,7 @@ __device__ __forceinline__ void multiply_chunk(const CodedGemmArguments& a,
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     std::uint32_t w[4];
-    codes.template decode<T>(step, static_cast<float>(a.w.offset), w);
+    codes.template decode<T>(step, ChunkCodes<kKind>::template zero_of<T>(a.w), w);
     if constexpr (kScaling == CodeScaling::kWeight) {
       scale_fragment<T>(
           reinterpret_cast<const std::uint32_t*>(records.inner)[(step >> shift) * 8 + lane / 4], w);
@@ -41,8 +41,9 @@ __device__ __forceinline__ void multiply_chunk(const CodedGemmArguments& a,
 #pragma unroll
     for (int t = 0; t < 8; t += 2) {
       std::uint32_t b[4];  // two tiles of x
-      load_matrix_x4(b, shared_address(&xs[8 * t + lane % 8 + 8 * (lane / 16)]
-                                          [kCodedStep * step + 8 * (lane / 8 % 2)]));
+      load_matrix_x4(
+          b, shared_address(
+                 &xs[8 * t + lane % 8 + 8 * (lane / 16)][kCodedStep * step + 8 * (lane / 8 % 2)]));
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if constexpr (kScaling == CodeScaling::kGroup) {
@@ -63,8 +64,7 @@ __device__ __forceinline__ void multiply_chunk(const CodedGemmArguments& a,
         const std::int64_t at = (m * a.w.chunks + chunk) * 4 + step;
         const bool valid = m < a.m;
         const float x_scale = a.x_scale != nullptr && valid ? a.x_scale[at] : 1.0f;
-        float x_sum = 0.0f;
-        for (int i = 0; has_min && valid && i < every; ++i) x_sum += a.x_sum[at - i];
+        const float x_sum = has_min && valid ? sum_of_group(a.x_sum + at, every) : 0.0f;
         sum[t][e] = add_group(sum[t][e], part[t][e], x_sum, x_scale, own, e / 2);
         part[t][e] = 0.0f;
       }

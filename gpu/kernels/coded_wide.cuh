@@ -1,7 +1,9 @@
 // Products of many rows of x with weights that stay codes, by wgmma: W is A, decoded in registers
-// while the tensor cores work on the steps before, x is B in shared memory. Blocks share out the
-// chunks of all tiles evenly, so that none is idle where tiles are few; the last block that a tile
-// has adds up its parts in order. Compute capability 9.0a only; elsewhere the kernel is empty.
+// while the tensor cores work on the chunk before, x is B in shared memory. Four warps copy, a
+// chunk each in turn: a warp must wait for its copies before it lets the tensor cores see them, and
+// the others have theirs under way meanwhile. Blocks share out the chunks of all tiles evenly, so
+// that none is idle where tiles are few; the last block that a tile has adds up its parts in order.
+// Compute capability 9.0a only; elsewhere the kernel is empty.
 #pragma once
 
 #include "gpu/kernels/coded_decode.cuh"
@@ -10,8 +12,10 @@
 
 namespace attn::gpu {
 
-constexpr int kWideThreads = 256;  // two warpgroups of 64 rows of W
-constexpr int kWideTiles = 8;      // of W, a block: one for each warp
+constexpr int kWideThreads = 256;  // that multiply: two warpgroups of 64 rows of W
+constexpr int kWideCopyWarps = 4;
+constexpr int kWideAllThreads = kWideThreads + 32 * kWideCopyWarps;
+constexpr int kWideTiles = 8;  // of W, a block: one for each warp
 constexpr int kWideRowsOfW = kCodedTile * kWideTiles;
 // Rows of y that leave through shared memory at a time, so that rows are written whole.
 constexpr int kWideStaged = 32;
@@ -27,10 +31,9 @@ struct WideStage {
 
 template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
 struct WideShape {
-  static constexpr int kStages = kColumns >= 256 ? 4 : 6;
+  static constexpr int kStages = 8;
   static constexpr int kXBytes = kColumns * 2 * kCodedChunk;
   static constexpr int kStagedBytes = kWideStaged * kWideStagedStride * 2;
-  static constexpr int kBlocksOfSm = kColumns <= 64 && kScaling != CodeScaling::kGroup ? 2 : 1;
 
   static __host__ __device__ WideStage stage(const CodedGemmArguments& a) {
     WideStage s;
@@ -58,7 +61,8 @@ struct WideWork {
   int blocks = 0;
 
   __device__ int begin(int block) const {
-    if (whole_tiles) return static_cast<int>(static_cast<std::int64_t>(block) * tiles / blocks) * chunks;
+    if (whole_tiles)
+      return static_cast<int>(static_cast<std::int64_t>(block) * tiles / blocks) * chunks;
     return static_cast<int>(static_cast<std::int64_t>(block) * tiles * chunks / blocks);
   }
   /// Where whole_tiles is false.
@@ -93,7 +97,7 @@ struct Wide {
   char* const staged;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const RecordPiece piece;
+  const RecordOffsets at;
 
   __device__ Wide(const CodedGemmArguments& arguments, const WideWork& units, char* shared)
       : a(arguments),
@@ -101,50 +105,82 @@ struct Wide {
         work(units),
         ring(shared),
         staged(shared + kStages * s.bytes),
-        piece(record_piece(a.w, kScaling != CodeScaling::kRow, threadIdx.x % 32)) {}
+        at(record_offsets(a.w, kScaling != CodeScaling::kRow)) {}
 
   __device__ std::int64_t first_row(int tile) const {  // of x
     return static_cast<std::int64_t>(tile % work.tiles_of_x) * kColumns;
   }
-  /// This warp's tile of W; the last one again where there is none.
-  __device__ std::int64_t tile_of_w(int tile) const {
-    const std::int64_t own = static_cast<std::int64_t>(tile / work.tiles_of_x) * kWideTiles + warp;
+  /// Tile i of W of eight; the last one again where there is none.
+  __device__ std::int64_t tile_of_w(int tile, int i) const {
+    const std::int64_t own = static_cast<std::int64_t>(tile / work.tiles_of_x) * kWideTiles + i;
     const std::int64_t last = a.w.rows / kCodedTile - 1;
     return own < last ? own : last;
   }
 
-  __device__ __forceinline__ void copy_unit_weight(int unit, int stage) const {
-    const int tile = unit / work.chunks;
-    const int chunk = unit - tile * work.chunks;
-    copy_chunk<kKind>(a.w, piece, tile_of_w(tile), chunk,
-                      shared_address(ring + stage * s.bytes) + Shape::kXBytes + warp * s.tile_bytes,
-                      lane);
-  }
-  /// Rows past the last are the last again: they are never stored.
-  __device__ __forceinline__ void copy_unit_x(int unit, int stage) const {
-    const int tile = unit / work.chunks;
-    const int chunk = unit - tile * work.chunks;
-    const std::int64_t first = first_row(tile);
-    const std::uint32_t to = shared_address(ring + stage * s.bytes);
-    const int p = threadIdx.x % 8;
-    const std::int64_t column = static_cast<std::int64_t>(chunk) * kCodedChunk + 8 * p;
-    const bool valid = column < a.k;
+  /// What a copying warp keeps from unit to unit of a tile.
+  struct Source {
+    int tile = -1;
+    TileCopy<kKind> weights[kWideTiles];
+    const T* x = nullptr;  // this lane's 16 bytes of its first row, chunk 0
+    std::int64_t first = 0;
+    int last_row = 0;
+  };
+  __device__ __forceinline__ void seek(int tile, const RecordPiece& piece, Source& source) const {
+    if (tile == source.tile) return;
+    source.tile = tile;
 #pragma unroll
-    for (int i = 0; i < kColumns / (kWideThreads / 8); ++i) {
-      const int r = threadIdx.x / 8 + i * (kWideThreads / 8);
-      const std::int64_t row = first + r < a.m ? first + r : a.m - 1;
-      copy_async_16(to + 128 * r + 16 * (p ^ (r & 7)),
-                    static_cast<const T*>(a.x) + row * a.x_stride + (valid ? column : 0), valid);
+    for (int i = 0; i < kWideTiles; ++i) {
+      source.weights[i] = TileCopy<kKind>(a.w, piece, tile_of_w(tile, i), lane);
+    }
+    source.first = first_row(tile);
+    source.x = static_cast<const T*>(a.x) + (source.first + lane / 8) * a.x_stride + 8 * (lane % 8);
+    source.last_row =
+        static_cast<int>(a.m - source.first < kColumns ? a.m - source.first : kColumns) - 1;
+  }
+
+  /// By one warp.
+  __device__ __forceinline__ void copy_weight(const Source& source, int chunk, int stage,
+                                              const RecordPiece& piece) const {
+    const std::uint32_t to = shared_address(ring + stage * s.bytes) + Shape::kXBytes + 16 * lane;
+#pragma unroll
+    for (int i = 0; i < kWideTiles; ++i) {
+      source.weights[i](piece, chunk, to + i * s.tile_bytes);
+    }
+  }
+  /// By one warp. Rows past the last are the last again: they are never stored.
+  __device__ __forceinline__ void copy_x(const Source& source, int chunk, int stage) const {
+    const std::uint32_t to = shared_address(ring + stage * s.bytes);
+    const int row = lane / 8;
+    const std::uint32_t even = to + 128 * row + 16 * (lane % 8 ^ row);
+    const std::uint32_t odd = to + 128 * row + 16 * (lane % 8 ^ (row + 4));
+    if (source.last_row == kColumns - 1 && (chunk + 1) * kCodedChunk <= a.k) {
+      const T* from = source.x + chunk * kCodedChunk;
+      const std::int64_t step = 4 * a.x_stride;
+#pragma unroll
+      for (int i = 0; i < kColumns / 4; ++i) {
+        copy_16((i % 2 == 0 ? even : odd) + 512 * i, from);
+        from += step;
+      }
+    } else {
+      const bool valid = chunk * kCodedChunk + 8 * (lane % 8) < a.k;
+#pragma unroll 4
+      for (int i = 0; i < kColumns / 4; ++i) {
+        const int r = row + 4 * i < source.last_row ? 4 * i : source.last_row - row;
+        copy_async_16(
+            (i % 2 == 0 ? even : odd) + 512 * i,
+            valid ? source.x + chunk * kCodedChunk + r * a.x_stride : static_cast<const T*>(a.x),
+            valid);
+      }
     }
     if constexpr (kScaling == CodeScaling::kGroup) {
       const std::uint32_t scales_to = to + s.x_scales;
-      for (int r = threadIdx.x; r < kColumns; r += kWideThreads) {
-        const std::int64_t row = first + r < a.m ? first + r : a.m - 1;
-        const std::int64_t at = (row * a.w.chunks + chunk) * 4;
-        if (a.x_scale != nullptr) copy_async_16(scales_to + 16 * r, a.x_scale + at, true);
-        if (a.x_sum != nullptr) {
-          copy_async_16(scales_to + 16 * (kColumns + r), a.x_sum + at, true);
-        }
+#pragma unroll
+      for (int i = 0; i < kColumns / 32; ++i) {
+        const int r = lane + 32 * i;
+        const std::int64_t own = source.first + (r < source.last_row ? r : source.last_row);
+        const std::int64_t step = (own * a.w.chunks + chunk) * 4;
+        if (a.x_scale != nullptr) copy_16(scales_to + 16 * r, a.x_scale + step);
+        if (a.x_sum != nullptr) copy_16(scales_to + 16 * (kColumns + r), a.x_sum + step);
       }
     }
   }
@@ -157,18 +193,21 @@ struct Wide {
   /// One chunk without groups. Its codes are decoded while the tensor cores work on the chunk
   /// before; what they read is made after that, by one instruction each: nothing may write to
   /// operands of wgmma while any is under way, or the compiler has each wait for the one before.
-  __device__ __forceinline__ void multiply(int stage, bool first, float (&sum)[kColumns / 2]) const {
-    const RecordOffsets at = record_offsets(a.w, kScaling != CodeScaling::kRow);
+  /// `before()` says that the chunk before is done with.
+  template <typename Before>
+  __device__ __forceinline__ void multiply(int stage, bool first, const Before& before,
+                                           float (&sum)[kColumns / 2]) const {
     const char* const own = records(stage);
     const std::uint64_t x = wgmma_descriptor(shared_address(ring + stage * s.bytes));
     const int shift = step_shift(a.w);
+    const std::uint32_t zero = ChunkCodes<kKind>::template zero_of<T>(a.w);
     ChunkCodes<kKind> codes;
     codes.load(own, own + at.high, lane);
     std::uint32_t w[4][4];
     std::uint32_t scale[4] = {};
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      codes.template decode<T>(step, static_cast<float>(a.w.offset), w[step]);
+      codes.template decode<T>(step, zero, w[step]);
       if constexpr (kScaling == CodeScaling::kWeight) {
         scale[step] =
             reinterpret_cast<const std::uint32_t*>(own + at.inner)[(step >> shift) * 8 + lane / 4];
@@ -177,6 +216,7 @@ struct Wide {
     }
     pin(scale);
     wgmma_wait<0>();
+    before();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       if constexpr (kScaling == CodeScaling::kWeight) {
@@ -196,22 +236,22 @@ struct Wide {
   }
 
   /// One chunk whose columns have scales of their own, `every` steps a time.
-  __device__ __forceinline__ void multiply_groups(int stage,
-                                                  float (&sum)[kColumns / 2]) const {
-    const RecordOffsets at = record_offsets(a.w, true);
+  __device__ __forceinline__ void multiply_groups(int stage, float (&sum)[kColumns / 2]) const {
     const char* const own = records(stage);
     const ChunkRecords places{own + at.inner, own + at.inner_min, own + at.outer,
                               own + at.outer_min};
-    const auto* const x_scales = reinterpret_cast<const float*>(ring + stage * s.bytes + s.x_scales);
+    const auto* const x_scales =
+        reinterpret_cast<const float*>(ring + stage * s.bytes + s.x_scales);
     const std::uint64_t x = wgmma_descriptor(shared_address(ring + stage * s.bytes));
     const int every = columns_together(a) / kCodedStep;
+    const std::uint32_t zero = ChunkCodes<kKind>::template zero_of<T>(a.w);
     ChunkCodes<kKind> codes;
     codes.load(own, own + at.high, lane);
     std::uint32_t w[4][4];
     float part[kColumns / 2];
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      codes.template decode<T>(step, static_cast<float>(a.w.offset), w[step]);
+      codes.template decode<T>(step, zero, w[step]);
       pin(w[step]);
     }
 #pragma unroll
@@ -228,24 +268,26 @@ struct Wide {
         const int r = i / 4 * 8 + 2 * (lane % 4) + i % 2;
         const float x_scale = a.x_scale != nullptr ? x_scales[4 * r + step] : 1.0f;
         float x_sum = 0.0f;
-        if (kMayHaveMin<kKind> && a.x_sum != nullptr) {
-          x_sum = x_scales[4 * (kColumns + r) + step];
-          for (int back = 1; back < every; ++back) {
-            x_sum += x_scales[4 * (kColumns + r) + step - back];
-          }
+        if constexpr (kMayHaveMin<kKind>) {
+          if (a.x_sum != nullptr) x_sum = sum_of_group(x_scales + 4 * (kColumns + r) + step, every);
         }
         sum[i] = add_group(sum[i], part[i], x_sum, x_scale, scales, i / 2 % 2);
       }
     }
   }
 
-  /// Sums to y. All threads; the ring is not touched.
+  /// The threads that multiply wait for each other.
+  static __device__ __forceinline__ void meet() {
+    asm volatile("bar.sync 1, %0;" ::"n"(kWideThreads) : "memory");
+  }
+
+  /// Sums to y. All threads that multiply; the ring is not touched.
   __device__ void store(int tile, float (&sum)[kColumns / 2]) const {
     const std::int64_t column0 = static_cast<std::int64_t>(tile / work.tiles_of_x) * kWideRowsOfW;
     const std::int64_t row0 = first_row(tile);
     if constexpr (kScaling == CodeScaling::kRow) {
-      const float2 scale = reinterpret_cast<const float2*>(
-          record_of(a.w.inner, tile_of_w(tile), 0))[lane / 4];
+      const float2 scale =
+          reinterpret_cast<const float2*>(record_of(a.w.inner, tile_of_w(tile, warp), 0))[lane / 4];
 #pragma unroll
       for (int i = 0; i < kColumns / 2; ++i) {
         sum[i] *= (i / 2 % 2 == 0 ? scale.x : scale.y) * a.w.global;
@@ -260,7 +302,7 @@ struct Wide {
 #pragma unroll
     for (int pass = 0; pass < kColumns / kWideStaged; ++pass) {
       if (row0 + pass * kWideStaged >= a.m) break;
-      __syncthreads();  // the rows before have left
+      meet();  // the rows before have left
 #pragma unroll
       for (int j = 0; j < kWideStaged / 2; ++j) {
         const int r = j / 4 * 8 + 2 * (lane % 4) + j % 2;
@@ -276,7 +318,7 @@ struct Wide {
                       finish_coded(a, column0 + c, value));
       }
       if (!whole) continue;
-      __syncthreads();
+      meet();
       constexpr int kPieces = kWideRowsOfW / 8;
       for (int i = threadIdx.x; i < kWideStaged * kPieces; i += kWideThreads) {
         const std::int64_t m = row0 + pass * kWideStaged + i / kPieces;
@@ -297,7 +339,7 @@ struct Wide {
   }
 
   /// The end of this block's units of a tile. True: `sum` is all of it.
-  __device__ bool gather(int tile, float* partials, unsigned* counters,
+  __device__ bool gather(int tile, float* partials, unsigned* counters, int* is_last,
                          float (&sum)[kColumns / 2]) const {
     if (work.whole_tiles) return true;
     const int first = work.block_of(tile * work.chunks);
@@ -307,10 +349,12 @@ struct Wide {
 #pragma unroll
     for (int i = 0; i < kColumns / 2; ++i) own[i * kWideThreads + threadIdx.x] = sum[i];
     __threadfence();
-    __syncthreads();
-    const bool is_last = threadIdx.x == 0 && atomicAdd(counters + tile, 1u) ==
-                                                 static_cast<unsigned>(last - first);
-    if (__syncthreads_or(is_last) == 0) return false;
+    meet();
+    if (threadIdx.x == 0) {
+      *is_last = atomicAdd(counters + tile, 1u) == static_cast<unsigned>(last - first);
+    }
+    meet();
+    if (uniform(*is_last) == 0) return false;
     __threadfence();
     if (threadIdx.x == 0) counters[tile] = 0;
 #pragma unroll
@@ -327,33 +371,60 @@ struct Wide {
 };
 
 template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
-__global__ void __launch_bounds__(kWideThreads,
-                                  WideShape<kKind, T, kScaling, kColumns>::kBlocksOfSm)
+__global__ void __launch_bounds__(kWideAllThreads, 1)
     coded_wide(const __grid_constant__ CodedGemmArguments a, const WideWork work,
                float* const partials, unsigned* const counters) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Block = Wide<kKind, T, kScaling, kColumns>;
   constexpr int kStages = Block::kStages;
   extern __shared__ char shared[];
+  // A stage has landed; all warps are done with it.
+  __shared__ std::uint64_t landed[kStages];
+  __shared__ std::uint64_t left[kStages];
+  __shared__ int is_last;
   char* const aligned = shared + ((1024 - shared_address(shared) % 1024) % 1024);
   const Block block(a, work, aligned);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      barrier_init(&landed[i], 32);
+      barrier_init(&left[i], kWideThreads);
+    }
+  }
+  __syncthreads();
   const int begin = uniform(work.begin(static_cast<int>(blockIdx.x)));
   const int end = uniform(work.begin(static_cast<int>(blockIdx.x) + 1));
-  // Weights do not depend on the kernel before this one.
-#pragma unroll
-  for (int i = 0; i < kStages - 2; ++i) {
-    if (begin + i < end) block.copy_unit_weight(begin + i, i);
-  }
   allow_dependent_launch();
-  wait_for_previous_grid();
-#pragma unroll
-  for (int i = 0; i < kStages - 2; ++i) {
-    if (begin + i < end) block.copy_unit_x(begin + i, i);
-    copy_async_commit();
+  if (block.warp >= kWideTiles) {
+    const RecordPiece piece = record_piece(a.w, kScaling != CodeScaling::kRow, block.lane);
+    const int first = block.warp - kWideTiles;
+    int stage = first;
+    unsigned round = 0;
+    typename Block::Source source;
+    for (int unit = begin + first; unit < end; unit += kWideCopyWarps) {
+      const int tile = unit / work.chunks;
+      const int chunk = unit - tile * work.chunks;
+      block.seek(tile, piece, source);
+      if (round > 0) barrier_wait(&left[stage], (round - 1) & 1);
+      block.copy_weight(source, chunk, stage, piece);
+      // Weights do not depend on the kernel before this one; x does.
+      if (unit == begin + first) wait_for_previous_grid();
+      block.copy_x(source, chunk, stage);
+      copy_async_commit();
+      copy_async_wait<0>();
+      fence_shared_for_wgmma();
+      barrier_arrive(&landed[stage]);
+      stage += kWideCopyWarps;
+      if (stage >= kStages) {
+        stage -= kStages;
+        ++round;
+      }
+    }
+    return;
   }
+  wait_for_previous_grid();
   float sum[kColumns / 2];
   int stage = 0;
-  int next_stage = kStages - 2;
+  unsigned round = 0;
   for (int unit = begin; unit < end;) {
     const int tile = unit / work.chunks;
     const int first = unit;  // of this block's units of the tile
@@ -363,29 +434,30 @@ __global__ void __launch_bounds__(kWideThreads,
       for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.0f;
     }
     for (; unit < stop; ++unit) {
-      copy_async_wait<kStages - 3>();
-      fence_shared_for_wgmma();
-      // This unit has landed, and all warpgroups are done with the one before the last, whose stage
-      // the next copies take.
-      __syncthreads();
-      if (unit + kStages - 2 < end) {
-        block.copy_unit_weight(unit + kStages - 2, next_stage);
-        block.copy_unit_x(unit + kStages - 2, next_stage);
-      }
-      copy_async_commit();
+      barrier_wait(&landed[stage], round & 1);
       if constexpr (kScaling == CodeScaling::kGroup) {
         block.multiply_groups(stage, sum);
+        barrier_arrive(&left[stage]);
       } else {
-        block.multiply(stage, unit == first, sum);
+        block.multiply(
+            stage, unit == first,
+            [&] {
+              if (unit != first) barrier_arrive(&left[stage == 0 ? kStages - 1 : stage - 1]);
+            },
+            sum);
       }
-      stage = stage + 1 == kStages ? 0 : stage + 1;
-      next_stage = next_stage + 1 == kStages ? 0 : next_stage + 1;
+      if (++stage == kStages) {
+        stage = 0;
+        ++round;
+      }
     }
     wgmma_wait<0>();
     pin(sum);
-    if (block.gather(tile, partials, counters, sum)) block.store(tile, sum);
+    if (kScaling != CodeScaling::kGroup) {
+      barrier_arrive(&left[stage == 0 ? kStages - 1 : stage - 1]);
+    }
+    if (block.gather(tile, partials, counters, &is_last, sum)) block.store(tile, sum);
   }
-  copy_async_wait<0>();
 #endif
 }
 
@@ -400,12 +472,11 @@ void launch_wide(const CodedGemmArguments& a, const CodedGemmPlan& plan, float* 
   WideWork work;
   work.chunks = static_cast<int>(a.w.chunks);
   work.tiles_of_x = static_cast<int>((a.m + kColumns - 1) / kColumns);
-  work.tiles =
-      static_cast<int>((a.w.rows + kWideRowsOfW - 1) / kWideRowsOfW) * work.tiles_of_x;
+  work.tiles = static_cast<int>((a.w.rows + kWideRowsOfW - 1) / kWideRowsOfW) * work.tiles_of_x;
   work.whole_tiles = plan.partial_bytes == 0;
   work.blocks = plan.blocks;
-  launch_dependent(kernel, dim3(static_cast<unsigned>(plan.blocks)), kWideThreads, shared, stream,
-                   a, work, partials, counters);
+  launch_dependent(kernel, dim3(static_cast<unsigned>(plan.blocks)), kWideAllThreads, shared,
+                   stream, a, work, partials, counters);
 }
 
 }  // namespace attn::gpu

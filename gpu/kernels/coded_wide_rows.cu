@@ -14,10 +14,8 @@ void launch(const CodedGemmArguments& a, const CodedGemmPlan& plan, float* parti
       return launch_wide<kKind, T, kScaling, 32>(a, plan, partials, counters, stream);
     case 64:
       return launch_wide<kKind, T, kScaling, 64>(a, plan, partials, counters, stream);
-    case 128:
-      return launch_wide<kKind, T, kScaling, 128>(a, plan, partials, counters, stream);
     default:
-      return launch_wide<kKind, T, kScaling, 256>(a, plan, partials, counters, stream);
+      return launch_wide<kKind, T, kScaling, 128>(a, plan, partials, counters, stream);
   }
 }
 

@@ -27,8 +27,8 @@ struct QuantiseArguments {
   float* sums = nullptr;    ///< likewise, or none: of each 16 columns the sum of codes times scale
   std::int64_t rows = 0;
   std::int64_t width = 0;
-  /// A multiple of 16. Behind the last column are codes of 0 with its scale, where the columns go up
-  /// to `width`.
+  /// A multiple of 16. Behind the last column are codes of 0 with its scale, where the columns go
+  /// up to `width`.
   std::int64_t code_width = 0;
   /// The columns that are quantised; their blocks start at the first one.
   std::int64_t first_column = 0;

@@ -108,9 +108,8 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const InputFormat
     plan.decodes = plan.decodes || plan.dense != nullptr;
   }
   if (!plan.decodes) {
-    plan.gemm =
-        plan_coded_gemm(weight.matrix.scaling, shape.m, weight.matrix.rows, weight.matrix.chunks,
-                        options.multiprocessors, options.tile);
+    plan.gemm = plan_coded_gemm(weight.matrix.scaling, shape.m, weight.matrix.rows,
+                                weight.matrix.chunks, options.multiprocessors, options.tile);
   }
   return plan;
 }

@@ -16,8 +16,6 @@
 namespace attn::gpu {
 namespace {
 
-constexpr int kWholeRow = 31;
-
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 bool is_power_of_two(std::int64_t x) { return x > 0 && (x & (x - 1)) == 0; }

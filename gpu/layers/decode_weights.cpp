@@ -137,7 +137,8 @@ std::vector<float> decode_gptq(const AttentionConfig& config, const LayerWeights
       const std::uint64_t word = words.code(k / per_word * size.out + n);
       const std::uint64_t code = word >> (k % per_word * quant.bits) & mask;
       double scale = scales.value(g * size.out + n);
-      if (config.dtype == ElementType::kBFloat16) scale = static_cast<double>(truncate_to_bfloat16(scale));
+      if (config.dtype == ElementType::kBFloat16)
+        scale = static_cast<double>(truncate_to_bfloat16(scale));
       const double value = (static_cast<double>(code) - zero) * scale;
       w[static_cast<std::size_t>(n * size.in + k)] =
           static_cast<float>(round_to(config.dtype, value));

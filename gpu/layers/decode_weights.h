@@ -26,8 +26,8 @@ QuantEncoding encoding_of(const AttentionConfig& config, Matrix matrix);
 float truncate_to_bfloat16(double x);
 
 /// A projection's weight as float32 [out, in], whatever it is stored as: formulas in float64,
-/// rounded once (gptq: as layers of config.dtype round it). q, k and v are clipped, taken out of the stacked matrix, and merged to one scale
-/// where static per-tensor fp8 asks for it.
+/// rounded once (gptq: as layers of config.dtype round it). q, k and v are clipped, taken out of
+/// the stacked matrix, and merged to one scale where static per-tensor fp8 asks for it.
 std::vector<float> decode_weight(const AttentionConfig& config, const LayerWeights& weights,
                                  Matrix matrix);
 

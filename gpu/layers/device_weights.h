@@ -42,8 +42,8 @@ bool keeps_codes(const AttentionConfig& config);
 bool uses_coded_products(const AttentionConfig& config);
 
 /// A layer's weights on the device as its kernels want them. Unquantised: of config.dtype, clipped.
-/// Quantised: their codes, or decoded to float32 where keeps_codes() is false or gptq's groups are of
-/// unequal size.
+/// Quantised: their codes, or decoded to float32 where keeps_codes() is false or gptq's groups are
+/// of unequal size.
 struct DeviceWeights {
   Buffer qkv;             ///< [(Hq + 2 Hkv) D, hidden], without the rows of q for materialize
   Buffer qkv_bias;        ///< float32

@@ -169,8 +169,8 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
     b.coded = CodedMemory(plan.coded_space, arena);
     b.coded.counters = coded_counters;
   } else if (config_.quant && layer) {
-    b.input_values = arena.take_array<float>(
-        plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
+    b.input_values =
+        arena.take_array<float>(plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
   }
   b.qkv = take(t.qkv, qkv_width(), layer);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);

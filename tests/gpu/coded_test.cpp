@@ -62,8 +62,8 @@ Case product_case(const Format& format, int rows, int hidden, std::uint64_t seed
                                    R"(,"num_attention_heads":16,"num_key_value_heads":2,)"
                                    R"("head_dim":80,"has_bias":)" +
                                    (seed % 2 == 0 ? "true" : "false") + R"(,"quant":)" +
-                                   format.quant + R"(,"kv_cache":{"page_size":16,"dtype":")" + type +
-                                   R"("}},"rows":[[0,)" + std::to_string(rows) + "]]}"),
+                                   format.quant + R"(,"kv_cache":{"page_size":16,"dtype":")" +
+                                   type + R"("}},"rows":[[0,)" + std::to_string(rows) + "]]}"),
                    seed);
 }
 
@@ -83,8 +83,8 @@ TEST_F(GpuCodedProduct, IsRightForAnyNumberOfRows) {
     const Verdict verdict =
         compare(c, backend->run(c, all_stages()), backend->arithmetic(c.config), options);
     if (verdict.status == Status::kPassed) return "";
-    return std::string(format.name) + ", " + std::to_string(c.tokens()) + " rows: " +
-           verdict.detail + ": " + c.repro;
+    return std::string(format.name) + ", " + std::to_string(c.tokens()) +
+           " rows: " + verdict.detail + ": " + c.repro;
   });
   EXPECT_EQ(complaints.size(), 0U);
   for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 30); ++i) {
