@@ -11,7 +11,7 @@ namespace {
 // Fewer products than this are over before the library's heuristic has been asked.
 constexpr std::int64_t kFewestCublasProducts = std::int64_t{1} << 22;
 // From here on decoding the weight costs less than what the library's product saves.
-constexpr std::int64_t kFewestDecodedRows = 2048;
+constexpr std::int64_t kFewestDecodedRows = 256;
 
 bool is_quantised(const InputFormat& format) { return format.format != ActivationFormat::kNone; }
 
