@@ -127,6 +127,12 @@ void add_exec_option(CLI::App& verb, std::string& modes) {
       ->type_name("MODES");
 }
 
+void add_resume_option(CLI::App& verb, std::string& journal) {
+  verb.add_option("--resume", journal,
+                  "keep what is finished in this file; a run that was killed goes on from there")
+      ->type_name("FILE");
+}
+
 void add_waivers_option(CLI::App& verb, std::string& waivers) {
   verb.add_option("--waivers", waivers,
                   "TOML file of failures that are accepted until a day; docs/cli.md")
@@ -250,9 +256,7 @@ void CommandTree::add_verify() {
   verb.add_option("--page-seed", verify_.page_seed, "of the shuffled page tables (1)")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
-  verb.add_option("--resume", verify_.resume,
-                  "keep what is finished in this file; a run that was killed goes on from there")
-      ->type_name("FILE");
+  add_resume_option(verb, verify_.resume);
   add_waivers_option(verb, verify_.waivers);
   add_shard_options(verb, verify_.shard);
   add_isolation_options(verb, verify_.isolation);
@@ -292,7 +296,8 @@ void CommandTree::add_fuzz() {
       app_, "fuzz", "look for cases that a backend fails on, and shrink them",
       "  attn-compare fuzz --backend ./kernel.so --gate smoke\n"
       "  attn-compare fuzz --backend ./kernel.so --time 600 --seed 7 --corpus failures\n"
-      "  attn-compare fuzz --backend cpu --cases 1000 --exec plain,second_call,dirty_scratch\n",
+      "  attn-compare fuzz --backend cpu --cases 1000 --exec plain,second_call,dirty_scratch\n"
+      "  attn-compare fuzz --backend ./kernel.so --gate nightly --shard 3/8 --results 3.sqlite\n",
       [this](const Session& session) { return fuzz(fuzz_, session); });
   add_backend_option(verb, fuzz_.backend);
   verb.add_option("--gate", fuzz_.gate,
@@ -313,6 +318,10 @@ void CommandTree::add_fuzz() {
       ->type_name("N")
       ->check(CLI::PositiveNumber);
   add_exec_option(verb, fuzz_.exec);
+  verb.add_option("--relations", fuzz_.relations,
+                  "also hold answers against each other: none, all or some relations, on every "
+                  "case (default: all of them on a quarter); attn-compare list relations")
+      ->type_name("R,...");
   verb.add_option("--corpus", fuzz_.corpus,
                   "folder of past failures: tried first, new ones are added")
       ->type_name("DIR");
@@ -328,6 +337,9 @@ void CommandTree::add_fuzz() {
       ->type_name("N")
       ->check(CLI::PositiveNumber);
   add_taps_flag(verb, fuzz_.taps);
+  add_resume_option(verb, fuzz_.resume);
+  add_waivers_option(verb, fuzz_.waivers);
+  add_shard_options(verb, fuzz_.shard);
   add_isolation_options(verb, fuzz_.isolation);
   add_report_options(verb, fuzz_.report);
 }
@@ -388,6 +400,9 @@ void CommandTree::add_report() {
   merge.add_option("FILE", report_merge_.files, "what --results wrote, one file for each shard")
       ->type_name("FILE")
       ->required();
+  merge.add_option("--corpus", report_merge_.corpus,
+                   "of a run of fuzz: add the shrunk failures to this folder")
+      ->type_name("DIR");
   merge.add_flag("-v,--verbose", report_merge_.report.verbose, "every stage's error/bound");
   add_report_options(merge, report_merge_.report);
 }
@@ -559,7 +574,7 @@ void CommandTree::add_faults() {
   verb.add_option("--jobs,-j", faults_.jobs, "cases at a time (default: one for each core)")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
-  verb.add_option("--shard", faults_.shard, "I/N: part I of N of the bugs")->type_name("I/N");
+  add_shard_options(verb, faults_.shard);
   verb.add_option("--oracle", faults_.oracle,
                   "what counts: all (default), or one part alone: no-taps, final, tolerance, "
                   "pool-guard")

@@ -61,6 +61,8 @@ void refuse_options_of_cpu(const FaultsOptions& options) {
     throw Error(ErrorKind::kUsage, std::string(option) + " is not for --backend cuda", option);
   };
   if (options.random > 0) refuse("--random");
+  if (!options.shard.shard.empty()) refuse("--shard");
+  if (!options.shard.results.empty()) refuse("--results");
   if (options.oracle != "all") refuse("--oracle");
   if (!options.without_profile.empty()) refuse("--without-profile");
 }

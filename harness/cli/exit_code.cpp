@@ -12,9 +12,8 @@ ExitCode exit_code(const harness::Report& report) {
   if (tally.unsupported > 0 && !report.allow_unsupported) return kComparisonFailed;
   if (tally.mistrusted > 0) return kMistrusted;
   if (tally.passed + tally.waived > 0) return kAllPassed;
-  // A shard may own nothing of a small run.
-  if (!report.is_part || !report.rows.empty()) return kNothingRan;
-  return kAllPassed;
+  // A shard may own nothing, or nothing that the backend runs; the merge sees the whole.
+  return report.is_part ? kAllPassed : kNothingRan;
 }
 
 }  // namespace attn::cli

@@ -1,31 +1,40 @@
 #include <algorithm>
-#include <map>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <ostream>
-#include <sstream>
 #include <thread>
 #include <utility>
 
 #include "harness/backends/backend.h"
+#include "harness/cli/build_info.h"
 #include "harness/cli/fuzz_failures.h"
 #include "harness/cli/fuzz_judge.h"
+#include "harness/cli/fuzz_totals.h"
 #include "harness/cli/interrupt.h"
+#include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
 #include "harness/cli/verbs.h"
 #include "harness/fuzz/case_source.h"
 #include "harness/report/format.h"
+#include "harness/report/journal.h"
+#include "harness/report/writers.h"
 #include "reference/core/error.h"
 
 namespace attn::cli {
 namespace {
 
 using harness::Gate;
-using harness::Status;
+using harness::ReportRow;
 
 /// How many cases there are and for how long new ones are begun.
 struct Length {
-  std::int64_t cases = INT64_MAX;
+  static constexpr std::int64_t kEndless = std::numeric_limits<std::int64_t>::max();
+  std::int64_t cases = kEndless;
   double seconds = std::numeric_limits<double>::infinity();
+
+  /// The clock decides how many cases there are.
+  bool is_timed() const { return seconds < std::numeric_limits<double>::infinity(); }
 };
 
 /// Of the covering cases, random ones behind them, and the time in which they must end.
@@ -55,6 +64,26 @@ std::vector<harness::CorpusEntry> corpus_of(const FuzzOptions& options) {
   return harness::load_corpus(options.corpus);
 }
 
+/// What every result depends on, but for the backend, the cases and the waivers.
+std::string result_words(const FuzzOptions& options) {
+  std::string words = "fuzz --gate " + options.gate + " --seed " + std::to_string(options.seed);
+  if (!options.exec.empty()) words += " --exec " + options.exec;
+  if (options.cases) words += " --cases " + std::to_string(*options.cases);
+  if (options.seconds) words += " --time " + harness::format_short(*options.seconds);
+  if (options.max_compiles) words += " --max-compiles " + std::to_string(*options.max_compiles);
+  if (!options.relations.empty()) words += " --relations " + options.relations;
+  if (!options.taps) words += " --no-taps";
+  if (!options.shrink) words += " --no-shrink";
+  return words + repro_words(options.isolation) + " --backend " + options.backend;
+}
+
+/// One case of the run: what it gave now, or before.
+struct FuzzItem {
+  std::int64_t number = 0;
+  FuzzResult result;  ///< of a case from before, only the row
+  std::optional<FuzzNote> kept;
+};
+
 class Fuzzer {
  public:
   Fuzzer(const FuzzOptions& options, const Session& session)
@@ -63,70 +92,172 @@ class Fuzzer {
         reporter_(session, options.report, "fuzz"),
         backend_(open_backend(options.backend, options.isolation)),
         judge_(options, *backend_),
-        source_(corpus_of(options), {parse_gate(options.gate), options.seed, options.max_compiles}),
+        corpus_(corpus_of(options)),
+        source_(corpus_, {parse_gate(options.gate), options.seed, options.max_compiles}),
         length_(length_of(options, parse_gate(options.gate), source_.planned())),
+        shard_(shard_of(options.shard)),
         failures_(options, judge_) {
     check_writable("--coverage", options.coverage);
     // A backend need not run everything that can be generated.
     reporter_.report().allow_unsupported = true;
+    reporter_.report().is_part = !shard_.is_whole();
+    open_stores();
   }
 
   int execute();
 
  private:
-  void take(FuzzResult result);
+  void open_stores();
+  std::optional<FuzzItem> recall(std::int64_t number) const;
+  FuzzItem judge_or_recall(std::int64_t number) const;
+  void take(FuzzItem item);
+  void keep(const FuzzItem& item, const FuzzNote& note);
+  /// The k-th case of this shard as a number of the whole run, and how many it has.
+  std::int64_t number_of(std::int64_t k) const { return shard_.index - 1 + k * shard_.count; }
+  std::int64_t own_cases() const;
+  bool is_kept() const { return journal_ || results_; }
+  bool has_enough_failures() const {
+    return std::ssize(failures_.groups()) >= options_.max_failures;
+  }
   bool is_over() const {
     return interrupted() || reporter_.seconds() > length_.seconds ||
-           std::ssize(failures_.groups()) >= options_.max_failures;
+           (has_enough_failures() && !is_part_of_more());
   }
-  void print_summary(int jobs);
-  void report_coverage();
+  /// What is kept must not depend on what else failed.
+  bool is_part_of_more() const { return is_kept() || !shard_.is_whole(); }
+  void run_cases(int jobs);
+  void report_coverage() const;
+  void grow_corpus() const;
 
   const FuzzOptions& options_;
   const Session& session_;
   Reporter reporter_;
   std::unique_ptr<harness::Backend> backend_;
   FuzzJudge judge_;
+  std::vector<harness::CorpusEntry> corpus_;
   harness::CaseSource source_;
   Length length_;
+  harness::Shard shard_;
+  std::unique_ptr<harness::Journal> journal_;
+  std::unique_ptr<harness::ResultFile> results_;
   FuzzFailures failures_;
-  std::map<harness::CaseOrigin, std::int64_t> origins_;
-  std::map<std::string, std::int64_t> unsupported_;  ///< cases by reason
-  std::int64_t replaced_ = 0;
-  std::int64_t fitted_ = 0;
-  std::vector<harness::Point> points_;  ///< of cases that were judged
+  FuzzTotals totals_;
+  std::int64_t not_looked_at_ = 0;  ///< failures beyond --max-failures kinds
 };
 
-void Fuzzer::take(FuzzResult result) {
-  ++origins_[result.tried.origin];
-  replaced_ += result.replaced;
-  fitted_ += result.fitted;
-  const harness::Verdict& verdict = result.row.verdict;
-  if (verdict.status == Status::kUnsupported) {
-    ++unsupported_[verdict.detail];
-  } else {
-    points_.push_back(harness::point_of(result.tried.spec));
+void Fuzzer::open_stores() {
+  const std::string words = result_words(options_);
+  const std::string& waivers = judge_.waivers().text();
+  std::vector<std::string> past;
+  for (const harness::CorpusEntry& entry : corpus_) past.push_back(corpus_file_name(entry));
+  const std::string past_digest = digest_of(past);
+  const auto announce = [&](const std::string& path, std::size_t count) {
+    session_.streams.err << path << ": " << harness::format_count(static_cast<std::int64_t>(count))
+                         << (count == 1 ? " case" : " cases") << " finished before\n";
+  };
+  if (!options_.resume.empty()) {
+    std::string identity =
+        version() + " " + commit() + " " + words + " (" + plugin_stamp(options_.backend) + ")";
+    identity += " past " + past_digest + " waivers " + digest_of({waivers});
+    if (!shard_.is_whole()) identity += " --shard " + to_string(shard_);
+    journal_ = std::make_unique<harness::Journal>(options_.resume, identity);
+    announce(options_.resume, journal_->size());
   }
-  if (has_failed(result.row)) failures_.add(result);
-  reporter_.report().rows.push_back(std::move(result.row));
+  if (options_.shard.results.empty()) return;
+  harness::RunInfo info;
+  info.verb = "fuzz";
+  info.options = words + plugin_digest(options_.backend);
+  info.items = length_.is_timed() ? -1 : length_.cases;
+  info.items_digest = past_digest;
+  info.allow_unsupported = true;
+  info.waivers = waivers;
+  info.command_line = session_.command_line;
+  results_ = open_results(options_.shard, info);
+  announce(options_.shard.results, results_->size());
 }
 
-int Fuzzer::execute() {
-  const InterruptGuard guard;
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const int jobs = options_.jobs > 0 ? options_.jobs : cores;
-  Progress progress(session_.streams, length_.cases == INT64_MAX ? 0 : length_.cases, "cases");
+std::optional<FuzzItem> Fuzzer::recall(std::int64_t number) const {
+  FuzzItem item;
+  item.number = number;
+  if (const harness::ItemResult* kept = results_ ? results_->find(number) : nullptr) {
+    item.result.row = kept->rows.at(0);
+    item.kept = parse_note(kept->note);
+    return item;
+  }
+  const auto* const lines = journal_ ? journal_->find(std::to_string(number)) : nullptr;
+  if (lines == nullptr) return std::nullopt;
+  item.result.row = harness::parse_json_row(lines->at(0));
+  item.kept = parse_note(lines->at(1));
+  return item;
+}
+
+FuzzItem Fuzzer::judge_or_recall(std::int64_t number) const {
+  FuzzItem item;
+  ReportRow trouble;
+  guarded(trouble, [&] {
+    std::optional<FuzzItem> kept = recall(number);
+    item = kept ? std::move(*kept) : FuzzItem{number, judge_.judge(source_.at(number)), {}};
+  });
+  if (trouble.trouble == harness::Trouble::kNone) return item;
+  trouble.name = "case-" + std::to_string(number);
+  trouble.backend = options_.backend;
+  return {number, {{}, {}, {}, std::move(trouble), true, {}, {}}, {}};
+}
+
+void Fuzzer::keep(const FuzzItem& item, const FuzzNote& note) {
+  const ReportRow& row = item.result.row;
+  const std::string name = std::to_string(item.number);
+  if (journal_ && journal_->find(name) == nullptr) {
+    journal_->add(name, {harness::to_json_line(row), to_json(note)});
+  }
+  if (results_ && results_->find(item.number) == nullptr) {
+    results_->add(item.number, row.name, {{row}, to_json(note)});
+  }
+}
+
+/// A failure is kept once its account is made, so that what is kept is whole.
+void Fuzzer::take(FuzzItem item) {
+  FuzzNote note;
+  if (item.kept) {
+    note = std::move(*item.kept);
+    if (!note.account.empty()) failures_.restore(parse_group(note.account));
+    if (note.like && note.account.empty()) failures_.count_again(*note.like);
+    if (has_failed(item.result.row) && !note.like) ++not_looked_at_;
+  } else {
+    note.points = item.result.points;
+    if (has_failed(item.result.row)) {
+      if (has_enough_failures()) {
+        ++not_looked_at_;
+      } else {
+        note.like = failures_.add(item.number, item.result);
+        if (*note.like == item.number) note.account = to_json(failures_.group(item.number));
+      }
+    }
+  }
+  keep(item, note);
+  totals_.add(item.result.row, note);
+  reporter_.report().rows.push_back(std::move(item.result.row));
+}
+
+std::int64_t Fuzzer::own_cases() const {
+  if (length_.cases == Length::kEndless) return Length::kEndless;
+  return (length_.cases - shard_.index + shard_.count) / shard_.count;
+}
+
+void Fuzzer::run_cases(int jobs) {
+  const std::int64_t own = own_cases();
+  Progress progress(session_.streams, own == Length::kEndless ? 0 : own, "cases");
   // In batches, since nobody knows how many cases fit into the time.
   constexpr std::int64_t kBatch = 256;
-  for (std::int64_t first = 0; first < length_.cases && !is_over(); first += kBatch) {
-    run_in_order<FuzzResult>(
-        static_cast<std::size_t>(std::min(kBatch, length_.cases - first)), jobs,
+  for (std::int64_t first = 0; first < own && !is_over(); first += kBatch) {
+    run_in_order<FuzzItem>(
+        static_cast<std::size_t>(std::min(kBatch, own - first)), jobs,
         [&](std::size_t i) {
-          return judge_.judge(source_.at(first + static_cast<std::int64_t>(i)));
+          return judge_or_recall(number_of(first + static_cast<std::int64_t>(i)));
         },
-        [&](FuzzResult result) {
+        [&](FuzzItem item) {
           progress.clear();
-          take(std::move(result));
+          take(std::move(item));
         },
         [&](std::size_t done) {
           progress.update(first + static_cast<std::int64_t>(done), std::ssize(failures_.groups()));
@@ -134,57 +265,60 @@ int Fuzzer::execute() {
         [&] { return is_over(); });
   }
   progress.clear();
-  print_summary(jobs);
+}
+
+/// Past failures stay the same for all shards of a run and for what goes on with one, so what it
+/// found is added at the end, and that of shards by report merge.
+void Fuzzer::grow_corpus() const {
+  if (options_.corpus.empty() || !shard_.is_whole()) return;
+  for (const FailureGroup& group : failures_.groups()) {
+    harness::add_to_corpus(options_.corpus, corpus_entry(group));
+  }
+}
+
+int Fuzzer::execute() {
+  const InterruptGuard guard;
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int jobs = options_.jobs > 0 ? options_.jobs : cores;
+  run_cases(jobs);
+  std::ostream& out = reporter_.text();
+  if (!shard_.is_whole()) out << "shard " << to_string(shard_) << ": ";
+  totals_.print(out, options_.backend);
+  session_.streams.err << harness::format_seconds(reporter_.seconds()) << " on " << jobs
+                       << (jobs == 1 ? " thread" : " threads") << std::endl;
   report_coverage();
-  failures_.print(reporter_.text());
-  if (std::ssize(failures_.groups()) >= options_.max_failures) {
+  for (const FailureGroup& group : failures_.groups()) print_account(out, group);
+  grow_corpus();
+  if (not_looked_at_ > 0) {
+    session_.streams.err << harness::format_count(not_looked_at_)
+                         << " failures after the first " << options_.max_failures
+                         << " kinds were not looked into; --max-failures N is more\n";
+  } else if (has_enough_failures() && !is_part_of_more()) {
     session_.streams.err << "ended after " << options_.max_failures
                          << (options_.max_failures == 1 ? " kind of failure" : " kinds of failures")
                          << "; --max-failures N goes on\n";
   }
-  reporter_.text() << "\n" << to_string(reporter_.report().tally()) << std::endl;
-  return reporter_.finish();
+  const bool was_cut = interrupted() || (has_enough_failures() && !is_part_of_more());
+  const bool is_whole_run = shard_.is_whole() && !was_cut;
+  for (ReportRow& row : judge_.waivers().complaints(reporter_.report().rows, is_whole_run)) {
+    out << "\n" << harness::failure_block(row);
+    reporter_.report().rows.push_back(std::move(row));
+  }
+  out << "\n" << to_string(reporter_.report().tally()) << std::endl;
+  const int code = reporter_.finish();
+  if (results_ && !interrupted()) results_->finish(code, reporter_.seconds());
+  return code;
 }
 
-void Fuzzer::print_summary(int jobs) {
-  std::ostream& out = reporter_.text();
-  const auto count = [](std::int64_t n) { return harness::format_count(n); };
-  std::string line = count(std::ssize(reporter_.report().rows)) + " cases on " + options_.backend;
-  const char* separator = ": ";
-  for (const auto& [origin, number] : origins_) {
-    line += separator + count(number) + " " + std::string(name_of(origin));
-    separator = ", ";
-  }
-  out << harness::wrap(line, 2) << "\n";
-  if (replaced_ > 0) {
-    out << harness::wrap(count(replaced_) +
-                             " could not have shown a bug; a neighbour that can was "
-                             "judged in place of each",
-                         2)
-        << "\n";
-  }
-  if (fitted_ > 0) {
-    out << harness::wrap(
-               count(fitted_) + " judged without the features that the backend does not support", 2)
-        << "\n";
-  }
-  for (const auto& [reason, number] : unsupported_) {
-    out << harness::wrap(count(number) + " unsupported: " + reason, 2) << "\n";
-  }
-  session_.streams.err << harness::format_seconds(reporter_.seconds()) << " on " << jobs
-                       << (jobs == 1 ? " thread" : " threads") << std::endl;
-}
-
-/// The share of legal pairs of features that were judged; --coverage lists those that were not.
-void Fuzzer::report_coverage() {
-  if (options_.coverage.empty() && options_.gate == "smoke") return;
-  const harness::Coverage coverage = harness::coverage_of(points_, 2);
-  std::ostringstream share;
-  share << harness::format_count(coverage.covered) << " of "
-        << harness::format_count(coverage.legal) << " legal pairs of features covered";
-  reporter_.text() << share.str() << "\n";
+/// --coverage lists the legal pairs that were not judged.
+void Fuzzer::report_coverage() const {
+  const bool is_small = options_.gate == "smoke" || !shard_.is_whole();
+  if (options_.coverage.empty() && is_small) return;
+  const harness::Coverage coverage = totals_.coverage();
+  const std::string share = FuzzTotals::coverage_line(coverage);
+  reporter_.text() << share << "\n";
   if (options_.coverage.empty()) return;
-  std::string text = "# " + share.str() + "; the others:\n";
+  std::string text = "# " + share + "; the others:\n";
   for (const harness::Coverage::Tuple& tuple : coverage.uncovered) {
     text += to_string(tuple) + "\n";
   }

@@ -2,65 +2,19 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <list>
 #include <optional>
-#include <ostream>
-#include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
-#include "harness/fuzz/corpus.h"
 #include "harness/fuzz/localise.h"
 #include "harness/generate/shrink.h"
-#include "harness/report/format.h"
 
 namespace attn::cli {
 namespace {
 
-using harness::ReportRow;
 using harness::Status;
-
-/// Whether `features` has all kinds of features ("page_size" of "page_size: 16") that `needed` has.
-bool has_kinds(const std::vector<std::string>& features, const std::vector<std::string>& needed) {
-  const auto kind = [](const std::string& feature) { return feature.substr(0, feature.find(':')); };
-  return std::ranges::all_of(needed, [&](const std::string& wanted) {
-    return std::ranges::any_of(
-        features, [&](const std::string& feature) { return kind(feature) == kind(wanted); });
-  });
-}
-
-std::string counted(std::int64_t n, const std::string& noun) {
-  return harness::format_count(n) + " " + noun + (n == 1 ? "" : "s");
-}
-
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : "; ") + word;
-  return text;
-}
-
-/// "3.2x the bound"; of an error that no bound measures the values.
-std::string error_words(const harness::StageReport& stage) {
-  if (std::isfinite(stage.worst_ratio)) {
-    return harness::format_ratio(stage.worst_ratio) + "x the bound";
-  }
-  std::ostringstream words;
-  words << "got " << stage.got << " for " << stage.want;
-  return words.str();
-}
-
-/// What the case asks of the backend.
-std::string task_name(const harness::CaseSpec& spec) {
-  return spec.config.entry_point == EntryPoint::kMaterializeKvFromHidden
-             ? "materialize"
-             : std::string(name_of(spec.config.entry_point));
-}
-
-/// Whether there is an answer that can be compared with others.
-bool has_answer(const ReportRow& row) {
-  return row.trouble == harness::Trouble::kNone && row.verdict.status == Status::kFailed &&
-         row.verdict.first_bad.has_value();
-}
 
 /// The stages up to the first bad one that the backend does not show and that none that is right
 /// depends on. The table of the rope is an input.
@@ -128,7 +82,7 @@ class EvidenceList {
 /// was where it depends on more of what ran before.
 FuzzResult FuzzFailures::confirm(const FuzzResult& failure) const {
   for (const harness::ExecMode mode : {failure.exec, harness::ExecMode::kSecondCall}) {
-    FuzzResult alone = judge_.judge_alone(mode, failure.tried);
+    FuzzResult alone = judge_.judge_alone(mode, failure.relation, failure.tried);
     if (has_failed(alone.row)) return alone;
   }
   return failure;
@@ -141,9 +95,10 @@ FuzzResult FuzzFailures::shrink(const FuzzResult& failure) const {
   harness::shrink(
       failure.tried.spec, failure.tried.seed,
       [&](const harness::CaseSpec& spec, std::uint64_t seed) {
-        FuzzResult tried =
-            judge_.judge_alone(failure.exec, {spec, seed, failure.tried.origin, failure.exec});
-        if (!fails_alike(tried.row, failure.row)) return false;
+        FuzzResult tried = judge_.judge_alone(
+            failure.exec, failure.relation,
+            {spec, seed, failure.tried.origin, failure.exec, failure.relation});
+        if (!fails_alike(tried, failure)) return false;
         smallest = std::move(tried);
         return true;
       },
@@ -154,7 +109,7 @@ FuzzResult FuzzFailures::shrink(const FuzzResult& failure) const {
 std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
                                                      const FuzzResult& smallest) const {
   const harness::FaultDictionary* const dictionary = harness::FaultDictionary::instance();
-  if (dictionary == nullptr || !has_answer(first.row)) return {};
+  if (dictionary == nullptr || !has_answer(first)) return {};
   EvidenceList evidence(judge_);
   evidence.add(first.exec, smallest.tried.spec, smallest.tried.seed);
   // Where the small case cannot tell two mistakes apart, the larger one may.
@@ -164,7 +119,7 @@ std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
   constexpr std::int64_t kMost = 60;
   for (std::int64_t n = 0; n < kMost && found.size() > 1; ++n) {
     const harness::PlannedCase planned = harness::random_case({}, n);
-    const harness::FuzzCase next{planned.spec, planned.seed, {}, first.exec};
+    const harness::FuzzCase next{planned.spec, planned.seed, {}, first.exec, {}};
     const Sample sample = judge_.make(first.exec, next.spec, next.seed);
     if (!dictionary->tells_apart(found[0], found[1], sample.c, first.exec, sample.other_case())) {
       continue;
@@ -178,8 +133,8 @@ std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
 bool FuzzFailures::belongs(const FuzzResult& failure, const std::vector<std::string>& features,
                            const FailureGroup& group) const {
   if (failure.exec != group.first.exec) return false;
-  if (fails_alike(failure.row, group.first.row) && has_kinds(features, group.features)) return true;
-  if (group.likeness.empty() || !has_answer(failure.row)) return false;
+  if (fails_alike(failure, group.first) && has_kinds(features, group.features)) return true;
+  if (group.likeness.empty() || !has_answer(failure)) return false;
   EvidenceList evidence(judge_);
   evidence.add(failure.exec, failure.tried.spec, failure.tried.seed);
   const auto distance = harness::FaultDictionary::instance()->distance(
@@ -187,40 +142,43 @@ bool FuzzFailures::belongs(const FuzzResult& failure, const std::vector<std::str
   return distance && *distance <= 1.0;
 }
 
-void FuzzFailures::add(const FuzzResult& seen) {
+std::int64_t FuzzFailures::add(std::int64_t item, const FuzzResult& seen) {
   const FuzzResult failure = confirm(seen);
   const std::vector<std::string> features = non_default_features(failure.tried.spec);
   for (FailureGroup& group : groups_) {
     if (!belongs(failure, features, group)) continue;
     ++group.count;
-    return;
+    return group.item;
   }
-  FailureGroup group{failure, options_.shrink ? shrink(failure) : failure, {}, {}, {}, 1};
+  const bool shrinks = options_.shrink;
+  FailureGroup group{item, failure, shrinks ? shrink(failure) : failure, shrinks, {}, {}, {}, 1};
   // The same small case under another first stage: one account is enough.
   for (FailureGroup& known : groups_) {
     if (known.smallest.tried.spec != group.smallest.tried.spec) continue;
-    if (known.first.exec != failure.exec || !fails_alike(group.smallest.row, known.smallest.row)) {
-      continue;
-    }
+    if (known.first.exec != failure.exec || !fails_alike(group.smallest, known.smallest)) continue;
     ++known.count;
-    return;
+    return known.item;
   }
   group.features = non_default_features(group.smallest.tried.spec);
   group.likeness = look_up(failure, group.smallest);
   group.inside = look_inside(group);
-  if (!options_.corpus.empty()) {
-    const auto& bad = group.smallest.row.verdict.first_bad;
-    harness::add_to_corpus(options_.corpus,
-                           {group.smallest.tried.spec, group.smallest.tried.seed, failure.exec,
-                            options_.backend, bad ? std::string(name_of(*bad)) : ""});
-  }
   groups_.push_back(std::move(group));
+  return item;
+}
+
+const FailureGroup& FuzzFailures::group(std::int64_t item) const {
+  return *std::ranges::find(groups_, item, &FailureGroup::item);
+}
+
+void FuzzFailures::count_again(std::int64_t item) {
+  const auto group = std::ranges::find(groups_, item, &FailureGroup::item);
+  if (group != groups_.end()) ++group->count;
 }
 
 /// Nothing where the backend shows every stage that may be the first bad one.
 std::optional<FailureGroup::Inside> FuzzFailures::look_inside(const FailureGroup& group) const {
-  const ReportRow& row = group.smallest.row;
-  if (!has_answer(row)) return std::nullopt;
+  const harness::ReportRow& row = group.smallest.row;
+  if (!has_answer(group.smallest)) return std::nullopt;
   const harness::FuzzCase &small = group.smallest.tried, &first = group.first.tried;
   const std::vector<Stage> hidden = hidden_stages(small.spec.config, row.verdict, options_.taps);
   if (hidden.empty()) return std::nullopt;
@@ -248,46 +206,6 @@ std::optional<FailureGroup::Inside> FuzzFailures::look_inside(const FailureGroup
     how += "; " + stage + " by construction" + sure + ": " + found.because;
   }
   return FailureGroup::Inside{like, how};
-}
-
-void FuzzFailures::print(std::ostream& out, const FailureGroup& group) const {
-  const ReportRow& row = group.smallest.row;
-  const harness::CaseSpec& spec = group.smallest.tried.spec;
-  std::string line = "fails: " + options_.backend + " " + task_name(spec);
-  const harness::StageReport* const stage = headline_stage(row.verdict);
-  if (has_answer(row) && stage != nullptr) {
-    line += ", stage " + std::string(name_of(stage->stage)) + ", " + error_words(*stage) + ", " +
-            stage->worst_where;
-    if (!stage->note.empty()) line += " (" + stage->note + ")";
-  } else {
-    line += ": " + row.verdict.detail;
-  }
-  if (group.first.exec != harness::ExecMode::kPlain) {
-    line += "; only with --exec " + std::string(name_of(group.first.exec));
-  }
-  if (group.inside) {
-    line += "; first bad stage inside: " + std::string(name_of(group.inside->stage));
-  }
-  if (options_.shrink) line += "; shrunk to " + harness::headline_sizes(spec);
-  if (!group.likeness.empty()) line += "; looks like: " + harness::to_string(group.likeness);
-  out << "\n" << harness::wrap(line, 2) << "\n";
-  if (group.inside) out << harness::wrap("  inside     " + group.inside->how, 13) << "\n";
-  std::vector<std::string> features = group.features;
-  if (group.first.exec != harness::ExecMode::kPlain) {
-    features.push_back("exec: " + std::string(name_of(group.first.exec)));
-  }
-  const std::string needs = features.empty() ? "no feature, only sizes" : joined(features);
-  out << harness::wrap("  needs      " + needs, 13) << "\n";
-  out << harness::wrap("  sizes      " + joined(harness::all_sizes(spec)), 13) << "\n";
-  if (group.count > 1) out << "  seen in    " << counted(group.count, "case") << "\n";
-  if (!group.first.alone) {
-    out << "  note       it did not fail on its own, so cases that ran before it matter\n";
-  }
-  out << "  reproduce  " << row.repro << "\n";
-}
-
-void FuzzFailures::print(std::ostream& out) const {
-  for (const FailureGroup& group : groups_) print(out, group);
 }
 
 }  // namespace attn::cli

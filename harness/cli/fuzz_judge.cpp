@@ -8,6 +8,7 @@
 #include "harness/backends/execution.h"
 #include "harness/backends/python_backend.h"
 #include "harness/cli/judge.h"
+#include "harness/cli/relation_rows.h"
 #include "harness/fuzz/alike.h"
 #include "harness/fuzz/fit.h"
 #include "harness/fuzz/localise.h"
@@ -21,12 +22,14 @@ using harness::Status;
 
 bool has_failed(const ReportRow& row) {
   if (row.trouble != harness::Trouble::kNone) return true;
+  if (harness::is_waived(row)) return false;
   const Status status = row.verdict.status;
   return status == Status::kFailed || status == Status::kCrashed || status == Status::kTimedOut;
 }
 
-bool fails_alike(const ReportRow& a, const ReportRow& b) {
-  return a.trouble == b.trouble && harness::fails_alike(a.verdict, b.verdict);
+bool fails_alike(const FuzzResult& a, const FuzzResult& b) {
+  return has_failed(a.row) && has_failed(b.row) && a.relation == b.relation &&
+         a.row.trouble == b.row.trouble && harness::fails_alike(a.row.verdict, b.row.verdict);
 }
 
 namespace {
@@ -45,6 +48,8 @@ FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend
                                   : harness::parse_exec_modes(options.exec)),
       deals_(options.exec.empty() && backend.has_device_modes()) {
   compare_options_.taps = options.taps;
+  if (options.relations != "none") relations_ = chosen_relations(options.relations);
+  if (!options.waivers.empty()) waivers_ = harness::Waivers::load(options.waivers);
 }
 
 std::unique_ptr<harness::Backend> FuzzJudge::fresh_backend() const {
@@ -92,7 +97,7 @@ harness::FinalAnswer FuzzJudge::final_answer(const Case& c) const {
 
 FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCase& tried,
                                bool alone) const {
-  FuzzResult result{tried, modes.front(), {}, false, alone, false};
+  FuzzResult result{tried, modes.front(), {}, {}, alone, {}, {}};
   ReportRow& row = result.row;
   row.backend = options_.backend;
   row.name = "seed-" + std::to_string(tried.seed);
@@ -109,6 +114,7 @@ FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCas
       if (mode != ExecMode::kPlain) row.repro += " --exec " + std::string(name_of(mode));
       if (!options_.taps) row.repro += " --no-taps";
       row.repro += repro_words(options_.isolation);
+      waivers_.apply(sample.c, row);
       if (sample.verdict.status != Status::kPassed) {
         row.verdict = std::move(sample.verdict);
         return;
@@ -117,17 +123,18 @@ FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCas
       row.verdict = judge_trace(sample.c, backend_, sample.got, compare_options_, nullptr);
       if (row.verdict.status != Status::kPassed) return;
       judged = std::move(sample.got);
+      result.degenerate = harness::degeneracy(tried.spec, sample.c);
     }
   });
   row.properties.emplace_back("origin", std::string(name_of(tried.origin)));
   row.properties.emplace_back("exec", std::string(name_of(result.exec)));
+  if (row.trouble == harness::Trouble::kNone && row.verdict.status != Status::kUnsupported) {
+    result.points.push_back(harness::point_of(tried.spec));
+  }
   return result;
 }
 
-FuzzResult FuzzJudge::judge_alone(ExecMode mode, const FuzzCase& tried) const {
-  return judge_in({mode}, tried, true);
-}
-
+/// The case without what the backend does not support, else `refused`.
 FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tried,
                           FuzzResult refused) const {
   std::optional<harness::CaseSpec> spec;
@@ -152,36 +159,123 @@ FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tr
     if (next.spec == before && before != *spec) continue;
     FuzzResult result = judge_in(modes, next, false);
     if (is_unsupported(result)) continue;
-    result.fitted = true;
+    result.row.properties.emplace_back("fitted", std::string("yes"));
     return result;
   }
   return refused;
+}
+
+/// A case that could not have shown a bug, as one with a neighbour that can: mistrusted until the
+/// neighbour is judged, then passed when both do. Other values of the same config come first where
+/// only the values are at fault.
+FuzzResult FuzzJudge::judge_pair(const std::vector<ExecMode>& modes, const FuzzCase& planned) const {
+  FuzzResult result = judge_in(modes, planned, false);
+  const bool of_device = result.exec == ExecMode::kGraph || result.exec == ExecMode::kGraphReplay ||
+                         result.exec == ExecMode::kPadded;
+  if (is_unsupported(result) && !of_device) result = fit(modes, planned, std::move(result));
+  const FuzzCase tried = result.tried;
+  harness::Verdict& verdict = result.row.verdict;
+  const auto is_alone = [](const FuzzResult& r) {
+    return r.row.trouble == harness::Trouble::kNone &&
+           (r.row.verdict.status == Status::kMistrusted ||
+            (r.row.verdict.status == Status::kPassed && !r.degenerate.empty()));
+  };
+  if (!is_alone(result)) return result;
+  const std::string reason =
+      verdict.status == Status::kMistrusted ? "mistrusted: " + verdict.detail : result.degenerate;
+  verdict.status = Status::kMistrusted;
+  verdict.detail = reason;
+  FuzzCase other = tried;
+  for (const bool same_spec : {result.degenerate.empty(), false}) {
+    if (!same_spec) other.spec = harness::trusted_neighbour(tried.spec);
+    ++other.seed;
+    FuzzResult neighbour = judge_in(modes, other, false);
+    result.row.seconds += neighbour.row.seconds;
+    if (is_alone(neighbour)) continue;
+    result.points.insert(result.points.end(), neighbour.points.begin(), neighbour.points.end());
+    if (neighbour.row.trouble == harness::Trouble::kNone &&
+        neighbour.row.verdict.status == Status::kUnsupported) {
+      verdict.detail += "; its neighbour is unsupported: " + neighbour.row.verdict.detail;
+      break;
+    }
+    const bool passed = neighbour.row.trouble == harness::Trouble::kNone &&
+                        neighbour.row.verdict.status == Status::kPassed;
+    ReportRow& row = passed ? result.row : neighbour.row;
+    row.properties.emplace_back("pair", reason);
+    row.properties.emplace_back(
+        "neighbour", (passed ? neighbour : result).row.repro);
+    if (passed) {
+      verdict.status = Status::kPassed;
+      verdict.detail.clear();
+      return result;
+    }
+    neighbour.points = std::move(result.points);
+    row.seconds = result.row.seconds;
+    return neighbour;
+  }
+  return result;
+}
+
+/// A quarter of the cases, by their seeds; all where relations were named.
+bool FuzzJudge::wants_relations(const FuzzCase& tried) const {
+  constexpr std::uint64_t kShare = 4;
+  if (!tried.relation.empty()) return true;
+  return !relations_.empty() && (!options_.relations.empty() || tried.seed % kShare == 0);
+}
+
+/// Puts the case of `result` through all relations that are about it, or `only` one; the first that
+/// is broken becomes the row's failure.
+void FuzzJudge::check_relations(const harness::Backend& backend, const std::string& only,
+                                FuzzResult& result) const {
+  ReportRow& row = result.row;
+  const double seconds = row.seconds;
+  std::int64_t checked = 0;
+  guarded(row, [&] {
+    const Case c = harness::make_case(result.tried.spec, result.tried.seed);
+    row.verdict.detail = backend.unsupported_reason(c.config);
+    if (!row.verdict.detail.empty()) {
+      row.verdict.status = Status::kUnsupported;
+      return;
+    }
+    const harness::Subject subject(c, backend);
+    const std::vector<harness::Relation> named =
+        only.empty() ? relations_ : std::vector{harness::find_relation(only)};
+    for (const harness::Relation& relation : named) {
+      if (!relation.applies(c)) continue;
+      const harness::RelationResult found = relation.check(subject);
+      checked += found.skipped.empty() ? 1 : 0;
+      if (!found.broken) continue;
+      result.relation = relation.name;
+      set_broken(row, *found.broken, found.worst_ratio);
+      row.repro = relation_repro(c.repro, options_.backend, relation.name) +
+                  repro_words(options_.isolation);
+      waivers_.apply(c, row);
+      break;
+    }
+  });
+  row.seconds += seconds;
+  row.properties.emplace_back("relations", checked);
+  if (!result.relation.empty()) row.properties.emplace_back("relation", result.relation);
+}
+
+FuzzResult FuzzJudge::judge_alone(ExecMode mode, const std::string& relation,
+                                  const FuzzCase& tried) const {
+  if (relation.empty()) return judge_in({mode}, tried, true);
+  FuzzResult result{tried, mode, {}, {}, true, {}, {}};
+  result.row.backend = options_.backend;
+  result.row.name = "seed-" + std::to_string(tried.seed);
+  check_relations(*fresh_backend(), relation, result);
+  return result;
 }
 
 FuzzResult FuzzJudge::judge(const FuzzCase& tried) const {
   std::vector<ExecMode> modes = modes_;
   if (deals_) modes = {harness::dealt_mode(tried.seed)};
   if (tried.exec) modes = {*tried.exec};
-  FuzzResult result = judge_in(modes, tried, false);
-  const bool of_device = result.exec == ExecMode::kGraph || result.exec == ExecMode::kGraphReplay ||
-                         result.exec == ExecMode::kPadded;
-  if (is_unsupported(result) && !of_device) result = fit(modes, tried, std::move(result));
-  const auto mistrusted = [&] {
-    return result.row.trouble == harness::Trouble::kNone &&
-           result.row.verdict.status == Status::kMistrusted;
-  };
-  if (!mistrusted()) return result;
-  const bool is_fitted = result.fitted;
-  const harness::CaseSpec spec = result.tried.spec;
-  FuzzCase neighbour = result.tried;
-  for (const bool other_data : {false, true}) {
-    if (other_data) neighbour.spec = harness::trusted_neighbour(spec);
-    ++neighbour.seed;
-    result = judge_in(modes, neighbour, false);
-    result.replaced = true;
-    result.fitted = is_fitted;
-    if (!mistrusted()) break;
-  }
+  FuzzResult result = judge_pair(modes, tried);
+  const bool passed = result.row.trouble == harness::Trouble::kNone &&
+                      result.row.verdict.status == Status::kPassed;
+  if (passed && wants_relations(tried)) check_relations(backend_, tried.relation, result);
   return result;
 }
 

@@ -2,13 +2,13 @@
 #include <iomanip>
 #include <memory>
 #include <ostream>
-#include <sstream>
 #include <thread>
 
 #include "harness/backends/backend.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
+#include "harness/cli/relation_rows.h"
 #include "harness/cli/verbs.h"
 #include "harness/generate/space.h"
 #include "harness/relations/relations.h"
@@ -23,22 +23,6 @@ using harness::Relation;
 using harness::RelationResult;
 using harness::ReportRow;
 using harness::Status;
-
-/// The relations of "a,b", in the order of the battery; all of them for "".
-std::vector<Relation> chosen_relations(const std::string& names) {
-  const std::span<const Relation> all = harness::relations();
-  if (names.empty()) return {all.begin(), all.end()};
-  std::vector<std::string_view> wanted;
-  std::istringstream words(names);
-  for (std::string word; std::getline(words, word, ',');) {
-    wanted.push_back(harness::find_relation(word).name);
-  }
-  std::vector<Relation> chosen;
-  std::ranges::copy_if(all, std::back_inserter(chosen), [&](const Relation& relation) {
-    return std::ranges::count(wanted, relation.name) > 0;
-  });
-  return chosen;
-}
 
 /// A case to try: one that was named, or one that is made when it is its turn.
 struct Candidate {
@@ -204,8 +188,7 @@ void Invariance::take(CaseResult result) {
 }
 
 std::string Invariance::repro(std::size_t relation) const {
-  return "attn-compare invariance " + scores_[relation].words + " --backend " +
-         shell_quote(options_.backend) + " --relations " + std::string(relations_[relation].name) +
+  return relation_repro(scores_[relation].words, options_.backend, relations_[relation].name) +
          (options_.bitwise ? " --bitwise" : "") + repro_words(options_.isolation);
 }
 
@@ -261,18 +244,8 @@ void Invariance::add_rows() {
     row.properties = {
         {"cases", score.checked}, {"skipped", score.skipped}, {"worst_ratio", score.worst_ratio}};
     if (score.broken) {
-      row.verdict.status = Status::kFailed;
-      row.verdict.first_bad = score.broken->stage;
-      row.verdict.detail = to_string(*score.broken);
+      set_broken(row, *score.broken, score.worst_ratio);
       row.repro = repro(i);
-      harness::StageReport& stage = row.verdict.stages.emplace_back();
-      stage.stage = score.broken->stage;
-      stage.bad = 1;
-      stage.worst_ratio = score.worst_ratio;
-      stage.worst_where = score.broken->where;
-      stage.got = score.broken->one;
-      stage.want = score.broken->other;
-      stage.bound = score.broken->allowed;
     } else if (score.checked == 0) {
       row.verdict.status = Status::kSkipped;
       row.verdict.detail =

@@ -6,6 +6,7 @@
 #include "harness/cli/build_info.h"
 #include "harness/cli/verbs.h"
 #include "harness/faults/catalogue.h"
+#include "harness/faults/memory_faults.h"
 #include "harness/generate/case_spec.h"
 #include "harness/relations/relations.h"
 #include "harness/report/format.h"
@@ -111,6 +112,14 @@ std::vector<Item> fault_items() {
   return items;
 }
 
+std::vector<Item> memory_items() {
+  std::vector<Item> items;
+  for (const harness::FaultInfo& fault : harness::memory_faults()) {
+    items.push_back({std::string(fault.id), std::string(fault.summary) + " (memory)", ""});
+  }
+  return items;
+}
+
 std::vector<Item> relation_items() {
   std::vector<Item> items;
   for (const harness::Relation& relation : harness::relations()) {
@@ -128,7 +137,11 @@ std::vector<Item> items_of(const ListOptions& options) {
   if (what == "variants") return variant_items();
   if (what == "stages") return stage_items();
   if (what == "profiles") return profile_items();
-  if (what == "faults") return fault_items();
+  if (what == "faults") {
+    std::vector<Item> items = fault_items();
+    std::ranges::move(memory_items(), std::back_inserter(items));
+    return items;
+  }
   if (what == "relations") return relation_items();
   throw Error(ErrorKind::kUsage, "nothing is called \"" + what + "\"" +
                                      hint(what, {"backends", "variants", "stages", "profiles",

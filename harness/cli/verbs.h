@@ -52,13 +52,17 @@ struct FuzzOptions {
   std::optional<double> seconds;      ///< no case is begun after so many
   std::uint64_t seed = 1;
   std::optional<std::int64_t> max_compiles;
-  std::string exec;      ///< modes, separated by commas; "": plain, on devices one in turns
-  int jobs = 0;          ///< 0: as many as there are cores
-  std::string corpus;    ///< folder of past failures, "" for none
-  std::string coverage;  ///< file for what was not covered, "" for none
+  std::string exec;       ///< modes, separated by commas; "": plain, on devices one in turns
+  std::string relations;  ///< "": all on a share of the cases; "none", "all" or "a,b"
+  int jobs = 0;           ///< 0: as many as there are cores
+  std::string corpus;     ///< folder of past failures, "" for none
+  std::string coverage;   ///< file for what was not covered, "" for none
   bool taps = true;
   bool shrink = true;
   std::int64_t max_failures = 10;  ///< the run ends with so many kinds of failures
+  std::string resume;              ///< journal of finished cases, "" for none
+  ShardOptions shard;
+  std::string waivers;  ///< TOML file of accepted failures, "" for none
   BackendOptions isolation;
   ReportOptions report;
 };
@@ -89,6 +93,7 @@ int bisect_step(const BisectStepOptions& options, const Session& session);
 
 struct ReportMergeOptions {
   std::vector<std::string> files;  ///< result files of all shards of one run
+  std::string corpus;              ///< of fuzz: folder that failures are added to, "" for none
   ReportOptions report;
 };
 int report_merge(const ReportMergeOptions& options, const Session& session);
@@ -167,7 +172,7 @@ struct FaultsOptions {
   std::vector<std::string> only;  ///< ids; none: all
   int jobs = 0;                   ///< 0: as many as there are cores
   std::int64_t random = 0;        ///< random cases after the gate's, each on every bug
-  std::string shard;              ///< "I/N": this part of the bugs
+  ShardOptions shard;             ///< of the bugs
   std::string oracle = "all";
   std::string without_profile;
   std::string record;  ///< score file to write the result to

@@ -34,21 +34,6 @@ Trace final_only(const AttentionConfig& config, const Trace& trace) {
   return result;
 }
 
-/// What the report of a failed comparison says of its cause.
-Detector detector_of(const Verdict& verdict) {
-  const auto bad = [](const StageReport& r) { return r.bad > 0; };
-  const auto first = std::ranges::find_if(verdict.stages, bad);
-  if (first == verdict.stages.end()) return Detector::kValue;
-  const bool guarded = first->stage == Stage::kCacheK || first->stage == Stage::kCacheV;
-  if (guarded && std::isinf(first->worst_ratio) && first->worst_where.ends_with("must not write")) {
-    return Detector::kGuard;
-  }
-  if (std::isnan(first->got)) return Detector::kPoison;
-  const bool only_lse =
-      first->stage == Stage::kLse && std::none_of(first + 1, verdict.stages.end(), bad);
-  return only_lse ? Detector::kLse : Detector::kValue;
-}
-
 Detector detector_of(ExecMode mode, const Verdict& verdict) {
   switch (mode) {
     case ExecMode::kSecondCall:
@@ -90,6 +75,20 @@ Verdict within_tolerance(const Trace& trace, const Trace& right, Stage last) {
 constexpr std::array kOracleNames{"all", "no-taps", "final", "tolerance", "pool-guard"};
 
 }  // namespace
+
+Detector detector_of(const Verdict& verdict) {
+  const auto bad = [](const StageReport& r) { return r.bad > 0; };
+  const auto first = std::ranges::find_if(verdict.stages, bad);
+  if (first == verdict.stages.end()) return Detector::kValue;
+  const bool guarded = first->stage == Stage::kCacheK || first->stage == Stage::kCacheV;
+  if (guarded && std::isinf(first->worst_ratio) && first->worst_where.ends_with("must not write")) {
+    return Detector::kGuard;
+  }
+  if (std::isnan(first->got)) return Detector::kPoison;
+  const bool only_lse =
+      first->stage == Stage::kLse && std::none_of(first + 1, verdict.stages.end(), bad);
+  return only_lse ? Detector::kLse : Detector::kValue;
+}
 
 std::string_view name_of(Oracle oracle) {
   return kOracleNames.at(static_cast<std::size_t>(oracle));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/faults/library/faulty_entry.h"
+#include "harness/faults/memory_run.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -53,6 +54,18 @@ FaultyLibrary::FaultyLibrary(const char* variable, const char* file, const char*
   throw Error(ErrorKind::kUsage,
               "the library of planted bugs was not found" + reasons +
                   "; build the target " + target + ", or set " + variable + " to its file");
+}
+
+std::string faulty_memory_plugin() {
+  std::string tried;
+  for (const fs::path& path : places("ATTN_FAULTY_MEMORY", "attn_faulty_memory.so")) {
+    std::error_code error;
+    if (fs::exists(path, error)) return path.string();
+    tried += (tried.empty() ? "" : ", ") + path.string();
+  }
+  throw Error(ErrorKind::kUsage,
+              "the plug-in of planted bugs of memory was not found: " + tried +
+                  "; build the target attn_faulty_memory, or set ATTN_FAULTY_MEMORY to its file");
 }
 
 FaultyLibrary& FaultyLibrary::instance() {

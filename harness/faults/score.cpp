@@ -19,14 +19,34 @@ constexpr int kSchema = 1;
 
 bool is_planted(const FaultOutcome& outcome) { return outcome.fault->equivalent_because.empty(); }
 
+Json to_json(const MemoryScore& memory) {
+  return {{"cases", memory.cases},
+          {"planted", memory.planted},
+          {"killed", memory.killed},
+          {"killed_by", memory.killed_by},
+          {"survivors", memory.survivors}};
+}
+
 Json to_json(const GateScore& gate) {
-  return {{"seed", gate.seed},
-          {"cases", gate.cases},
-          {"planted", gate.planted},
-          {"killed", gate.killed},
-          {"median_cases_to_kill", gate.median_cases},
-          {"most_cases_to_kill", gate.most_cases},
-          {"survivors", gate.survivors}};
+  Json json{{"seed", gate.seed},
+            {"cases", gate.cases},
+            {"planted", gate.planted},
+            {"killed", gate.killed},
+            {"median_cases_to_kill", gate.median_cases},
+            {"most_cases_to_kill", gate.most_cases},
+            {"survivors", gate.survivors}};
+  if (gate.memory.planted > 0) json["memory"] = to_json(gate.memory);
+  return json;
+}
+
+MemoryScore memory_from(const Json& json) {
+  MemoryScore memory;
+  memory.cases = json.at("cases");
+  memory.planted = json.at("planted");
+  memory.killed = json.at("killed");
+  memory.killed_by = json.at("killed_by").get<std::map<std::string, std::int64_t>>();
+  memory.survivors = json.at("survivors").get<std::vector<std::string>>();
+  return memory;
 }
 
 GateScore gate_from(const Json& json) {
@@ -38,7 +58,23 @@ GateScore gate_from(const Json& json) {
   gate.median_cases = json.at("median_cases_to_kill");
   gate.most_cases = json.at("most_cases_to_kill");
   gate.survivors = json.at("survivors").get<std::vector<std::string>>();
+  if (json.contains("memory")) gate.memory = memory_from(json.at("memory"));
   return gate;
+}
+
+MemoryScore memory_score_of(const FaultRun& run) {
+  MemoryScore score;
+  score.cases = run.cases;
+  for (const FaultOutcome& outcome : run.outcomes) {
+    ++score.planted;
+    if (outcome.killed()) {
+      ++score.killed;
+      ++score.killed_by[std::string(name_of(outcome.kill.detector))];
+    } else {
+      score.survivors.emplace_back(outcome.fault->id);
+    }
+  }
+  return score;
 }
 
 std::string percent(std::int64_t part, std::int64_t whole) {
@@ -61,8 +97,9 @@ Gate parse_gate(std::string_view name) {
               "--gate");
 }
 
-GateScore score_of(const FaultRun& run, std::uint64_t seed) {
+GateScore score_of(const FaultRun& run, const FaultRun& memory, std::uint64_t seed) {
   GateScore score;
+  if (!memory.outcomes.empty()) score.memory = memory_score_of(memory);
   score.seed = seed;
   score.cases = run.cases;
   std::vector<std::int64_t> cases_to_kill;
@@ -82,6 +119,17 @@ GateScore score_of(const FaultRun& run, std::uint64_t seed) {
     score.most_cases = cases_to_kill.back();
   }
   return score;
+}
+
+std::string to_string(const MemoryScore& score) {
+  std::string text = std::to_string(score.killed) + " of " + std::to_string(score.planted) +
+                     " planted bugs of memory killed";
+  const char* separator = ": ";
+  for (const auto& [detector, number] : score.killed_by) {
+    text += separator + std::to_string(number) + " by " + detector;
+    separator = ", ";
+  }
+  return text;
 }
 
 std::vector<std::string> hard_faults(const FaultScore& score) {
@@ -143,6 +191,10 @@ std::string score_table(const FaultScore& score) {
   table << "\n"
         << hard_faults(score).size() << " of the bugs are killed by fewer than one in twenty of "
         << score.random_cases << " random cases.\n";
+  const auto pr = score.gates.find("pr");
+  if (pr != score.gates.end() && pr->second.memory.planted > 0) {
+    table << "Where a kernel reads and writes, pr gate: " << to_string(pr->second.memory) << ".\n";
+  }
   return table.str();
 }
 

@@ -9,7 +9,18 @@
 
 namespace attn::harness {
 
-/// What a gate made of the catalogue.
+/// What a gate made of the planted bugs of memory, which live in a plug-in of their own.
+struct MemoryScore {
+  std::int64_t cases = 0;  ///< of the gate: those that start at attention
+  std::int64_t planted = 0;
+  std::int64_t killed = 0;
+  std::map<std::string, std::int64_t> killed_by;  ///< detector: "guard", "value", "poison"
+  std::vector<std::string> survivors;             ///< ids, in the order of the list
+
+  friend bool operator==(const MemoryScore&, const MemoryScore&) = default;
+};
+
+/// What a gate made of the planted bugs.
 struct GateScore {
   std::uint64_t seed = 1;
   std::int64_t cases = 0;
@@ -18,6 +29,7 @@ struct GateScore {
   std::int64_t median_cases = 0;  ///< to a kill
   std::int64_t most_cases = 0;
   std::vector<std::string> survivors;  ///< ids, in the order of the catalogue
+  MemoryScore memory;                  ///< none planted: not run
 
   friend bool operator==(const GateScore&, const GateScore&) = default;
 };
@@ -36,7 +48,10 @@ std::string_view name_of(Gate gate);
 /// Throws Error(kUsage) with the nearest known name.
 Gate parse_gate(std::string_view name);
 
-GateScore score_of(const FaultRun& run, std::uint64_t seed);
+/// `memory` is the run of the bugs of memory, none of them where they were not run.
+GateScore score_of(const FaultRun& run, const FaultRun& memory, std::uint64_t seed);
+/// "24 of 24 planted bugs of memory killed: 15 by guard, ...".
+std::string to_string(const MemoryScore& score);
 
 /// Bugs that fewer than one in twenty random cases kill.
 std::vector<std::string> hard_faults(const FaultScore& score);

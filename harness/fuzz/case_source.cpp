@@ -1,7 +1,11 @@
 #include "harness/fuzz/case_source.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
+
+#include "reference/core/error.h"
+#include "reference/stages/mask.h"
 
 namespace attn::harness {
 
@@ -17,19 +21,28 @@ std::string_view name_of(CaseOrigin origin) {
   return "";
 }
 
+CaseOrigin parse_origin(std::string_view name) {
+  for (const CaseOrigin origin :
+       {CaseOrigin::kCorpus, CaseOrigin::kCovering, CaseOrigin::kRandom}) {
+    if (name_of(origin) == name) return origin;
+  }
+  throw Error(ErrorKind::kInput, "origin: \"" + std::string(name) + "\" is none", "origin");
+}
+
 CaseSource::CaseSource(const std::vector<CorpusEntry>& corpus, const GatePlan& plan) : plan_(plan) {
   for (const CorpusEntry& entry : corpus) {
-    planned_.push_back({entry.spec, entry.seed, CaseOrigin::kCorpus, entry.exec});
+    planned_.push_back(
+        {entry.spec, entry.seed, CaseOrigin::kCorpus, entry.exec, entry.relation});
   }
   for (PlannedCase& planned : covering_cases(plan)) {
-    planned_.push_back({std::move(planned.spec), planned.seed, CaseOrigin::kCovering, {}});
+    planned_.push_back({std::move(planned.spec), planned.seed, CaseOrigin::kCovering, {}, {}});
   }
 }
 
 FuzzCase CaseSource::at(std::int64_t n) const {
   if (n < planned()) return planned_[static_cast<std::size_t>(n)];
   PlannedCase random = random_case(plan_, n - planned());
-  return {std::move(random.spec), random.seed, CaseOrigin::kRandom, {}};
+  return {std::move(random.spec), random.seed, CaseOrigin::kRandom, {}, {}};
 }
 
 OtherCase other_case(const CaseSpec& spec, std::uint64_t seed) {
@@ -41,6 +54,33 @@ OtherCase other_case(const CaseSpec& spec, std::uint64_t seed) {
     row.second = longer ? row.second + 3 : (row.second + 1) / 2;
   }
   return other;
+}
+
+namespace {
+
+/// The most keys that a row of the case sees.
+std::int64_t most_visible_keys(const Case& c) {
+  std::int64_t most = 0;
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    for (std::int64_t row = c.row_begin(b); row < c.row_begin(b) + c.row_count(b); ++row) {
+      const reference::RowMask mask = reference::row_mask(c, b, row);
+      const auto hidden = std::ranges::count(mask.added, -std::numeric_limits<double>::infinity());
+      most = std::max<std::int64_t>(most, mask.end - mask.begin - hidden);
+      if (most > 1) return most;
+    }
+  }
+  return most;
+}
+
+}  // namespace
+
+std::string degeneracy(const CaseSpec& spec, const Case& c) {
+  if (c.config.entry_point == EntryPoint::kMaterializeKvFromHidden || c.tokens() == 0) return "";
+  if (spec.profile == "equal_keys") return "all keys equal";
+  if (c.config.scale == 0.0) return "scale 0";
+  const std::int64_t visible = most_visible_keys(c);
+  if (visible > 1) return "";
+  return visible == 1 ? "one visible key" : "no visible key";
 }
 
 CaseSpec trusted_neighbour(const CaseSpec& spec) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,6 +20,8 @@ enum class CaseOrigin {
   kRandom,
 };
 std::string_view name_of(CaseOrigin origin);
+/// The origin of that name. Throws Error(kInput).
+CaseOrigin parse_origin(std::string_view name);
 
 /// A case of a fuzz run: the spec and the seed of its values.
 struct FuzzCase {
@@ -26,6 +29,7 @@ struct FuzzCase {
   std::uint64_t seed = 0;
   CaseOrigin origin = CaseOrigin::kRandom;
   std::optional<ExecMode> exec;  ///< of a past failure: the mode that it failed in
+  std::string relation;          ///< of a past failure: the relation that it broke
 };
 
 /// The cases of a fuzz run in their order: past failures, then those that cover the space, then
@@ -51,8 +55,13 @@ struct OtherCase {
 };
 OtherCase other_case(const CaseSpec& spec, std::uint64_t seed);
 
-/// The case with ordinary data and scores, several rows and keys, for one that cannot show a bug
-/// (all keys equal, one visible key, a scale of 0).
+/// Why the values of a case show little by themselves: "all keys equal", "scale 0" and "one visible
+/// key" make every softmax a mean, and "no visible key" leaves none. "" for a case that is not so
+/// and for calls that only write the cache. Such a case is judged together with a neighbour.
+std::string degeneracy(const CaseSpec& spec, const Case& c);
+
+/// The neighbour of a degenerate case: the same config and features with ordinary data and scores,
+/// several rows and keys.
 CaseSpec trusted_neighbour(const CaseSpec& spec);
 
 }  // namespace attn::harness

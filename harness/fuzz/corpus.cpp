@@ -25,6 +25,7 @@ CorpusEntry parse_entry(const std::string& text) {
     entry.exec = parse_exec_modes(object.value("exec", "plain")).front();
     entry.backend = object.value("backend", "");
     entry.stage = object.value("stage", "");
+    entry.relation = object.value("relation", "");
     return entry;
   } catch (const json::exception&) {
     throw Error(ErrorKind::kInput,
@@ -37,7 +38,8 @@ CorpusEntry parse_entry(const std::string& text) {
 
 std::string corpus_file_name(const CorpusEntry& entry) {
   const std::string text = to_json(entry.spec) + " " + std::to_string(entry.seed) + " " +
-                           std::string(name_of(entry.exec));
+                           std::string(name_of(entry.exec)) +
+                           (entry.relation.empty() ? "" : " " + entry.relation);
   constexpr std::size_t kDigits = 16;
   return golden::sha256_hex(std::as_bytes(std::span(text))).substr(0, kDigits) + ".json";
 }
@@ -67,6 +69,7 @@ void add_to_corpus(const std::string& folder, const CorpusEntry& entry) {
   object["exec"] = name_of(entry.exec);
   object["backend"] = entry.backend;
   object["stage"] = entry.stage;
+  if (!entry.relation.empty()) object["relation"] = entry.relation;
   const std::filesystem::path path = std::filesystem::path(folder) / corpus_file_name(entry);
   write_text_file(path.string(), object.dump(1) + "\n");
 }

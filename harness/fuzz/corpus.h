@@ -16,9 +16,10 @@ struct CorpusEntry {
   ExecMode exec = ExecMode::kPlain;
   std::string backend;  ///< that failed, for readers; the case is tried on any
   std::string stage;    ///< first bad one, "" when it crashed or timed out
+  std::string relation;  ///< that was broken, "" when the answer itself was wrong
 };
 
-/// The file that an entry is kept in: a digest of spec, seed and mode, so that the same failure is
+/// The file that an entry is kept in: a digest of spec, seed, mode and relation, so that the same failure is
 /// kept once and folders of several machines can be copied together.
 std::string corpus_file_name(const CorpusEntry& entry);
 

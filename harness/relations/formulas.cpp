@@ -318,13 +318,20 @@ struct Partial {
   double lse, lse_allowed;
 };
 
-/// Weight of the first part, and how far it may lie from the right one: it is a logistic function
-/// of the difference of the two lse, whose slope w (1 - w) grows by at most e^t over a distance t.
-Partial first_weight(const Partial& a, const Partial& b) {
-  if (a.lse == -kInfinity) return {0.0, 0.0};
-  if (b.lse == -kInfinity) return {1.0, 0.0};
-  const double w = 1.0 / (1.0 + std::exp(b.lse - a.lse));
-  return {w, std::min(1.0, w * (1.0 - w) * std::expm1(a.lse_allowed + b.lse_allowed))};
+/// Weights of the two parts, and how far they may lie from the right ones.
+struct Weights {
+  double first, second, allowed;
+};
+
+/// The first is a logistic function of the difference of the two lse, whose slope w (1 - w) grows by
+/// at most e^t over a distance t. Each is computed by itself: 1 - w would lose a small one.
+Weights merge_weights(const Partial& a, const Partial& b) {
+  if (a.lse == -kInfinity) return {0.0, 1.0, 0.0};
+  if (b.lse == -kInfinity) return {1.0, 0.0, 0.0};
+  const double first = 1.0 / (1.0 + std::exp(b.lse - a.lse));
+  const double second = 1.0 / (1.0 + std::exp(a.lse - b.lse));
+  const double allowed = first * second * std::expm1(a.lse_allowed + b.lse_allowed);
+  return {first, second, std::min(1.0, allowed)};
 }
 
 /// ln(e^a + e^b) moves by no more than the larger move of a and b.
@@ -345,18 +352,19 @@ Measurement merge(const Measurement& a, const Measurement& b, std::int64_t chann
   for (std::size_t i = 0; i < lse.values.size(); ++i) {
     const Partial first{a[Stage::kLse].values[i], a[Stage::kLse].allowed[i]};
     const Partial second{b[Stage::kLse].values[i], b[Stage::kLse].allowed[i]};
-    const Partial sum = merged_lse(first, second), weight = first_weight(first, second);
+    const Partial sum = merged_lse(first, second);
+    const Weights weight = merge_weights(first, second);
     lse.values[i] = sum.lse;
     lse.allowed[i] = sum.lse_allowed;
-    const double w = weight.lse, v = 1.0 - w;
+    const double w = weight.first, v = weight.second;
     for (std::size_t j = i * static_cast<std::size_t>(channels);
          j < (i + 1) * static_cast<std::size_t>(channels); ++j) {
       // A part without weight may hold anything.
       const double x = w > 0.0 ? a_out.values[j] : 0.0, dx = w > 0.0 ? a_out.allowed[j] : 0.0;
       const double y = v > 0.0 ? b_out.values[j] : 0.0, dy = v > 0.0 ? b_out.allowed[j] : 0.0;
       out.values[j] = w * x + v * y;
-      out.allowed[j] = w * dx + v * dy + weight.lse_allowed * (std::abs(x - y) + dx + dy) +
-                       kReferenceRoundoff * (std::abs(x) + std::abs(y));
+      out.allowed[j] = w * dx + v * dy + weight.allowed * (std::abs(x - y) + dx + dy) +
+                       kReferenceRoundoff * (w * std::abs(x) + v * std::abs(y));
     }
   }
   return whole;

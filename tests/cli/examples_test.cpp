@@ -30,10 +30,10 @@ std::vector<std::string> commands_of(const std::string& name) {
 /// A command with --help parses its words and does nothing.
 TEST(Examples, CommandLinesParse) {
   const std::string variables =
-      "SLURM_ARRAY_TASK_ID=1 SLURM_ARRAY_TASK_COUNT=8 JOB_COMPLETION_INDEX=0 shard=1; ";
+      "SLURM_ARRAY_TASK_ID=1 SLURM_ARRAY_TASK_COUNT=8 JOB_COMPLETION_INDEX=0 shard=1 kernel=cpu; ";
   for (const std::string name : {"slurm_array.sh", "kubernetes_job.yaml", "github_matrix.yml"}) {
     const std::vector<std::string> commands = commands_of(name);
-    EXPECT_EQ(commands.size(), 2U) << name;  // the shard's and the merge's
+    EXPECT_EQ(commands.size(), 4U) << name;  // a shard's and a merge's, of verify and of fuzz
     for (const std::string& command : commands) {
       const Outcome outcome = shell(variables + command + " --help");
       EXPECT_EQ(outcome.code, 0) << command << "\n" << outcome.err;
@@ -49,11 +49,12 @@ TEST(Examples, SlurmScriptRuns) {
   const Outcome outcome =
       shell("cd '" + scratch.path() +
             "' && ln -s '" ATTN_SOURCE_DIR
-            "/data' data && KERNEL=cpu "
+            "/data' data && KERNEL=cpu GATE=pr "
             "SLURM_ARRAY_TASK_ID=62 SLURM_ARRAY_TASK_COUNT=62 sh '" ATTN_SOURCE_DIR
             "/examples/slurm_array.sh'");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("shard 62/62: 2 files on cpu"));
+  EXPECT_THAT(outcome.out, testing::ContainsRegex("shard 62/62: [0-9]+ cases on cpu"));
 }
 
 }  // namespace

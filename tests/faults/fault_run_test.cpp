@@ -6,12 +6,14 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <tuple>
 
 #include "harness/faults/faulty_library.h"
 #include "harness/faults/score.h"
+#include "harness/report/shard.h"
 #include "reference/core/error.h"
 
 namespace attn::harness {
@@ -23,10 +25,10 @@ const std::vector<std::string> kSome{
     "kv_head_modulo",    "page_id_in_7_bits",   "q6_k_scale_of_32", "sinks_kept",
     "sum_order_by_call", "scratch_accumulator", "mask_top_left",    "values_added_backward"};
 
-FaultRunOptions smoke(std::vector<std::string> only) {
+FaultRunOptions smoke(const std::vector<std::string>& only) {
   FaultRunOptions options;
   options.plan.gate = Gate::kSmoke;
-  options.only = std::move(only);
+  options.items = fault_items(only, false);
   return options;
 }
 
@@ -52,13 +54,29 @@ TEST(FaultRun, DoesNotDependOnJobs) {
 TEST(FaultRun, IsTheUnionOfItsShards) {
   const auto whole = outcomes_of(run_faults(smoke(kSome)));
   std::map<std::string, Outcome> joined;
-  FaultRunOptions options = smoke(kSome);
-  for (options.shard = {1, 3}; options.shard.index <= 3; ++options.shard.index) {
+  for (Shard shard{1, 3}; shard.index <= 3; ++shard.index) {
+    FaultRunOptions options = smoke(kSome);
+    std::erase_if(options.items, [&](const FaultItem& item) { return !shard.owns(item.number); });
     const auto part = outcomes_of(run_faults(options));
     EXPECT_LT(part.size(), whole.size());
     joined.insert(part.begin(), part.end());
   }
   EXPECT_EQ(whole, joined);
+}
+
+// What is kept of a run that is killed must be what the whole run finds.
+TEST(FaultRun, SettlesEachBugOnceAndForGood) {
+  FaultRunOptions options = smoke(kSome);
+  options.jobs = 3;
+  FaultRun settled;
+  std::mutex mutex;
+  options.settled = [&](const FaultOutcome& outcome) {
+    const std::lock_guard lock(mutex);
+    settled.outcomes.push_back(outcome);
+  };
+  const FaultRun run = run_faults(options);
+  EXPECT_EQ(settled.outcomes.size(), kSome.size());
+  EXPECT_EQ(outcomes_of(settled), outcomes_of(run));
 }
 
 // Of every bug that only a way of running shows, the plain run is right to the bit.

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "harness/faults/catalogue.h"
+#include "harness/faults/memory_faults.h"
 #include "harness/faults/score.h"
 
 namespace attn::harness {
@@ -37,8 +38,19 @@ TEST(FaultGate, KillsWhatTheRecordedScoreHas) {
 
   std::int64_t killed = 0, controls = 0;
   std::vector<std::string> survivors;
+  MemoryScore memory{recorded.memory.cases, 0, 0, {}, {}};
   for (const json& row : found.at("rows")) {
     const std::string id = row.at("name");
+    if (row.at("properties").at("kind") == "memory") {
+      ++memory.planted;
+      if (row.at("properties").at("killed") == "no") {
+        memory.survivors.push_back(id);
+        continue;
+      }
+      ++memory.killed;
+      ++memory.killed_by[row.at("properties").at("detector")];
+      continue;
+    }
     const FaultInfo& fault = find_fault(id);
     const json& properties = row.at("properties");
     if (properties.at("control") == "yes") {
@@ -68,6 +80,9 @@ TEST(FaultGate, KillsWhatTheRecordedScoreHas) {
   EXPECT_EQ(killed + std::ssize(survivors), recorded.planted);
   EXPECT_GE(100 * killed, 95 * recorded.planted);
   EXPECT_GE(controls, 3);
+  EXPECT_EQ(memory, recorded.memory);
+  EXPECT_EQ(memory.planted, std::ssize(memory_faults()));
+  EXPECT_GE(100 * memory.killed, 95 * memory.planted);
 }
 
 TEST(FaultScore, HoldsAtLeastTwentyHardBugs) {
