@@ -77,6 +77,8 @@ DeviceInfo device_info() {
   return info;
 }
 
+bool runs_hopper_code() { return probe_hopper_code(); }
+
 int multiprocessor_count() {
   int device = 0;
   int count = 0;

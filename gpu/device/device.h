@@ -34,6 +34,10 @@ DeviceInfo device_info();
 /// Multiprocessors of the current device; a cheap query.
 int multiprocessor_count();
 
+/// True when kernels run on the current device as compiled for compute capability 9.0 or later:
+/// they may start before the grid before them has ended, and blocks may form clusters.
+bool runs_hopper_code();
+
 /// A stream that does not wait for the default one. Move-only.
 class Stream {
  public:

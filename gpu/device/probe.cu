@@ -16,4 +16,11 @@ int probe_kernel_image() {
   return static_cast<int>(status);
 }
 
+bool probe_hopper_code() {
+  cudaFuncAttributes attributes;
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, probe_kernel);
+  cudaGetLastError();
+  return status == cudaSuccess && attributes.ptxVersion >= 90;
+}
+
 }  // namespace attn::gpu

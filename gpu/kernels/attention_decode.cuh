@@ -1,397 +1,289 @@
 // Attention of at most 16 packed rows of a sequence against part of its keys: decoding. Time goes
-// into reading the cache, so the block is built to keep loads in flight: each of its warps walks
-// over its own keys (every fourth run of 16, or eighth), with its own ring of cp.async stages and
-// no barrier but __syncwarp, and all meet once at the end. The rows are the group's heads (and a
-// few queries), so each key is read once for all of them.
-//
-// Budget for head_dim 128: a stage is 16 keys of K and V, 8 KB; 3 stages x 4 warps = 96 KB, two
-// blocks an SM: all of it in flight, which is several times what an H200 needs to cover its
-// latency. Registers: 64 of outputs, 32 of Q, 8 of scores. Two stages and three blocks an SM
-// measured up to 20 % slower; two or four kv heads a block, for longer runs of memory, 2 to 7 %
-// slower.
+// into reading the cache and into waits for memory that follow each other: lengths, pages, keys,
+// and the parts of the other blocks at the end.
+//   - Each warp walks over its own keys with its own ring of cp.async slots and no barrier but
+//     __syncwarp (attention_decode_warp.cuh); all meet once at the end.
+//   - Pages are looked up at the same time as the lengths, for the lengths that were planned.
+//   - Blocks of a row's splits that are one cluster push their parts into each other's shared
+//     memory: no counter, no way through the L2. Others leave them in the workspace, and the last
+//     one adds them up, in their order.
 #pragma once
 
-#include "gpu/kernels/attention_mma.cuh"
-#include "gpu/kernels/prefill_shape.h"
+#include "gpu/kernels/attention_decode_warp.cuh"
 
 namespace attn::gpu {
 
-template <int kHeadDim_, int kWarps_>
-struct DecodeShape {
-  static constexpr int kHeadDim = kHeadDim_;
-  static constexpr int kWarps = kWarps_;
-  static constexpr int kKeys = 16;  // of a warp's step
-  static constexpr int kStages = 3;
-  static constexpr int kBlocksPerSm = kWarps > kDecodeWarps ? 1 : decode_blocks_per_sm(kHeadDim);
+/// What a block has of one row, or all of its splits together.
+struct RowTotal {
+  float max = -INFINITY;  ///< in exponents of two
+  float shift = 0.0f;     ///< max, or 0 where no key was seen
+  float sum = 0.0f;
 };
 
-template <typename T, typename Shape>
-struct DecodeShared {
-  static constexpr int kStride = kSharedStride<Shape::kHeadDim>;
-  struct Ring {
-    T k[Shape::kStages][Shape::kKeys][kStride];
-    T v[Shape::kStages][Shape::kKeys][kStride];
-  };
-  // What a warp brings to the end of the block; over its ring, which is then empty.
-  struct Part {
-    float out[kDecodeRows][Shape::kHeadDim];
-    float max[kDecodeRows];  // in exponents of two
-    float sum[kDecodeRows];
-  };
-  static_assert(sizeof(Part) <= sizeof(Ring), "the parts must fit over the rings");
-  union PerWarp {
-    Ring ring;
-    Part part;
-  };
-  PerWarp warps[Shape::kWarps];
-};
+/// Adds up `parts` ends (maximum, sum) in their order.
+template <int kUnroll, typename EndOf>
+__device__ __forceinline__ RowTotal total_of(int parts, const EndOf& end_of) {
+  RowTotal total;
+#pragma unroll kUnroll
+  for (int i = 0; i < parts; ++i) total.max = fmaxf(total.max, end_of(i).x);
+  total.shift = total.max == -INFINITY ? 0.0f : total.max;
+#pragma unroll kUnroll
+  for (int i = 0; i < parts; ++i) {
+    const float2 end = end_of(i);
+    total.sum = fmaf(end.y, exp2_approximate(end.x - total.shift), total.sum);
+  }
+  return total;
+}
 
-template <typename T, typename Shape>
-class DecodeWarp {
+__device__ __forceinline__ void add_part(float4& o, float4 x, float weight) {
+  o.x = fmaf(x.x, weight, o.x);
+  o.y = fmaf(x.y, weight, o.y);
+  o.z = fmaf(x.z, weight, o.z);
+  o.w = fmaf(x.w, weight, o.w);
+}
+
+/// The end of a decode block. Outputs are cut into units of four channels of one row.
+template <typename T, typename C, typename Shape>
+class DecodeEnd {
  public:
-  using Shared = DecodeShared<T, Shape>;
-  static constexpr int kHeadDim = Shape::kHeadDim;
-  static constexpr int kNTiles = kHeadDim / 8;
-  static constexpr int kKSteps = kHeadDim / 16;
-  static constexpr int kChunks = kHeadDim / 8;
+  using Shared = DecodeShared<C, Shape>;
 
-  __device__ __forceinline__ DecodeWarp(const AttentionArguments& a, typename Shared::Ring& ring,
-                                        const Sequence& sequence, int kv_head, int group)
+  __device__ __forceinline__ DecodeEnd(const AttentionArguments& a, const Partials& partials,
+                                       Shared& shared, const Sequence& sequence, int kv_head)
       : a_(a),
-        ring_(ring),
-        sequence_(sequence),
+        partials_(partials),
+        shared_(shared),
+        first_row_(sequence.first_row),
         kv_head_(kv_head),
-        group_(group),
-        rows_(static_cast<int>(sequence.rows) * group),
-        lane_(threadIdx.x % 32),
-        whole_pages_(a.cache.page_size % Shape::kKeys == 0) {}
+        rows_(static_cast<int>(sequence.rows) * partials.group),
+        units_of_row_(static_cast<unsigned>(a.head_dim_v) / 4),
+        units_(rows_ * static_cast<int>(units_of_row_)) {}
 
-  __device__ __forceinline__ void load_queries();
-  /// Runs of 16 keys: first, first + Shape::kWarps, ... below last.
-  __device__ __forceinline__ void run(int first, int last);
-  __device__ __forceinline__ void leave(typename Shared::Part& part);
+  /// After a barrier that follows the warps' leave().
+  __device__ __forceinline__ void run();
 
  private:
-  __device__ __forceinline__ std::uint32_t page_of_lane(int run) const;
-  __device__ __forceinline__ void load_page(int run, int stage, std::uint32_t page);
-  __device__ __forceinline__ void load_keys(int run, int stage, std::uint32_t page);
-  __device__ __forceinline__ void compute_scores(int stage, Scores<2>& s) const;
-  __device__ __forceinline__ void hide_and_transform(int run, Scores<2>& s) const;
-  __device__ __forceinline__ void add_values(int stage, const Scores<2>& p);
+  struct Unit {
+    int row;
+    int d;
+  };
+  struct Vector {
+    int head;            ///< of all heads
+    std::int64_t index;  ///< of [tokens * num_heads]
+  };
+  __device__ __forceinline__ Unit unit(int i) const {
+    const auto row = static_cast<unsigned>(i) / units_of_row_;
+    return {static_cast<int>(row), 4 * (i - static_cast<int>(row * units_of_row_))};
+  }
+  __device__ __forceinline__ Vector vector_of(int row) const {
+    const unsigned group = static_cast<unsigned>(partials_.group);
+    const unsigned query = static_cast<unsigned>(row) / group;
+    const int head = kv_head_ * partials_.group + row - static_cast<int>(query * group);
+    return {head, (first_row_ + query) * a_.num_heads + head};
+  }
+  __device__ __forceinline__ RowTotal warps_total(int row) const {
+    return total_of<Shape::kWarps>(Shape::kWarps, [&](int w) { return shared_.parts[w].end[row]; });
+  }
+  __device__ __forceinline__ float4 warps_out(Unit u, const RowTotal& total) const;
+  __device__ __forceinline__ void write(Unit u, const RowTotal& total, float4 o) const;
+  __device__ __forceinline__ void finish() const;
+  __device__ __forceinline__ void combine_cluster();
+  __device__ __forceinline__ void leave_part() const;
+  __device__ __forceinline__ bool is_last() const;
+  __device__ __forceinline__ void combine_workspace();
 
   const AttentionArguments& a_;
-  typename Shared::Ring& ring_;
-  const Sequence& sequence_;
+  const Partials& partials_;
+  Shared& shared_;
+  std::int64_t first_row_;
   int kv_head_;
-  int group_;
   int rows_;
-  int lane_;
-  /// A run lies in one page: its rows are a stride apart.
-  bool whole_pages_;
-  std::uint32_t q_[kKSteps][4];
-  float o_[kNTiles][4] = {};
-  SoftmaxState state_;
+  unsigned units_of_row_;
+  int units_;
 };
 
-/// Q fragments straight from memory: row lane / 4 (+ 8), channels 2 (lane % 4) and + 8 of each 16.
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::load_queries() {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = lane_ / 4 + 8 * h;
-    const PackedRow p = packed_row(row, group_);
-    const T* const q =
-        static_cast<const T*>(a_.q) + ((sequence_.first_row + p.query) * a_.num_heads +
-                                       static_cast<std::int64_t>(kv_head_) * group_ + p.head) *
-                                          a_.head_dim;
-#pragma unroll
-    for (int i = 0; i < kKSteps; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int d = 16 * i + 8 * half + 2 * (lane_ % 4);
-        q_[i][h + 2 * half] =
-            row < rows_ && d < a_.head_dim ? *reinterpret_cast<const std::uint32_t*>(q + d) : 0u;
-      }
-    }
-  }
-}
-
-/// Lanes 0 .. 15 read the page of their key of the run, or all lanes that of the first key.
-template <typename T, typename Shape>
-__device__ __forceinline__ std::uint32_t DecodeWarp<T, Shape>::page_of_lane(int run) const {
-  const std::int64_t key =
-      static_cast<std::int64_t>(run) * Shape::kKeys + (whole_pages_ ? 0 : lane_);
-  if ((!whole_pages_ && lane_ >= Shape::kKeys) || key >= sequence_.keys) return 0;
-  return a_.cache
-      .page_table[sequence_.index * a_.cache.table_stride +
-                  static_cast<unsigned>(key) / static_cast<unsigned>(a_.cache.page_size)];
-}
-
-/// A whole run in one page, head sizes those of the kernel: nothing to leave out.
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::load_page(int run, int stage,
-                                                                std::uint32_t page) {
-  constexpr int kRowsApart = 32 / kChunks;
-  const int r = lane_ / kChunks;
-  const int c = lane_ % kChunks;
-  const auto slot = static_cast<std::int64_t>(static_cast<unsigned>(run) * Shape::kKeys %
-                                              static_cast<unsigned>(a_.cache.page_size)) +
-                    r;
-  const T* k = static_cast<const T*>(a_.cache.k) + page * a_.cache.k_page_stride +
-               slot * a_.cache.k_token_stride + kv_head_ * a_.cache.k_head_stride + 8 * c;
-  const T* v = static_cast<const T*>(a_.cache.v) + page * a_.cache.v_page_stride +
-               slot * a_.cache.v_token_stride + kv_head_ * a_.cache.v_head_stride + 8 * c;
-  // A page is far smaller than 2^31 elements.
-  const int k_apart = kRowsApart * static_cast<int>(a_.cache.k_token_stride);
-  const int v_apart = kRowsApart * static_cast<int>(a_.cache.v_token_stride);
-#pragma unroll
-  for (int i = 0; i < Shape::kKeys / kRowsApart; ++i) {
-    const int row = r + i * kRowsApart;
-    const int place = place_of_chunk(row, c);
-    copy_async_16(shared_address(&ring_.k[stage][row][place]), k + i * k_apart, true);
-    copy_async_16(shared_address(&ring_.v[stage][row][place]), v + i * v_apart, true);
-  }
-}
-
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::load_keys(int run, int stage,
-                                                                std::uint32_t page) {
-  if constexpr (32 % kChunks == 0) {
-    if (whole_pages_ && a_.head_dim == kHeadDim && a_.head_dim_v == kHeadDim &&
-        (static_cast<std::int64_t>(run) + 1) * Shape::kKeys <= sequence_.keys) {
-      return load_page(run, stage, page);
-    }
-  }
-  // Each lane makes its key's addresses once; copies take them from the lane that has them.
-  const std::int64_t key = static_cast<std::int64_t>(run) * Shape::kKeys + lane_;
-  const std::int64_t slot = static_cast<unsigned>(key) % static_cast<unsigned>(a_.cache.page_size);
-  const long long k_at = page * a_.cache.k_page_stride + slot * a_.cache.k_token_stride +
-                         kv_head_ * a_.cache.k_head_stride;
-  const long long v_at = page * a_.cache.v_page_stride + slot * a_.cache.v_token_stride +
-                         kv_head_ * a_.cache.v_head_stride;
-  const int keys =
-      static_cast<int>(min(static_cast<std::int64_t>(Shape::kKeys),
-                           sequence_.keys - static_cast<std::int64_t>(run) * Shape::kKeys));
-#pragma unroll
-  for (int i = 0; i < Shape::kKeys * kChunks / 32; ++i) {
-    const int r = (32 * i + lane_) / kChunks;
-    const int c = (32 * i + lane_) % kChunks;
-    const long long k_row = __shfl_sync(0xffffffffu, k_at, r);
-    const long long v_row = __shfl_sync(0xffffffffu, v_at, r);
-    const bool k_valid = r < keys && 8 * c < a_.head_dim;
-    const bool v_valid = r < keys && 8 * c < a_.head_dim_v;
-    copy_async_16(
-        shared_address(&ring_.k[stage][r][place_of_chunk(r, c)]),
-        k_valid ? static_cast<const T*>(a_.cache.k) + k_row + 8 * c : static_cast<const T*>(a_.q),
-        k_valid);
-    copy_async_16(
-        shared_address(&ring_.v[stage][r][place_of_chunk(r, c)]),
-        v_valid ? static_cast<const T*>(a_.cache.v) + v_row + 8 * c : static_cast<const T*>(a_.q),
-        v_valid);
-  }
-}
-
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::compute_scores(int stage,
-                                                                     Scores<2>& s) const {
-#pragma unroll
-  for (int e = 0; e < 8; ++e) s.at[e / 4][e % 4] = 0.0f;
-  const std::uint32_t k = row_address(ring_.k[stage], lane_ % 8 + 8 * (lane_ / 16), lane_ / 8 % 2);
-#pragma unroll
-  for (int i = 0; i < kKSteps; ++i) {
-    std::uint32_t b[4];
-    load_matrix_x4(b, at_chunks(k, 2 * i));
-    mma_16x8x16<T>(s.at[0], q_[i], b[0], b[1]);
-    mma_16x8x16<T>(s.at[1], q_[i], b[2], b[3]);
-  }
-}
-
-/// Score transformation and mask of a run that not every row sees whole.
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::hide_and_transform(int run,
-                                                                         Scores<2>& s) const {
-  const bool transforms = score_units(a_).transforms;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = lane_ / 4 + 8 * h;
-    const std::int64_t query = packed_row(row, group_).query;
-    const KeyRange visible = visible_keys(a_, sequence_.keys, position_of(a_, sequence_, query));
-    const float* const mask_row =
-        a_.mask_tensor != nullptr && row < rows_
-            ? a_.mask_tensor + (sequence_.first_row + query) * a_.mask_stride
-            : nullptr;
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const std::int64_t key =
-            static_cast<std::int64_t>(run) * Shape::kKeys + 8 * j + 2 * (lane_ % 4) + c;
-        float& x = s.at[j][2 * h + c];
-        if (key < visible.begin || key >= visible.end) {
-          x = -INFINITY;
-        } else if (transforms) {
-          x = transform_score(a_, x, mask_row, key);
-        }
-      }
-    }
-  }
-}
-
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::add_values(int stage, const Scores<2>& p) {
-  const std::uint32_t a[4] = {pack2<T>(p.at[0][0], p.at[0][1]), pack2<T>(p.at[0][2], p.at[0][3]),
-                              pack2<T>(p.at[1][0], p.at[1][1]), pack2<T>(p.at[1][2], p.at[1][3])};
-  const std::uint32_t v = row_address(ring_.v[stage], lane_ % 16, lane_ / 16);
-#pragma unroll
-  for (int n = 0; n < kNTiles; n += 2) {
-    std::uint32_t b[4];
-    load_matrix_x4_transposed(b, at_chunks(v, n));
-    mma_16x8x16<T>(o_[n], a, b[0], b[1]);
-    mma_16x8x16<T>(o_[n + 1], a, b[2], b[3]);
-  }
-}
-
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::run(int first, int last) {
-  const ScoreUnits units = score_units(a_);
-  // Runs between these are seen whole by every row: no mask.
-  const KeyRange first_row = visible_keys(a_, sequence_.keys, position_of(a_, sequence_, 0));
-  const KeyRange last_row =
-      visible_keys(a_, sequence_.keys, position_of(a_, sequence_, sequence_.rows - 1));
-  const std::int64_t plain_begin = last_row.begin;
-  const std::int64_t plain_end = first_row.end;
-
-  // All pages of the first stages at once: each is a wait for memory.
-  std::uint32_t pages[Shape::kStages + 1];
-#pragma unroll
-  for (int i = 0; i <= Shape::kStages; ++i) pages[i] = page_of_lane(first + i * Shape::kWarps);
-#pragma unroll
-  for (int i = 0; i < Shape::kStages; ++i) {
-    const int run = first + i * Shape::kWarps;
-    if (run < last) load_keys(run, i, pages[i]);
-    copy_async_commit();
-  }
-  std::uint32_t page = pages[Shape::kStages];
-  int stage = 0;
-  for (int run = first; run < last; run += Shape::kWarps) {
-    const int ahead = run + Shape::kStages * Shape::kWarps;
-    const std::uint32_t next = page_of_lane(ahead + Shape::kWarps);
-    copy_async_wait<Shape::kStages - 1>();
-    __syncwarp();  // the other lanes' copies
-    Scores<2> s;
-    compute_scores(stage, s);
-    const std::int64_t key = static_cast<std::int64_t>(run) * Shape::kKeys;
-    if (units.transforms || key < plain_begin || key + Shape::kKeys > plain_end)
-      hide_and_transform(run, s);
-    float correction[2];
-    online_softmax(s, state_, correction, units.scale_log2);
-    // The maximum of a row settles early; most steps have nothing to rescale.
-    if (__any_sync(0xffffffffu, correction[0] != 1.0f || correction[1] != 1.0f)) {
-#pragma unroll
-      for (int n = 0; n < kNTiles; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) o_[n][e] *= correction[e / 2];
-      }
-    }
-    add_values(stage, s);
-    __syncwarp();  // all lanes have read the stage
-    if (ahead < last) load_keys(ahead, stage, page);
-    copy_async_commit();
-    page = next;
-    stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
-  }
-  copy_async_wait<0>();
-  finish_sums(state_);
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    if (state_.max[h] != -INFINITY) state_.max[h] *= units.scale_log2;
-  }
-}
-
-template <typename T, typename Shape>
-__device__ __forceinline__ void DecodeWarp<T, Shape>::leave(typename Shared::Part& part) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = lane_ / 4 + 8 * h;
-    if (lane_ % 4 == 0) {
-      part.max[row] = state_.max[h];
-      part.sum[row] = state_.sum[h];
-    }
-#pragma unroll
-    for (int n = 0; n < kNTiles; ++n) {
-      *reinterpret_cast<float2*>(&part.out[row][8 * n + 2 * (lane_ % 4)]) = {o_[n][2 * h],
-                                                                             o_[n][2 * h + 1]};
-    }
-  }
-}
-
-/// Adds up the warps' parts in their order. Thread t takes row t / 8, channels t % 8, + 8, ...: 128
-/// threads have work for 16 rows.
-template <typename T, typename Shape>
-__device__ __forceinline__ void combine_warps(const AttentionArguments& a,
-                                              const DecodeShared<T, Shape>& shared,
-                                              const Sequence& sequence, int kv_head, int group,
-                                              const Partials& partials) {
-  const int row = threadIdx.x / 8;
-  if (row >= static_cast<int>(sequence.rows) * group) return;
-  float max = -INFINITY;
-#pragma unroll
-  for (int w = 0; w < Shape::kWarps; ++w) max = fmaxf(max, shared.warps[w].part.max[row]);
-  const float shift = max == -INFINITY ? 0.0f : max;
-  float factor[Shape::kWarps];
-  float sum = 0.0f;
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ float4 DecodeEnd<T, C, Shape>::warps_out(Unit u,
+                                                                    const RowTotal& total) const {
+  float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
   for (int w = 0; w < Shape::kWarps; ++w) {
-    factor[w] = exp2_approximate(shared.warps[w].part.max[row] - shift);
-    sum = fmaf(shared.warps[w].part.sum[row], factor[w], sum);
+    const auto& part = shared_.parts[w];
+    add_part(o, *reinterpret_cast<const float4*>(&part.out[u.row][u.d]),
+             exp2_approximate(part.end[u.row].x - total.shift));
   }
-  const PackedRow p = packed_row(row, group);
-  const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + p.head;
-  const std::int64_t vector = (sequence.first_row + p.query) * a.num_heads + head;
-  const auto channels = [&](const auto& put) {
-    for (int d = 2 * (threadIdx.x % 8); d < a.head_dim_v; d += 16) {
-      float2 o = {0.0f, 0.0f};
-#pragma unroll
-      for (int w = 0; w < Shape::kWarps; ++w) {
-        const float2 part = *reinterpret_cast<const float2*>(&shared.warps[w].part.out[row][d]);
-        o.x = fmaf(part.x, factor[w], o.x);
-        o.y = fmaf(part.y, factor[w], o.y);
-      }
-      put(d, o);
-    }
-  };
-  if (partials.splits > 1) {
-    const std::int64_t part = blockIdx.z * a.batch.tokens * a.num_heads + vector;
-    if (threadIdx.x % 8 == 0) {
-      partials.max[part] = max;
-      partials.sum[part] = sum;
-    }
-    float* const target = partials.out + part * a.head_dim_v;
-    return channels([&](int d, float2 o) { *reinterpret_cast<float2*>(target + d) = o; });
+  return o;
+}
+
+/// The end of a row: one unit of its output, and from the first unit its lse.
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::write(Unit u, const RowTotal& total,
+                                                              float4 o) const {
+  const Vector vector = vector_of(u.row);
+  const RowEnd end =
+      end_row(total.max, total.sum, a_.sinks != nullptr ? a_.sinks + vector.head : nullptr);
+  if (u.d == 0) a_.lse[vector.index] = end.lse;
+  uint2 packed;
+  packed.x = pack2<T>(o.x * end.factor, o.y * end.factor);
+  packed.y = pack2<T>(o.z * end.factor, o.w * end.factor);
+  *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + vector.index * a_.head_dim_v + u.d) = packed;
+}
+
+/// The only split.
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::finish() const {
+  for (int i = threadIdx.x; i < units_; i += Shape::kThreads) {
+    const Unit u = unit(i);
+    const RowTotal total = warps_total(u.row);
+    write(u, total, warps_out(u, total));
   }
-  const RowEnd end = end_row(max, sum, a.sinks != nullptr ? a.sinks + head : nullptr);
-  if (threadIdx.x % 8 == 0) a.lse[vector] = end.lse;
-  T* const target = static_cast<T*>(a.out) + vector * a.head_dim_v;
-  channels([&](int d, float2 o) {
-    *reinterpret_cast<std::uint32_t*>(target + d) = pack2<T>(o.x * end.factor, o.y * end.factor);
-  });
+}
+
+/// Each block of the cluster sends every other its share of the units, and finishes its own.
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_cluster() {
+  const int blocks = partials_.splits;
+  const auto rank = static_cast<int>(blockIdx.z);
+  const int share = (units_ + blocks - 1) / blocks;
+  cluster_wait();  // they have all started
+  for (int i = threadIdx.x; i < units_; i += Shape::kThreads) {
+    const Unit u = unit(i);
+    const float4 o = warps_out(u, warps_total(u.row));
+    const auto to = static_cast<unsigned>(i) / static_cast<unsigned>(share);
+    const int at = rank * share + i - static_cast<int>(to) * share;
+    cluster_store(cluster_address(shared_address(&shared_.received.out[at]), to), o);
+  }
+  for (int i = threadIdx.x; i < rows_ * blocks; i += Shape::kThreads) {
+    const int to = i / rows_;
+    const int row = i - to * rows_;
+    const RowTotal total = warps_total(row);
+    cluster_store(cluster_address(shared_address(&shared_.received.end[rank][row]),
+                                  static_cast<unsigned>(to)),
+                  float2{total.max, total.sum});
+  }
+  cluster_arrive();
+  cluster_wait();
+  for (int i = threadIdx.x; i < share && rank * share + i < units_; i += Shape::kThreads) {
+    const Unit u = unit(rank * share + i);
+    const RowTotal total =
+        total_of<8>(blocks, [&](int s) { return shared_.received.end[s][u.row]; });
+    float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 8
+    for (int s = 0; s < blocks; ++s) {
+      add_part(o, shared_.received.out[s * share + i],
+               exp2_approximate(shared_.received.end[s][u.row].x - total.shift));
+    }
+    write(u, total, o);
+  }
+}
+
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::leave_part() const {
+  const std::int64_t first = blockIdx.z * a_.batch.tokens * a_.num_heads;
+  for (int i = threadIdx.x; i < units_; i += Shape::kThreads) {
+    const Unit u = unit(i);
+    const RowTotal total = warps_total(u.row);
+    const std::int64_t part = first + vector_of(u.row).index;
+    *reinterpret_cast<float4*>(partials_.out + part * a_.head_dim_v + u.d) = warps_out(u, total);
+    if (u.d == 0) {
+      partials_.max[part] = total.max;
+      partials_.sum[part] = total.sum;
+    }
+  }
 }
 
 /// True in the block that comes last of a sequence's and head's splits; it sees what the others
 /// wrote. The counter is zero again then, for the next call.
-__device__ __forceinline__ bool is_last_split(const Partials& partials) {
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ bool DecodeEnd<T, C, Shape>::is_last() const {
   __shared__ bool last;
-  __syncthreads();
+  __syncthreads();  // what all threads wrote is before the first one's arrival
   if (threadIdx.x == 0) {
-    __threadfence();  // of what all threads wrote: they are before this one
-    unsigned* const counter = partials.counters + blockIdx.x;
-    last = atomicAdd(counter, 1u) + 1 == gridDim.z;
+    unsigned* const counter = partials_.counters + blockIdx.x;
+    last = count_arrival(counter) + 1 == static_cast<unsigned>(partials_.splits);
     if (ATTN_FAULT(split_combined_early)) last = atomicAdd(counter, 0u) == 1;
     if (last && !ATTN_FAULT(counters_not_reset)) *counter = 0;
-    __threadfence();
   }
   __syncthreads();
   return last;
+}
+
+/// A row's warp makes the weights of its parts, while the parts themselves are on their way. Sums
+/// and outputs are added in the order of the parts, as combine_parts() does: the same bits.
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_workspace() {
+  static_assert(kMostSplits == 64, "a lane has two splits");
+  auto& weights = shared_.weights;
+  const std::int64_t vectors = a_.batch.tokens * a_.num_heads;
+  const int splits = partials_.splits;
+  const auto lane = static_cast<int>(threadIdx.x % 32);
+  constexpr int kAtOnce = Shape::kBlocksPerSm > 1 || Shape::kRows > 8 ? 4 : 16;  // registers
+  float4 x[kAtOnce];
+  const auto load = [&](const Unit& u, int begin) {
+    const float* const parts = partials_.out + vector_of(u.row).index * a_.head_dim_v + u.d;
+#pragma unroll
+    for (int s = 0; s < kAtOnce; ++s) {
+      if (begin + s < splits) {
+        x[s] =
+            __ldcg(reinterpret_cast<const float4*>(parts + (begin + s) * vectors * a_.head_dim_v));
+      }
+    }
+  };
+  const auto unit_of_thread = [&](int first) {
+    return unit(min(first + static_cast<int>(threadIdx.x), units_ - 1));
+  };
+  load(unit_of_thread(0), 0);
+  for (int row = threadIdx.x / 32; row < rows_; row += Shape::kWarps) {
+    const std::int64_t vector = vector_of(row).index;
+    float max[2];
+    float sum[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int s = lane + 32 * i;
+      max[i] = s < splits ? __ldcg(partials_.max + s * vectors + vector) : -INFINITY;
+      sum[i] = s < splits ? __ldcg(partials_.sum + s * vectors + vector) : 0.0f;
+    }
+    float most = fmaxf(max[0], max[1]);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    }
+    float shift = most == -INFINITY ? 0.0f : most;
+    if (ATTN_FAULT(empty_split_merged, most == -INFINITY)) shift = most;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      weights.of[lane + 32 * i][row] = {exp2_approximate(max[i] - shift), sum[i]};
+    }
+    if (lane == 0) weights.max[row] = most;
+  }
+  __syncthreads();
+  for (int first = 0; first < units_; first += Shape::kThreads) {
+    const Unit u = unit_of_thread(first);
+    if (first > 0) load(u, 0);
+    RowTotal total;
+    total.max = weights.max[u.row];
+    float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int begin = 0; begin < splits; begin += kAtOnce) {
+      if (begin > 0) load(u, begin);
+#pragma unroll
+      for (int s = 0; s < kAtOnce; ++s) {
+        if (begin + s < splits) {
+          const float2 weight = weights.of[begin + s][u.row];
+          total.sum = fmaf(weight.y, weight.x, total.sum);
+          add_part(o, x[s], weight.x);
+        }
+      }
+    }
+    if (first + static_cast<int>(threadIdx.x) < units_) write(u, total, o);
+  }
+}
+
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::run() {
+  if (partials_.splits == 1) return finish();
+  if (partials_.cluster) return combine_cluster();
+  leave_part();
+  if (partials_.counters != nullptr && is_last()) combine_workspace();
 }
 
 /// Three waits for memory, one after the other, precede the first key: lengths, pages, keys. This
@@ -408,51 +300,39 @@ __device__ __forceinline__ void prefetch_lengths(const AttentionArguments& a, st
 }
 
 /// grid: x kv heads of sequences, z splits.
-template <typename T, typename Shape>
-__global__ void __launch_bounds__(32 * Shape::kWarps, Shape::kBlocksPerSm)
+template <typename T, typename C, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     attention_decode_kernel(const __grid_constant__ AttentionArguments a,
                             const __grid_constant__ Partials partials) {
   extern __shared__ __align__(128) unsigned char memory[];
-  auto& shared = *reinterpret_cast<DecodeShared<T, Shape>*>(memory);
-  const int kv_head = static_cast<int>(blockIdx.x % a.num_kv_heads);
+  auto& shared = *reinterpret_cast<DecodeShared<C, Shape>*>(memory);
   allow_dependent_launch();
-  prefetch_lengths(a, blockIdx.x / a.num_kv_heads);
+  if (partials.cluster) cluster_arrive_relaxed();
+  const auto split = static_cast<int>(blockIdx.z);
+  const auto heads = static_cast<unsigned>(a.num_kv_heads);
+  const std::int64_t b = blockIdx.x / heads;
+  const auto kv_head = static_cast<int>(blockIdx.x % heads);
+  prefetch_lengths(a, b);
+  DecodeWarp<T, C, Shape> work(a, shared, partials, b, kv_head);
+  Sequence sequence;
+  sequence.rows = partials.planned_rows;
+  sequence.keys = partials.planned_keys;
+  Share share = share_of<Shape>(a, sequence, split, partials.splits);
+  work.aim(share.begin);
   wait_for_previous_grid();
-  const Sequence sequence = load_sequence(a.batch, blockIdx.x / a.num_kv_heads);
+  work.look_up();
+  sequence = load_sequence(a.batch, b);
   if (sequence.rows == 0) return;
-  const int group = static_cast<int>(a.num_heads / a.num_kv_heads);
-  const int warp = threadIdx.x / 32;
-
-  const KeyRange first = visible_keys(a, sequence.keys, position_of(a, sequence, 0));
-  const KeyRange last = visible_keys(a, sequence.keys, position_of(a, sequence, sequence.rows - 1));
-  int begin = 0;
-  int end = 0;
-  if (first.begin < last.end) {
-    begin = static_cast<int>(first.begin / Shape::kKeys);
-    end = static_cast<int>((last.end + Shape::kKeys - 1) / Shape::kKeys);
+  if (sequence.rows != partials.planned_rows || sequence.keys != partials.planned_keys) {
+    share = share_of<Shape>(a, sequence, split, partials.splits);
+    work.aim(share.begin);
+    work.look_up();
   }
-  if (partials.splits > 1) {  // shares of whole rounds of the warps
-    const int rounds = (end - begin + Shape::kWarps - 1) / Shape::kWarps;
-    const int share = (rounds + partials.splits - 1) / partials.splits * Shape::kWarps;
-    begin = min(begin + static_cast<int>(blockIdx.z) * share, end);
-    end = min(begin + share, end);
-  }
-  {
-    DecodeWarp<T, Shape> work(a, shared.warps[warp].ring, sequence, kv_head, group);
-    work.load_queries();
-    work.run(begin + warp, end);
-    __syncwarp();  // all lanes are done with the ring
-    work.leave(shared.warps[warp].part);
-  }
+  work.start(sequence, share);
+  work.run();
+  work.leave(shared.parts[threadIdx.x / 32]);
   __syncthreads();
-  combine_warps<T, Shape>(a, shared, sequence, kv_head, group, partials);
-  if (partials.splits == 1 || partials.counters == nullptr || !is_last_split(partials)) return;
-  const int rows = static_cast<int>(sequence.rows) * group;
-  for (int i = warp; i < rows; i += Shape::kWarps) {
-    const PackedRow p = packed_row(i, group);
-    const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + p.head;
-    combine_parts<T>(a, partials, (sequence.first_row + p.query) * a.num_heads + head);
-  }
+  DecodeEnd<T, C, Shape>(a, partials, shared, sequence, kv_head).run();
 }
 
 }  // namespace attn::gpu

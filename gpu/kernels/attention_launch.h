@@ -15,5 +15,12 @@ void launch_prefill(const AttentionArguments& a, const AttentionPlan& plan,
 template <int kHeadDim>
 void launch_decode(const AttentionArguments& a, const AttentionPlan& plan, const Partials& partials,
                    cudaStream_t stream);
+/// The same for caches of e4m3 codes.
+template <int kHeadDim>
+void launch_coded_prefill(const AttentionArguments& a, const AttentionPlan& plan,
+                          const Partials& partials, cudaStream_t stream);
+template <int kHeadDim>
+void launch_coded_decode(const AttentionArguments& a, const AttentionPlan& plan,
+                         const Partials& partials, cudaStream_t stream);
 
 }  // namespace attn::gpu

@@ -16,23 +16,28 @@ namespace attn::gpu {
 inline constexpr float kLog2E = 1.4426950408889634f;
 inline constexpr float kLn2 = 0.6931471805599453f;
 
-/// Shared rows of kHeadDim 16-bit elements: whole lines of 128 bytes, whose eight 16-byte chunks
+/// Shared rows of kHeadDim elements of T: whole lines of 128 bytes, whose eight 16-byte chunks
 /// change places with the row, so that the eight rows of an ldmatrix fall into eight different bank
 /// groups. (Padding the rows would do that too, but a copy that crosses a line of shared memory is
 /// two requests to the L2: a third more traffic there.)
-template <int kHeadDim>
-inline constexpr int kSharedStride = (kHeadDim + 63) / 64 * 64;
+template <int kHeadDim, typename T>
+inline constexpr int kSharedStride = (kHeadDim * static_cast<int>(sizeof(T)) + 127) / 128 * 128 /
+                                     static_cast<int>(sizeof(T));
+/// Elements of a 16-byte chunk.
+template <typename T>
+inline constexpr int kChunk = 16 / static_cast<int>(sizeof(T));
 
 /// Element of a row at which its 16-byte chunk `chunk` lies.
+template <typename T>
 __device__ __forceinline__ int place_of_chunk(int row, int chunk) {
-  return 8 * ((chunk & ~7) | ((chunk ^ row) & 7));
+  return kChunk<T> * ((chunk & ~7) | ((chunk ^ row) & 7));
 }
 
 /// Address of chunk `lane_chunk` (0 or 1) of a row; `at_chunks` then moves along the row.
 template <typename T, int kStride>
 __device__ __forceinline__ std::uint32_t row_address(const T (*rows)[kStride], int row,
                                                      int lane_chunk) {
-  return shared_address(&rows[row][place_of_chunk(row, lane_chunk)]);
+  return shared_address(&rows[row][place_of_chunk<T>(row, lane_chunk)]);
 }
 /// `chunks` (even) chunks further along the row, for the lanes of row_address; rows are lines of
 /// 128 bytes, so the place within a line changes by an exclusive or.
@@ -190,6 +195,12 @@ struct Partials {
   float* max = nullptr;  ///< in exponents of two
   float* sum = nullptr;
   int splits = 1;
+  /// Of the decode kernel: the splits of a row are the blocks of one cluster.
+  bool cluster = false;
+  int group = 1;  ///< heads of a kv head
+  /// Of the longest sequence, as planned: where blocks expect their first keys to lie.
+  int planned_rows = 0;
+  std::int64_t planned_keys = 0;
   /// Zeros, one for each x of the grid, for the last block of a row's splits to combine them; null:
   /// another kernel does.
   unsigned* counters = nullptr;
@@ -203,12 +214,13 @@ __device__ __forceinline__ void combine_parts(const AttentionArguments& a, const
   const std::int64_t vectors = a.batch.tokens * a.num_heads;
   const int lane = threadIdx.x % 32;
   float max[2];
-  float factor[2];
+  float part_sum[2];
+  float weight[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int s = lane + 32 * i;
     max[i] = s < partials.splits ? __ldcg(partials.max + s * vectors + vector) : -INFINITY;
-    factor[i] = s < partials.splits ? __ldcg(partials.sum + s * vectors + vector) : 0.0f;
+    part_sum[i] = s < partials.splits ? __ldcg(partials.sum + s * vectors + vector) : 0.0f;
   }
   float most = fmaxf(max[0], max[1]);
 #pragma unroll
@@ -217,15 +229,14 @@ __device__ __forceinline__ void combine_parts(const AttentionArguments& a, const
   }
   float shift = most == -INFINITY ? 0.0f : most;
   if (ATTN_FAULT(empty_split_merged, most == -INFINITY)) shift = most;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) weight[i] = exp2_approximate(max[i] - shift);
+  // In the order of the parts, like the decode kernel: the same bits.
   float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float weight = exp2_approximate(max[i] - shift);
-    sum = fmaf(factor[i], weight, sum);
-    factor[i] = weight;
+  for (int s = 0; s < partials.splits; ++s) {
+    sum = fmaf(__shfl_sync(0xffffffffu, s < 32 ? part_sum[0] : part_sum[1], s % 32),
+               __shfl_sync(0xffffffffu, s < 32 ? weight[0] : weight[1], s % 32), sum);
   }
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
   const RowEnd end =
       end_row(most, sum, a.sinks != nullptr ? a.sinks + vector % a.num_heads : nullptr);
   if (lane == 0) a.lse[vector] = end.lse;
@@ -238,12 +249,12 @@ __device__ __forceinline__ void combine_parts(const AttentionArguments& a, const
     for (int i = 0; i < partials.splits; ++i) {
       const bool backward = ATTN_FAULT(sum_order_by_call, a.call % 2 != 0);
       const int s = backward ? partials.splits - 1 - i : i;
-      const float weight = __shfl_sync(0xffffffffu, s < 32 ? factor[0] : factor[1], s % 32);
+      const float w = __shfl_sync(0xffffffffu, s < 32 ? weight[0] : weight[1], s % 32);
       const float4 x = __ldcg(reinterpret_cast<const float4*>(parts + s * vectors * a.head_dim_v));
-      o.x = fmaf(x.x, weight, o.x);
-      o.y = fmaf(x.y, weight, o.y);
-      o.z = fmaf(x.z, weight, o.z);
-      o.w = fmaf(x.w, weight, o.w);
+      o.x = fmaf(x.x, w, o.x);
+      o.y = fmaf(x.y, w, o.y);
+      o.z = fmaf(x.z, w, o.z);
+      o.w = fmaf(x.w, w, o.w);
     }
     if (!inside) continue;
     uint2 packed;

@@ -19,14 +19,46 @@ __global__ void __launch_bounds__(32 * kCombineWarps)
   if (vector < vectors) combine_parts<T>(a, partials, vector);
 }
 
-template <int kHeadDim>
-void launch(const AttentionArguments& a, const AttentionPlan& plan, const Partials& partials,
-            StreamHandle stream) {
+/// Head sizes are rounded up with zeros: to fewer sizes where reading the cache is most of the
+/// work, which the zeros add nothing to.
+void launch_any(const AttentionArguments& a, const AttentionPlan& plan, const Partials& partials,
+                StreamHandle stream) {
+  const bool coded = a.cache.type == Type::kFloat8E4M3;
+#ifdef ATTN_FAULTY
   if (plan.decode) {
-    launch_decode<kHeadDim>(a, plan, partials, stream);
+    coded ? launch_coded_decode<64>(a, plan, partials, stream)
+          : launch_decode<64>(a, plan, partials, stream);
   } else {
-    launch_prefill<kHeadDim>(a, plan, partials, stream);
+    coded ? launch_coded_prefill<64>(a, plan, partials, stream)
+          : launch_prefill<64>(a, plan, partials, stream);
   }
+#else
+  const std::int64_t d = a.head_dim > a.head_dim_v ? a.head_dim : a.head_dim_v;
+  if (plan.decode) {
+    if (d <= 64) {
+      coded ? launch_coded_decode<64>(a, plan, partials, stream)
+            : launch_decode<64>(a, plan, partials, stream);
+    } else if (d <= 128) {
+      coded ? launch_coded_decode<128>(a, plan, partials, stream)
+            : launch_decode<128>(a, plan, partials, stream);
+    } else {
+      coded ? launch_coded_decode<256>(a, plan, partials, stream)
+            : launch_decode<256>(a, plan, partials, stream);
+    }
+    return;
+  }
+  if (coded) {
+    if (d <= 64) return launch_coded_prefill<64>(a, plan, partials, stream);
+    if (d <= 128) return launch_coded_prefill<128>(a, plan, partials, stream);
+    return launch_coded_prefill<256>(a, plan, partials, stream);
+  }
+  if (d <= 32) return launch_prefill<32>(a, plan, partials, stream);
+  if (d <= 64) return launch_prefill<64>(a, plan, partials, stream);
+  if (d <= 80) return launch_prefill<80>(a, plan, partials, stream);
+  if (d <= 96) return launch_prefill<96>(a, plan, partials, stream);
+  if (d <= 128) return launch_prefill<128>(a, plan, partials, stream);
+  launch_prefill<256>(a, plan, partials, stream);
+#endif
 }
 
 }  // namespace
@@ -37,35 +69,22 @@ void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& pla
   const std::int64_t rows = plan.splits * a.batch.tokens * a.num_heads;
   Partials partials;
   partials.splits = plan.splits;
-  if (plan.splits > 1) {
+  partials.cluster = plan.cluster;
+  partials.group = static_cast<int>(a.num_heads / a.num_kv_heads);
+  partials.planned_rows = static_cast<int>(plan.max_rows);
+  partials.planned_keys = plan.max_keys;
+  if (plan.splits > 1 && !plan.cluster) {
     partials.out = memory;
     partials.max = memory + rows * a.head_dim_v;
     partials.sum = partials.max + rows;
-    if (combines_in_kernel(plan)) partials.counters = counters;
   }
-#ifdef ATTN_FAULTY
-  launch<64>(a, plan, partials, stream);
-#else
-  const std::int64_t d = a.head_dim > a.head_dim_v ? a.head_dim : a.head_dim_v;
-  if (d <= 32) {
-    launch<32>(a, plan, partials, stream);
-  } else if (d <= 64) {
-    launch<64>(a, plan, partials, stream);
-  } else if (d <= 80) {
-    launch<80>(a, plan, partials, stream);
-  } else if (d <= 96) {
-    launch<96>(a, plan, partials, stream);
-  } else if (d <= 128) {
-    launch<128>(a, plan, partials, stream);
-  } else {
-    launch<256>(a, plan, partials, stream);
-  }
-#endif
-  if (plan.splits == 1 || partials.counters != nullptr) return;
+  if (plan.splits > 1 && combines_in_kernel(plan)) partials.counters = counters;
+  launch_any(a, plan, partials, stream);
+  if (plan.splits == 1 || combines_in_kernel(plan)) return;
   const auto blocks =
       static_cast<unsigned>((a.batch.tokens * a.num_heads + kCombineWarps - 1) / kCombineWarps);
   const auto combine = a.type == Type::kBFloat16 ? combine_kernel<Bf16> : combine_kernel<Half>;
-  launch_dependent(combine, dim3(blocks), 32 * kCombineWarps, 0, stream, a, partials);
+  launch_dependent(combine, dim3(blocks), 1, 32 * kCombineWarps, 0, stream, a, partials);
 }
 
 }  // namespace attn::gpu

@@ -5,27 +5,30 @@
 #include <utility>
 
 #include "gpu/device/check.h"
+#include "gpu/device/device.h"
 
 namespace attn::gpu {
 
-/// Compute capability 9.0 and up, of the current device.
-bool has_dependent_launch();
-
 /// Launches a kernel that may start while the one before it in the stream ends; it must
-/// wait_for_previous_grid() before it reads or writes memory.
+/// wait_for_previous_grid() before it reads or writes memory. `cluster`: blocks along z that are
+/// one cluster (only where runs_hopper_code()), at most 8.
 template <typename... Parameters, typename... Arguments>
-void launch_dependent(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared,
-                      cudaStream_t stream, Arguments&&... arguments) {
+void launch_dependent(void (*kernel)(Parameters...), dim3 grid, int cluster, int threads,
+                      std::size_t shared, cudaStream_t stream, Arguments&&... arguments) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared;
   config.stream = stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = has_dependent_launch() ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = 1;
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = static_cast<unsigned>(cluster);
+  config.attrs = attributes;
+  config.numAttrs = !runs_hopper_code() ? 0 : cluster > 1 ? 2 : 1;
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
 }
 

@@ -30,6 +30,14 @@ __device__ __forceinline__ void load_matrix_x4_transposed(std::uint32_t (&r)[4],
                : "r"(address));
 }
 
+/// An 8x8 matrix of 16-bit elements whose row l / 4 has columns 2 (l % 4) and + 1 in lane l, and
+/// the same of its transpose.
+__device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t x) {
+  std::uint32_t y;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
 template <typename T>
 __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4],
                                             std::uint32_t b0, std::uint32_t b1);
@@ -77,12 +85,26 @@ __device__ __forceinline__ void copy_async_16(std::uint32_t shared, const void* 
                "r"(bytes)
                : "memory");
 }
+/// The same of 8 or 4 bytes.
+template <int kBytes>
+__device__ __forceinline__ void copy_async_small(std::uint32_t shared, const void* global,
+                                                 bool valid) {
+  static_assert(kBytes == 8 || kBytes == 4);
+  const int bytes = valid ? kBytes : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(global),
+               "n"(kBytes), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 template <int kPending>
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+/// Waits for all copies of this thread, committed or not.
+__device__ __forceinline__ void copy_async_wait_all() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 /// Barriers in shared memory that count arrivals: a phase ends when `count` have come, and waiting
@@ -131,6 +153,56 @@ __device__ __forceinline__ void wait_for_previous_grid() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+/// Blocks of a cluster (sm_90) see each other's shared memory. Arriving releases what a thread
+/// wrote, waiting acquires it; `relaxed` orders nothing. A warp's lanes must come together.
+__device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+/// The address of `shared` (of this block) in block `rank` of the cluster.
+__device__ __forceinline__ std::uint32_t cluster_address(std::uint32_t shared, unsigned rank) {
+  std::uint32_t address = shared;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+#endif
+  return address;
+}
+__device__ __forceinline__ void cluster_store(std::uint32_t address, float4 x) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(x.x),
+               "f"(x.y), "f"(x.z), "f"(x.w)
+               : "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_store(std::uint32_t address, float2 x) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(x.x), "f"(x.y)
+               : "memory");
+#endif
+}
+
+/// Adds one and returns what was there; what this thread has seen written is released, what the
+/// other threads that added released is seen after.
+__device__ __forceinline__ unsigned count_arrival(unsigned* counter) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(counter)
+               : "memory");
+  return before;
 }
 
 __device__ __forceinline__ void prefetch_to_l2(const void* p) {

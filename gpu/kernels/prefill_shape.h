@@ -1,5 +1,7 @@
 #pragma once
 
+// Tiles and blocks of the tensor-core attention kernels.
+
 namespace attn::gpu {
 
 /// The tile of the prefill kernel for a head-size bucket: rows 16 * m_tiles * warps, keys a step.
@@ -24,13 +26,27 @@ constexpr PrefillTileSize prefill_tile_size(int head_dim, bool small) {
   if (head_dim <= 128) return {8, 2, 64, 1, 3};
   return {8, 1, 64, 1, 2};
 }
-/// Blocks of the decoding kernel that share an SM: what shared memory and registers allow.
-constexpr int decode_blocks_per_sm(int head_dim) { return head_dim <= 128 ? 2 : 1; }
+/// The block of the decoding kernel for a head-size bucket. Slots are of each warp's ring: more of
+/// them on their way than an H200 needs to cover its latency, so that they outlast the end of a
+/// row. `coded`: a cache of 8-bit codes; half the bytes, and widening them wants more warps on an
+/// SM.
+struct DecodeBlockSize {
+  int warps;
+  int slots;
+  int blocks_per_sm;
+};
+constexpr DecodeBlockSize decode_block_size(int head_dim, bool coded, int rows) {
+  if (coded) {
+    if (head_dim <= 128) return rows == 8 ? DecodeBlockSize{8, 4, 2} : DecodeBlockSize{8, 6, 1};
+    return rows == 8 ? DecodeBlockSize{8, 4, 1} : DecodeBlockSize{4, 6, 1};
+  }
+  if (head_dim <= 64) return {8, 8, 1};
+  if (head_dim <= 128) return {8, 4, 1};
+  return {4, rows == 8 ? 5 : 4, 1};
+}
 
-inline constexpr int kDecodeWarps = 4;
-/// Of a decode block that has an SM to itself.
-inline constexpr int kWideDecodeWarps = 8;
-constexpr bool has_wide_decode(int head_dim) { return head_dim <= 128; }
+/// Shared memory that a block of compute capability 9.0 may have.
+inline constexpr int kMostSharedBytes = 227 * 1024;
 
 constexpr int prefill_rows(int head_dim, bool small) {
   const PrefillTileSize size = prefill_tile_size(head_dim, small);

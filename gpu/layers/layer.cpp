@@ -46,6 +46,18 @@ MaskKind mask_kind(MaskVariant variant) {
   return MaskKind::kNone;
 }
 
+AttentionShape attention_shape(const AttentionConfig& config, const LayerOptions& options) {
+  AttentionShape shape;
+  shape.num_heads = config.num_attention_heads;
+  shape.num_kv_heads = config.num_key_value_heads;
+  shape.head_dim = std::max(config.head_dim, config.head_dim_v);
+  shape.coded = config.kv_cache.dtype == ElementType::kFloat8E4M3FN;
+  shape.multiprocessors = multiprocessor_count();
+  shape.clusters = runs_hopper_code();
+  shape.fixed_splits = options.fixed_splits;
+  return shape;
+}
+
 /// Columns of product.x, [m, k] of out_type, to the values of their codes.
 void quantise_columns(const InputFormat& format, const GemmArguments& product, Range columns,
                       float* values, StreamHandle stream) {
@@ -110,7 +122,7 @@ std::int64_t BatchShape::tokens() const {
 
 AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights& weights,
                                const LayerOptions& options)
-    : config_(config), options_(options), multiprocessors_(multiprocessor_count()) {
+    : config_(config), options_(options), attention_shape_(attention_shape(config, options)) {
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
@@ -204,9 +216,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   }
   if (uses_tensor_cores(config_, options_)) {
     plan.zeroed_bytes += kCounters * sizeof(unsigned);
-    plan.attention = plan_attention(
-        plan.batch, max_rows, max_keys, config_.num_attention_heads, config_.num_key_value_heads,
-        std::max(config_.head_dim, config_.head_dim_v), multiprocessors_, options_.fixed_splits);
+    plan.attention = plan_attention(attention_shape_, plan.batch, max_rows, max_keys);
   }
   if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
@@ -226,7 +236,8 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
 
 void AttentionLayer::plan_coded(LayerPlan& plan) const {
   plan.zeroed_bytes += kCodedCounters * sizeof(unsigned);
-  const CodedProductOptions options{options_.cublas, options_.coded_tile, multiprocessors_};
+  const CodedProductOptions options{options_.cublas, options_.coded_tile,
+                                    attention_shape_.multiprocessors};
   const auto add = [&](const CodedWeight& weight, const InputFormat& format,
                        const GemmArguments& shape) {
     CodedProductPlan product = plan_coded_product(weight, format, shape, options);

@@ -127,7 +127,7 @@ class AttentionLayer {
 
   AttentionConfig config_;
   LayerOptions options_;
-  int multiprocessors_ = 0;
+  AttentionShape attention_shape_;
   std::unique_ptr<DeviceWeights> weights_;
 };
 

@@ -16,6 +16,9 @@ struct BenchLayer {
   std::unique_ptr<attn::gpu::AttentionLayer> layer;
   attn::gpu::LayerPlan plan;
   attn::gpu::Type cache_type = attn::gpu::Type::kBFloat16;
+  // One scale for all keys and one for all values of a cache of codes, on the device.
+  float* k_scale = nullptr;
+  float* v_scale = nullptr;
 };
 
 thread_local std::string last_error;
@@ -28,8 +31,10 @@ attn::gpu::Type gpu_type(attn::ElementType type) {
       return attn::gpu::Type::kFloat16;
     case attn::ElementType::kBFloat16:
       return attn::gpu::Type::kBFloat16;
+    case attn::ElementType::kFloat8E4M3FN:
+      return attn::gpu::Type::kFloat8E4M3;
     default:
-      throw attn::Error(attn::ErrorKind::kUnsupported, "the shim has no scales of caches");
+      throw attn::Error(attn::ErrorKind::kUnsupported, "the shim has no caches of this type");
   }
 }
 
@@ -93,6 +98,13 @@ ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** 
   return status == 0 ? bench.release() : nullptr;
 }
 
+/// Scales of the runs that follow, of a cache with one scale for the tensor.
+ATTN_SHIM void attn_shim_set_scales(void* handle, float* k_scale, float* v_scale) {
+  auto* const bench = static_cast<BenchLayer*>(handle);
+  bench->k_scale = k_scale;
+  bench->v_scale = v_scale;
+}
+
 ATTN_SHIM void attn_shim_free(void* handle) { delete static_cast<BenchLayer*>(handle); }
 
 /// Bytes of workspace for these lengths, -1 on failure.
@@ -117,6 +129,9 @@ ATTN_SHIM int attn_shim_run(void* handle, const AttnShimCall* call, void* stream
     t.cache.k = call->k;
     t.cache.v = call->v;
     t.cache.type = bench->cache_type;
+    if (bench->k_scale != nullptr) t.cache.scales = attn::gpu::CacheScales::kTensor;
+    t.cache.k_scale = bench->k_scale;
+    t.cache.v_scale = bench->v_scale;
     t.cache.k_page_stride = t.cache.v_page_stride = call->page_stride;
     t.cache.k_token_stride = t.cache.v_token_stride = call->token_stride;
     t.cache.k_head_stride = t.cache.v_head_stride = call->head_stride;

@@ -101,6 +101,14 @@ std::vector<Shape> large_shapes() {
                           int dim) {
     return attention("decode", name, batch, rows, keys, heads, kv_heads, dim, "causal");
   };
+  // Half the bytes of the same caches.
+  const auto coded = [](Shape shape, const char* name) {
+    const std::string plain = R"("page_size":64,"dtype":"bfloat16")";
+    shape.name = name;
+    shape.spec.replace(shape.spec.find(plain), plain.size(),
+                       R"("page_size":64,"dtype":"float8_e4m3fn","scale_granularity":"tensor")");
+    return shape;
+  };
   Shape window = prefill("prefill B1 S16384 32/8 W1024", 1, 16384, 32, 8, 128, "causal");
   const std::string causal = R"("mask":{"variant":"causal"})";
   window.spec.replace(window.spec.find(causal), causal.size(),
@@ -130,6 +138,9 @@ std::vector<Shape> large_shapes() {
       decode("decode B16 ctx8192 16/8 D256", 16, 1, 8192, 16, 8, 256),
       decode("decode B16 ctx8192 32/8 q4", 16, 4, 8192, 32, 8, 128),
       decode("decode B16 ctx8192 32/8 q16", 16, 16, 8192, 32, 8, 128),
+      coded(decode("", 16, 1, 8192, 32, 8, 128), "decode B16 ctx8192 32/8 fp8 cache"),
+      coded(decode("", 64, 1, 2048, 32, 8, 128), "decode B64 ctx2048 32/8 fp8 cache"),
+      coded(prefill("", 1, 4096, 32, 8, 128, "causal"), "prefill B1 S4096 32/8 causal fp8 cache"),
       {"layer", "layer prefill 1x4096", layer_spec(1, 0, 4096, kPlain, ""), true},
       {"layer", "layer prefill 8x2048", layer_spec(8, 0, 2048, kPlain, ""), true},
       {"layer", "layer decode 64 x ctx 8191", layer_spec(64, 8191, 1, kPlain, ""), true},

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -205,6 +206,70 @@ TEST_F(GpuLayer, TakesCachesInAnyOrderAndBeyond32Bits) {
     if (seed % 3 != 0) c.layout.cache = CacheOrder::kHnd;
     // Past 2^31 elements, and past 2^32 bytes of the smallest type.
     if (seed % 3 != 1) c.layout.pool_offset = std::int64_t{5} << 30;
+    return why_wrong(c, backend->run(c, all_stages()), true);
+  }));
+}
+
+/// An attention case: `cache` is the cache's type and scales, `rows` [queries, keys] of sequences.
+Case attention_case(const std::string& type, const std::string& cache, int heads, int kv_heads,
+                    int head_dim, int page, const std::string& rows, std::uint64_t seed) {
+  std::ostringstream spec;
+  spec << R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":)"
+       << heads << R"(,"num_key_value_heads":)" << kv_heads << R"(,"head_dim":)" << head_dim
+       << R"(,"dtype":")" << type << R"(","mask":{"variant":"causal"},"kv_cache":{"page_size":)"
+       << page << R"(,"dtype":)" << cache << R"(}},"rows":)" << rows << "}";
+  return make_case(parse_case_spec(spec.str()), seed);
+}
+
+constexpr std::array kCaches{R"("bfloat16")", R"("float8_e4m3fn")",
+                             R"("float8_e4m3fn","scale_granularity":"tensor")",
+                             R"("float8_e4m3fn","scale_granularity":"head")",
+                             R"("float8_e4m3fn","scale_granularity":"token_head")"};
+
+/// More blocks of the decode kernel than run at once, of every length and every type of cache.
+TEST_F(GpuLayer, DecodesManySequences) {
+  const auto backend = make_backend("cuda");
+  expect_none(for_each_seed(
+      0, std::min<std::uint64_t>(case_count(), 2 * kCaches.size()), [&](std::uint64_t seed) {
+        std::ostringstream rows;
+        for (std::uint64_t b = 0; b < 150; ++b) {
+          const std::uint64_t queries = b % 7 == 3 ? 0 : 1 + b % 2;
+          const std::uint64_t keys = b % 11 == 0 ? queries : queries + (b * 37 + seed * 5) % 150;
+          rows << (b == 0 ? "[[" : ",[") << queries << "," << keys << "]";
+        }
+        rows << "]";
+        const int page = std::array{16, 64, 5}[seed % 3];
+        const Case c = attention_case("bfloat16", kCaches[seed % kCaches.size()], 12, 3, 64, page,
+                                      rows.str(), seed);
+        return why_wrong(c, backend->run(c, all_stages()), true);
+      }));
+}
+
+/// Rows that are split: over clusters, and through the workspace.
+TEST_F(GpuLayer, SplitsLongRows) {
+  const auto backend = make_backend("cuda");
+  const std::array<std::string, 5> rows{"[[1,900]]", "[[1,2900],[2,1500]]", "[[1,7000]]",
+                                        "[[2,3100],[0,0],[1,129]]", "[[1,16]]"};
+  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 60), [&](std::uint64_t seed) {
+    const int head_dim = std::array{128, 64, 72, 256, 40, 96}[seed % 6];
+    const int group = std::array{1, 4, 8, 5}[seed % 4];
+    const int page = std::array{64, 16, 1, 48}[seed / 4 % 4];
+    const Case c = attention_case(seed % 5 == 4 ? "float16" : "bfloat16",
+                                  seed % 5 == 4 ? R"("float16")" : kCaches[seed / 2 % 5], 2 * group,
+                                  2, head_dim, page, rows[seed % 5], seed);
+    return why_wrong(c, backend->run(c, all_stages()), true);
+  }));
+}
+
+/// The tiled kernel on caches of codes: whole pages and others, every granularity of scales.
+TEST_F(GpuLayer, PrefillsFromCodes) {
+  const auto backend = make_backend("cuda");
+  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 48), [&](std::uint64_t seed) {
+    const int head_dim = std::array{128, 64, 72, 256, 24, 112}[seed % 6];
+    const int page = std::array{64, 128, 7, 16}[seed / 6 % 4];
+    const Case c =
+        attention_case(seed % 3 == 0 ? "float16" : "bfloat16", kCaches[1 + seed % 4], 4, 2,
+                       head_dim, page, "[[40,40],[150,333],[17,700],[0,0],[70,64]]", seed);
     return why_wrong(c, backend->run(c, all_stages()), true);
   }));
 }

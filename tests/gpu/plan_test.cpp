@@ -10,9 +10,28 @@ namespace {
 
 constexpr int kMultiprocessors = 132;
 
+AttentionShape shape(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim = 128) {
+  AttentionShape s;
+  s.num_heads = heads;
+  s.num_kv_heads = kv_heads;
+  s.head_dim = head_dim;
+  s.multiprocessors = kMultiprocessors;
+  s.clusters = true;
+  return s;
+}
+
 AttentionPlan plan(std::int64_t batch, std::int64_t rows, std::int64_t keys, std::int64_t heads,
                    std::int64_t kv_heads, std::int64_t head_dim = 128, int fixed = 0) {
-  return plan_attention(batch, rows, keys, heads, kv_heads, head_dim, kMultiprocessors, fixed);
+  AttentionShape s = shape(heads, kv_heads, head_dim);
+  s.fixed_splits = fixed;
+  return plan_attention(s, batch, rows, keys);
+}
+
+AttentionPlan coded_plan(std::int64_t batch, std::int64_t keys, std::int64_t heads,
+                         std::int64_t kv_heads) {
+  AttentionShape s = shape(heads, kv_heads);
+  s.coded = true;
+  return plan_attention(s, batch, 1, keys);
 }
 
 TEST(AttentionPlan, DecodesUpToSixteenPackedRows) {
@@ -42,18 +61,52 @@ TEST(AttentionPlan, TakesSmallTilesWhereLargeOnesWouldIdle) {
 }
 
 TEST(AttentionPlan, SplitsOnlyWhatDoesNotFillTheDevice) {
-  // 8 blocks on 132 multiprocessors: as many parts as fit in one wave of one block each.
+  // 8 items on 132 multiprocessors: as many parts as fit in one wave.
   EXPECT_EQ(plan(1, 1, 1 << 20, 32, 8).splits, 132 / 8);
-  EXPECT_TRUE(plan(1, 1, 1 << 20, 32, 8).wide);
-  EXPECT_EQ(plan(16, 1, 8192, 32, 8).splits, 1);  // 128 blocks
-  EXPECT_TRUE(plan(16, 1, 8192, 32, 8).wide);
-  // 72 blocks would leave half of the multiprocessors idle; of two blocks each, 216 of 264 run.
+  EXPECT_EQ(plan(1, 1, 8192, 32, 8).splits, 16);
+  // 33 parts of whole rounds would leave one without any.
+  EXPECT_EQ(plan(4, 1, 32768, 8, 1).splits, 32);
+  EXPECT_EQ(plan(16, 1, 8192, 32, 8).splits, 1);  // 128 items
+  // 72 items would leave half of the multiprocessors idle.
   EXPECT_EQ(plan(9, 1, 8192, 32, 8).splits, 3);
-  EXPECT_FALSE(plan(9, 1, 8192, 32, 8).wide);
-  EXPECT_EQ(plan(64, 1, 8192, 32, 8).splits, 1);  // 512 blocks
+  EXPECT_GT(coded_plan(9, 8192, 32, 8).splits, 1);
+  EXPECT_EQ(coded_plan(16, 8192, 32, 8).splits, 2);  // two blocks a multiprocessor
+  EXPECT_EQ(plan(64, 1, 8192, 32, 8).splits, 1);     // 512 items
   EXPECT_EQ(plan(1, 16384, 16384, 32, 8).splits, 1);
   EXPECT_EQ(plan(1, 1, 100, 32, 8).splits, 1);  // too few keys to be worth it
   EXPECT_LE(plan(1, 1, 1 << 20, 8, 1).splits, kMostSplits);
+}
+
+TEST(AttentionPlan, NoPartOfTheLongestSequenceIsEmpty) {
+  for (const std::int64_t batch : {1, 2, 3, 5, 9, 17, 33}) {
+    for (const std::int64_t keys : {1, 100, 129, 500, 1000, 2048, 5000, 8192, 33333}) {
+      const AttentionPlan p = plan(batch, 1, keys, 16, 2);
+      const std::int64_t rounds = (keys + 127) / 128;  // of eight warps
+      const std::int64_t each = (rounds + p.splits - 1) / p.splits;
+      EXPECT_LT((p.splits - 1) * each, rounds) << batch << " " << keys;
+    }
+  }
+}
+
+TEST(AttentionPlan, ShortRowsAreSplitOverClusters) {
+  const AttentionPlan p = plan(1, 1, 2048, 32, 8);
+  EXPECT_TRUE(p.cluster);
+  EXPECT_EQ(p.splits, kMostCluster);
+  EXPECT_TRUE(combines_in_kernel(p));
+  EXPECT_EQ(partial_floats(p, 1, 32, 128), 0);
+  EXPECT_FALSE(plan(1, 1, 8192, 32, 8).cluster);          // too few blocks
+  EXPECT_FALSE(plan(1, 1, 2048, 32, 8, 128, 4).cluster);  // fixed: the same everywhere
+  AttentionShape s = shape(32, 8);
+  s.clusters = false;
+  EXPECT_FALSE(plan_attention(s, 1, 1, 2048).cluster);
+}
+
+TEST(AttentionPlan, FixedSplitsTakeTheSameKernelForEveryLength) {
+  EXPECT_EQ(plan(1, 1, 8192, 32, 8).decode_rows, 8);
+  EXPECT_EQ(plan(1, 3, 8192, 32, 8).decode_rows, 16);
+  for (const std::int64_t rows : {1, 2, 3, 4}) {
+    EXPECT_EQ(plan(1, rows, 8192, 32, 8, 128, 2).decode_rows, 16) << rows;
+  }
 }
 
 TEST(AttentionPlan, FixedSplitsDoNotDependOnTheBatch) {
@@ -89,6 +142,17 @@ TEST(TensorCoreKernel, TakesWhatFitsItsRows) {
   EXPECT_FALSE(takes(576, 512));  // beyond 256
   EXPECT_FALSE(has_tensor_core_kernel(Type::kFloat32, Type::kFloat32, 64, 64));
   EXPECT_FALSE(has_tensor_core_kernel(Type::kFloat16, Type::kBFloat16, 64, 64));
+  EXPECT_TRUE(has_tensor_core_kernel(Type::kFloat16, Type::kFloat8E4M3, 72, 72));
+  EXPECT_FALSE(has_tensor_core_kernel(Type::kFloat32, Type::kFloat8E4M3, 64, 64));
+}
+
+TEST(TensorCoreKernel, ProbabilitiesThatCarryScalesNeedTheirRange) {
+  constexpr Type kCode = Type::kFloat8E4M3;
+  for (const Type type : {Type::kBFloat16, Type::kFloat16}) {
+    EXPECT_EQ(probability_type(type, type, CacheScales::kNone), type);
+    EXPECT_EQ(probability_type(type, kCode, CacheScales::kHead), Type::kFloat16);
+    EXPECT_EQ(probability_type(type, kCode, CacheScales::kTokenHead), Type::kBFloat16);
+  }
 }
 
 }  // namespace

@@ -183,8 +183,6 @@ CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::La
   return m;
 }
 
-namespace {
-
 gpu::CacheScales cache_scales(ScaleGranularity granularity) {
   switch (granularity) {
     case ScaleGranularity::kTensor:
@@ -199,6 +197,7 @@ gpu::CacheScales cache_scales(ScaleGranularity granularity) {
   return gpu::CacheScales::kNone;
 }
 
+namespace {
 gpu::CacheView cache_view(const Case& c, const CaseImage& m) {
   const KvCache& cache = c.cache;
   const std::int64_t heads = c.config.num_key_value_heads;

@@ -42,6 +42,8 @@ struct CaseImage {
 CaseImage lay_out(const Case& c, const gpu::AttentionLayer& layer, const gpu::LayerPlan& plan,
                   const Capacity& room);
 
+gpu::CacheScales cache_scales(ScaleGranularity granularity);
+
 /// Addresses of the image where it was uploaded to.
 gpu::LayerTensors tensors_of(const Case& c, const CaseImage& image);
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "gpu/device/scratch.h"
+#include "gpu/layers/types.h"
 #include "harness/backends/backend_failure.h"
 #include "harness/backends/cuda/case_image.h"
 #include "harness/backends/execution.h"
@@ -34,6 +35,18 @@ std::string CudaBackend::name() const {
   return "cuda" + words;
 }
 
+namespace {
+
+/// What the tensor-core kernels multiply values with.
+ElementType probability_type(const AttentionConfig& config) {
+  const gpu::Type type =
+      gpu::probability_type(gpu::type_of(config.dtype), gpu::type_of(config.kv_cache.dtype),
+                            cache_scales(config.kv_cache.scale_granularity));
+  return type == gpu::Type::kBFloat16 ? ElementType::kBFloat16 : ElementType::kFloat16;
+}
+
+}  // namespace
+
 Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   Arithmetic a;
   a.store = a.out = config.dtype;
@@ -48,11 +61,11 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   a.block = gpu::kPlainBlock;
   if (!gpu::uses_tensor_cores(config, layer_options())) return a;
   a.attention_acc = Accumulator::kFloat32TensorCore;
-  a.probabilities = config.dtype;
+  a.probabilities = probability_type(config);
   a.block = gpu::kTensorCoreBlock;
-  // Up to eight warps of the decode kernel are parts too. How many splits a case gets depends on
-  // its lengths; the declaration is for all of them.
-  a.splits = options_.splits > 0 ? options_.splits + 8 : gpu::kMostSplits + 8;
+  // The warps of the decode kernel are parts too. How many splits a case gets depends on its
+  // lengths; the declaration is for all of them.
+  a.splits = (options_.splits > 0 ? options_.splits : gpu::kMostSplits) + gpu::kMostDecodeWarps;
   return a;
 }
 

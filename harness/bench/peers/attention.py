@@ -11,6 +11,7 @@ from exact import bound, sample_rows
 from shim import Call, Pages, int32
 
 ROTATED_BYTES = 240e6  # twice the largest L2 and more
+CODE_SCALE = 2.0 ** -6  # of caches in e4m3: its products are exact
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SDPA = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
         "efficient": SDPBackend.EFFICIENT_ATTENTION}
@@ -30,20 +31,30 @@ class AttentionCase:
         self.mask = self.config.get("mask", {"variant": "causal"})
         self.scale = self.config.get("scale") or self.dim ** -0.5
         self.is_uniform = len(set(map(tuple, rows))) == 1
+        self.coded = self.config["kv_cache"].get("dtype") == "float8_e4m3fn"
         size = self.dtype.itemsize
         tokens = sum(self.new)
-        self.bytes = size * self.dim * (2 * sum(self.keys) * self.kv_heads +
-                                        2 * tokens * self.heads)
+        self.bytes = self.dim * (2 * sum(self.keys) * self.kv_heads * (1 if self.coded else size) +
+                                 2 * tokens * self.heads * size)
         self.operations = 4 * self.heads * self.dim * sum(self.pairs(n, m) for n, m in zip(self.new, self.keys))
         self.sets = max(1, min(16, math.ceil(ROTATED_BYTES / self.bytes)))
         self.q, self.k, self.v = [], [], []
         for _ in range(self.sets):
             self.q.append([self.draw(self.heads, n) for n in self.new])
-            self.k.append([self.draw(self.kv_heads, m) for m in self.keys])
-            self.v.append([self.draw(self.kv_heads, m) for m in self.keys])
+            self.k.append([self.draw_cached(m) for m in self.keys])
+            self.v.append([self.draw_cached(m) for m in self.keys])
 
     def draw(self, heads, rows):
         return torch.randn(heads, rows, self.dim, device="cuda", dtype=self.dtype)
+
+    def draw_cached(self, rows):
+        """Of a coded cache the values of its codes, which the peers read as they are."""
+        drawn = self.draw(self.kv_heads, rows)
+        return self.codes(drawn).to(self.dtype) * CODE_SCALE if self.coded else drawn
+
+    @staticmethod
+    def codes(values):
+        return (values / CODE_SCALE).clamp(-448, 448).to(torch.float8_e4m3fn)
 
     def pairs(self, new, keys):
         """Query rows times keys that the mask shows them."""
@@ -93,9 +104,13 @@ def ours(case, library, heads_first):
     offsets = int32([sum(case.new[:b]) for b in range(len(case.new) + 1)])
     counts = int32(case.keys)
     functions, keep = [], [space, offsets, counts, layer]
+    cached = (lambda t: case.codes(t).view(torch.uint8)) if case.coded else (lambda t: t)
+    if case.coded:
+        layer.set_scales(torch.full((1,), CODE_SCALE, device="cuda"))
     for s in range(case.sets):
         q = case.packed(case.q[s])
-        pages = Pages(case.k[s], case.v[s], case.config["kv_cache"]["page_size"], heads_first)
+        pages = Pages([cached(t) for t in case.k[s]], [cached(t) for t in case.v[s]],
+                      case.config["kv_cache"]["page_size"], heads_first)
         out = torch.empty_like(q)
         lse = torch.empty(q.shape[:2], device="cuda")
         call = Call(q=q.data_ptr(), row_offsets=offsets.data_ptr(),

@@ -48,6 +48,12 @@ class Layer:
             self.library.fail()
         return torch.zeros(max(size, 1), dtype=torch.uint8, device="cuda")
 
+    def set_scales(self, scale):
+        """One scale for keys and values, for caches in e4m3 with a scale for the tensor."""
+        self.scale = scale
+        pointer = ctypes.c_void_p(scale.data_ptr())
+        self.library.lib.attn_shim_set_scales(self.handle, pointer, pointer)
+
     def run(self, call):
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         if self.library.lib.attn_shim_run(self.handle, ctypes.byref(call), stream) != 0:

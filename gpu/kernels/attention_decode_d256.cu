@@ -1,9 +1,7 @@
-#include "gpu/kernels/attention_instances.cuh"
+#include "gpu/kernels/attention_decode_instances.cuh"
 
 namespace attn::gpu {
 
-template void launch_prefill<256>(const AttentionArguments&, const AttentionPlan&, const Partials&,
-                                  cudaStream_t);
 template void launch_decode<256>(const AttentionArguments&, const AttentionPlan&, const Partials&,
                                  cudaStream_t);
 

@@ -1,0 +1,8 @@
+#include "gpu/kernels/attention_decode_instances.cuh"
+
+namespace attn::gpu {
+
+template void launch_decode<64>(const AttentionArguments&, const AttentionPlan&, const Partials&,
+                                cudaStream_t);
+
+}  // namespace attn::gpu

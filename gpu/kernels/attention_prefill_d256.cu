@@ -1,0 +1,8 @@
+#include "gpu/kernels/attention_prefill_instances.cuh"
+
+namespace attn::gpu {
+
+template void launch_prefill<256>(const AttentionArguments&, const AttentionPlan&, const Partials&,
+                                  cudaStream_t);
+
+}  // namespace attn::gpu
