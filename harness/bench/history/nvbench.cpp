@@ -229,7 +229,8 @@ ParsedRun parse_nvbench_json(const std::string& path, const json& file) {
     if (argv != meta->end() && argv->is_array() && !argv->empty() && (*argv)[0].is_string()) {
       run.run.program = fs::path((*argv)[0].get<std::string>()).filename().string();
     }
-    run.run.libraries = "nvbench " + run.context["meta.version.nvbench.string"];
+    const auto version = run.context.find("meta.version.nvbench.string");
+    if (version != run.context.end()) run.run.libraries = "nvbench " + version->second;
   }
   if (run.run.program.empty()) run.run.program = "nvbench";
   const json& devices = list_of(path, file, "devices");
