@@ -179,8 +179,8 @@ void FaultTotals::print(std::ostream& out, const std::string& gate) const {
         << ", most " << score.most_cases << "\n"
         << std::ssize(value_.outcomes) - score.planted << " controls";
     if (clean_) {
-      out << ", " << count(value_.cases + value_.random) << " cases without a bug: "
-          << alarms(value_);
+      out << ", " << count(value_.cases + value_.random)
+          << " cases without a bug: " << alarms(value_);
     }
     out << "\n";
   }

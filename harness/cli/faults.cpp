@@ -194,7 +194,7 @@ bool FaultsVerb::run_all() {
   keep_clean(run, false);
   if (!runs_memory(options_)) return true;
 
-  harness::MemoryRunOptions memory{run_of_.plan, open,           run_of_.jobs, {},
+  harness::MemoryRunOptions memory{run_of_.plan,    open,        run_of_.jobs, {},
                                    run_of_.settled, run_of_.stop};
   memory.progress = [&](std::int64_t done, std::int64_t of) {
     if (!progress) progress.emplace(session_.streams, of, "bugs of memory");

@@ -290,8 +290,8 @@ int Fuzzer::execute() {
   for (const FailureGroup& group : failures_.groups()) print_account(out, group);
   grow_corpus();
   if (not_looked_at_ > 0) {
-    session_.streams.err << harness::format_count(not_looked_at_)
-                         << " failures after the first " << options_.max_failures
+    session_.streams.err << harness::format_count(not_looked_at_) << " failures after the first "
+                         << options_.max_failures
                          << " kinds were not looked into; --max-failures N is more\n";
   } else if (has_enough_failures() && !is_part_of_more()) {
     session_.streams.err << "ended after " << options_.max_failures

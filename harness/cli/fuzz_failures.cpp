@@ -95,9 +95,9 @@ FuzzResult FuzzFailures::shrink(const FuzzResult& failure) const {
   harness::shrink(
       failure.tried.spec, failure.tried.seed,
       [&](const harness::CaseSpec& spec, std::uint64_t seed) {
-        FuzzResult tried = judge_.judge_alone(
-            failure.exec, failure.relation,
-            {spec, seed, failure.tried.origin, failure.exec, failure.relation});
+        FuzzResult tried =
+            judge_.judge_alone(failure.exec, failure.relation,
+                               {spec, seed, failure.tried.origin, failure.exec, failure.relation});
         if (!fails_alike(tried, failure)) return false;
         smallest = std::move(tried);
         return true;

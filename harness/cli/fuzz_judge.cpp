@@ -168,7 +168,8 @@ FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tr
 /// A case that could not have shown a bug, as one with a neighbour that can: mistrusted until the
 /// neighbour is judged, then passed when both do. Other values of the same config come first where
 /// only the values are at fault.
-FuzzResult FuzzJudge::judge_pair(const std::vector<ExecMode>& modes, const FuzzCase& planned) const {
+FuzzResult FuzzJudge::judge_pair(const std::vector<ExecMode>& modes,
+                                 const FuzzCase& planned) const {
   FuzzResult result = judge_in(modes, planned, false);
   const bool of_device = result.exec == ExecMode::kGraph || result.exec == ExecMode::kGraphReplay ||
                          result.exec == ExecMode::kPadded;
@@ -202,8 +203,7 @@ FuzzResult FuzzJudge::judge_pair(const std::vector<ExecMode>& modes, const FuzzC
                         neighbour.row.verdict.status == Status::kPassed;
     ReportRow& row = passed ? result.row : neighbour.row;
     row.properties.emplace_back("pair", reason);
-    row.properties.emplace_back(
-        "neighbour", (passed ? neighbour : result).row.repro);
+    row.properties.emplace_back("neighbour", (passed ? neighbour : result).row.repro);
     if (passed) {
       verdict.status = Status::kPassed;
       verdict.detail.clear();
@@ -273,8 +273,8 @@ FuzzResult FuzzJudge::judge(const FuzzCase& tried) const {
   if (deals_) modes = {harness::dealt_mode(tried.seed)};
   if (tried.exec) modes = {*tried.exec};
   FuzzResult result = judge_pair(modes, tried);
-  const bool passed = result.row.trouble == harness::Trouble::kNone &&
-                      result.row.verdict.status == Status::kPassed;
+  const bool passed =
+      result.row.trouble == harness::Trouble::kNone && result.row.verdict.status == Status::kPassed;
   if (passed && wants_relations(tried)) check_relations(backend_, tried.relation, result);
   return result;
 }

@@ -23,15 +23,15 @@ struct FuzzResult {
   harness::ExecMode exec = harness::ExecMode::kPlain;  ///< the mode that failed, else the first
   std::string relation;  ///< that is broken, "" where the answer itself was judged
   harness::ReportRow row;
-  bool alone = false;                 ///< seen in a backend that had run nothing else
-  std::string degenerate;             ///< why the values of the case show little
+  bool alone = false;                  ///< seen in a backend that had run nothing else
+  std::string degenerate;              ///< why the values of the case show little
   std::vector<harness::Point> points;  ///< of the space: those of the cases that were judged
 };
 
 /// Whether the row counts as a failure of the backend (or of the harness): not if it is waived.
 bool has_failed(const harness::ReportRow& row);
-/// Whether `a` fails as `b` does (harness/fuzz/alike.h), or breaks the same relation there, or broke
-/// in the same way.
+/// Whether `a` fails as `b` does (harness/fuzz/alike.h), or breaks the same relation there, or
+/// broke in the same way.
 bool fails_alike(const FuzzResult& a, const FuzzResult& b);
 
 /// What a backend answered to a case, for who wants to look closer.
@@ -51,8 +51,9 @@ class FuzzJudge {
   FuzzJudge(const FuzzOptions& options, const harness::Backend& backend);
 
   /// In every mode, the first that fails ends it; in one of a device's modes where none was asked
-  /// for. A case that could not have shown a bug by itself passes only when a neighbour that can does too; else the row is the neighbour's. What passed
-  /// is put through the relations, where it is its turn. Never throws.
+  /// for. A case that could not have shown a bug by itself passes only when a neighbour that can
+  /// does too; else the row is the neighbour's. What passed is put through the relations, where it
+  /// is its turn. Never throws.
   FuzzResult judge(const harness::FuzzCase& tried) const;
   /// The case as it is, on a backend that has run nothing before, in one mode; or, for a failure of
   /// a relation, by that relation. Never throws.

@@ -75,10 +75,10 @@ void FuzzTotals::print(std::ostream& out, const std::string& backend) const {
     reasons += (reasons.empty() ? "" : ", ") + count(number) + " " + reason;
   }
   if (pairs > 0) {
-    out << harness::wrap(count(pairs) + (pairs == 1 ? " pair" : " pairs") +
-                             " of a case that shows little by itself and a neighbour that does: " +
-                             reasons,
-                         2)
+    out << harness::wrap(
+               count(pairs) + (pairs == 1 ? " pair" : " pairs") +
+                   " of a case that shows little by itself and a neighbour that does: " + reasons,
+               2)
         << "\n";
   }
   if (fitted_ > 0) {

@@ -42,8 +42,8 @@ class Runner {
   std::mutex mutex_;  // of all below and of result_
   std::int64_t next_ = 0;
   std::int64_t done_ = 0;
-  std::set<std::int64_t> running_;   ///< cases that were begun and are not finished
-  std::vector<char> is_settled_;     ///< by outcome
+  std::set<std::int64_t> running_;  ///< cases that were begun and are not finished
+  std::vector<char> is_settled_;    ///< by outcome
   std::exception_ptr failure_;
 };
 
@@ -143,8 +143,7 @@ std::vector<FaultOutcome> Runner::take_settled(bool all) {
   std::vector<FaultOutcome> settled;
   for (std::size_t i = 0; i < result_.outcomes.size(); ++i) {
     const FaultOutcome& outcome = result_.outcomes[i];
-    const bool is_over =
-        options_.random == 0 && outcome.killed() && outcome.cases_to_kill <= open;
+    const bool is_over = options_.random == 0 && outcome.killed() && outcome.cases_to_kill <= open;
     if (is_settled_[i] != 0 || !(all || is_over)) continue;
     is_settled_[i] = 1;
     settled.push_back(outcome);

@@ -99,8 +99,8 @@ struct FaultRun {
   bool stopped = false;
 };
 
-/// Runs the gate's cases in order on every bug of the catalogue that is not yet killed. What a bug's
-/// outcome is does not depend on `jobs` nor on the other items. Throws Error(kUsage).
+/// Runs the gate's cases in order on every bug of the catalogue that is not yet killed. What a
+/// bug's outcome is does not depend on `jobs` nor on the other items. Throws Error(kUsage).
 FaultRun run_faults(const FaultRunOptions& options);
 
 }  // namespace attn::harness

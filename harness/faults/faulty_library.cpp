@@ -51,9 +51,9 @@ FaultyLibrary::FaultyLibrary(const char* variable, const char* file, const char*
     entry_ = load(path, reasons);
     if (entry_ != nullptr) return;
   }
-  throw Error(ErrorKind::kUsage,
-              "the library of planted bugs was not found" + reasons +
-                  "; build the target " + target + ", or set " + variable + " to its file");
+  throw Error(ErrorKind::kUsage, "the library of planted bugs was not found" + reasons +
+                                     "; build the target " + target + ", or set " + variable +
+                                     " to its file");
 }
 
 std::string faulty_memory_plugin() {

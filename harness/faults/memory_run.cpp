@@ -158,8 +158,6 @@ FaultRun MemoryRunner::run() {
 
 }  // namespace
 
-FaultRun run_memory_faults(const MemoryRunOptions& options) {
-  return MemoryRunner(options).run();
-}
+FaultRun run_memory_faults(const MemoryRunOptions& options) { return MemoryRunner(options).run(); }
 
 }  // namespace attn::harness

@@ -31,8 +31,7 @@ CaseOrigin parse_origin(std::string_view name) {
 
 CaseSource::CaseSource(const std::vector<CorpusEntry>& corpus, const GatePlan& plan) : plan_(plan) {
   for (const CorpusEntry& entry : corpus) {
-    planned_.push_back(
-        {entry.spec, entry.seed, CaseOrigin::kCorpus, entry.exec, entry.relation});
+    planned_.push_back({entry.spec, entry.seed, CaseOrigin::kCorpus, entry.exec, entry.relation});
   }
   for (PlannedCase& planned : covering_cases(plan)) {
     planned_.push_back({std::move(planned.spec), planned.seed, CaseOrigin::kCovering, {}, {}});

@@ -20,6 +20,10 @@ std::span<const Relation> head_relations();
 std::span<const Relation> layer_relations();
 /// What follows from the formula of attention.
 std::span<const Relation> formula_relations();
+/// Answers that are known without a reference, or from simpler calls.
+std::span<const Relation> known_answer_relations();
+/// Weights in other encodings.
+std::span<const Relation> encoding_relations();
 /// The rows of a call in several calls, the devices of a layer as one.
 std::span<const Relation> split_relations();
 

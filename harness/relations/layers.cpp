@@ -49,18 +49,26 @@ bool is_input_projection(const std::string& name) {
   return name.ends_with("_proj.weight") && name != "o_proj.weight";
 }
 
-/// Weights that are within the clip before the layer sees them need none.
+/// Weights that are within the clip before the layer sees them need none. Both sides have a clip
+/// that is a number of the weights' type, since the layer need not round it.
 RelationResult check_clip_beforehand(const Subject& subject) {
-  Case other = subject.c();
+  Case base = subject.c();
+  for (const auto& [name, weight] : base.weights) {
+    if (is_input_projection(name)) {
+      base.config.clip_qkv = round_to(weight.type(), *base.config.weight_clip());
+    }
+  }
+  Case other = base;
   other.config.clip_qkv.reset();
   for (auto& [name, weight] : other.weights) {
     if (!is_input_projection(name)) continue;
-    const double clip = round_to(weight.type(), *subject.c().config.weight_clip());
+    const double clip = *base.config.clip_qkv;
     for (std::int64_t i = 0; i < weight.size(); ++i) {
       weight.set_value(i, std::clamp(weight.value(i), -clip, clip));
     }
   }
-  return check_counterpart(subject, "clip_beforehand", other, same_place,
+  const Subject clipped(base, subject.backend(), subject.options());
+  return check_counterpart(clipped, "clip_beforehand", other, same_place,
                            "the weights clipped before the call");
 }
 
@@ -121,6 +129,38 @@ RelationResult check_norm_scale(const Subject& subject) {
                            "projections times 2, eps times 4, the weight of k's norm times 2");
 }
 
+bool has_free_projections(const Case& c) {
+  return is_layer(c) && c.config.use_qk_norm && !c.config.quant && !c.config.weight_clip() &&
+         c.config.dtype != ElementType::kFloat16;
+}
+
+/// Twice the projections and their clip, and four times eps: what comes out of the norm is the
+/// same, and so is what becomes of it.
+RelationResult check_scaled_projection(const Subject& subject) {
+  Case other = subject.c();
+  other.config.rms_norm_eps *= 4.0;
+  if (other.config.clip_activations) *other.config.clip_activations *= 2.0;
+  for (auto& [name, weight] : other.weights) {
+    if (name.ends_with("_proj.bias") || is_input_projection(name)) scale_tensor(weight, 2.0);
+  }
+  const Mapping mapping = [](Stage stage, std::int64_t row, std::int64_t column) {
+    switch (stage) {
+      case Stage::kQProj:
+      case Stage::kKProj:
+      case Stage::kVProj:
+        return Place{row, column, 0.5};
+      case Stage::kCacheV:
+      case Stage::kAttnOut:
+      case Stage::kOut:
+        return Place{};  // of values twice as large, but for those that were cached before
+      default:
+        return Place{row, column};
+    }
+  };
+  return check_counterpart(subject, "scaled_projection", other, mapping,
+                           "projections and their clip times 2, eps times 4");
+}
+
 // ---- Stacked weights.
 
 bool is_stacked(const Case& c) { return is_layer(c) && c.config.stacked_qkv && !c.config.quant; }
@@ -157,6 +197,8 @@ constexpr std::array kRelations{
              clips_activations, check_clip_afterwards},
     Relation{"norm_scale", "projections and eps scaled together leave the norm as it is",
              Bitwise::kNever, has_free_norm, check_norm_scale},
+    Relation{"scaled_projection", "what the norm gives, and what becomes of it, has no scale",
+             Bitwise::kNever, has_free_projections, check_scaled_projection},
     Relation{"unstacked_qkv", "stacked weights equal three", Bitwise::kNever, is_stacked,
              check_unstacked},
 };

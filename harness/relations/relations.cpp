@@ -14,7 +14,7 @@ std::vector<Relation> all_relations() {
   std::vector<Relation> all;
   for (const std::span<const Relation> family :
        {batch_relations(), mask_relations(), head_relations(), split_relations(), layer_relations(),
-        formula_relations()}) {
+        formula_relations(), known_answer_relations(), encoding_relations()}) {
     all.insert(all.end(), family.begin(), family.end());
   }
   return all;

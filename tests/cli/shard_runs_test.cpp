@@ -63,9 +63,9 @@ class ShardsOf : public testing::TestWithParam<Run> {
 
   std::string file(int shard) const { return scratch_ / ("shard-" + std::to_string(shard)); }
   Words shard_words(int shard) const {
-    return joined(GetParam().words, {"--shard", std::to_string(shard) + "/" +
-                                                    std::to_string(kShards),
-                                     "--results", file(shard)});
+    return joined(GetParam().words,
+                  {"--shard", std::to_string(shard) + "/" + std::to_string(kShards), "--results",
+                   file(shard)});
   }
 };
 
@@ -89,8 +89,7 @@ TEST_P(ShardsOf, OneIsKilledAndRunAgainAndTheMergeIsTheWholeRun) {
 
   const Outcome merged = attn_compare(
       joined(merge, {"--json", scratch_ / "merged.json", "--junit", scratch_ / "merged.xml"}));
-  const Outcome whole =
-      attn_compare(joined(GetParam().words, {"--json", scratch_ / "whole.json"}));
+  const Outcome whole = attn_compare(joined(GetParam().words, {"--json", scratch_ / "whole.json"}));
   EXPECT_EQ(whole.code, GetParam().code) << whole.out << whole.err;
   EXPECT_EQ(merged.code, whole.code) << merged.err;
   EXPECT_EQ(last_line(merged.out), last_line(whole.out));
@@ -148,9 +147,15 @@ TEST(ShardsOfFuzz, GiveOneAccountForEachMistake) {
 TEST(ResumeOfFuzz, RepeatsNoCaseAndLosesNone) {
   const ScratchFolder scratch;
   const std::string journal = scratch / "journal";
-  const Words run = {"fuzz",    "--backend",   "cpu", "--cases",
-                     "24",      "--exec",      "plain,second_call,dirty_scratch,repeat",
-                     "--relations", "all"};
+  const Words run = {"fuzz",
+                     "--backend",
+                     "cpu",
+                     "--cases",
+                     "24",
+                     "--exec",
+                     "plain,second_call,dirty_scratch,repeat",
+                     "--relations",
+                     "all"};
   const Words resumed = joined(run, {"--resume", journal});
   const auto lines = [&] {
     const std::string text = read_file(journal);

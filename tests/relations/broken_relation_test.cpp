@@ -171,6 +171,14 @@ std::vector<Mistake> mistakes() {
        })},
       {"capped_logit", in_case([](Case& c) { c.config.logit_softcap.reset(); })},
       {"equal_values", out([](const Case&, double v) { return 1.001 * v; })},
+      {"single_keys", in_case(narrow_window)},
+      {"zero_hidden",
+       in_answer(each(Stage::kQProj, [](const Case&, double v) { return v + 0.01; }))},
+      {"still_channels", in_answer(each(Stage::kQRope, [](const Case&, double v) { return -v; }))},
+      {"scaled_projection", in_case([](Case& c) { c.config.rms_norm_eps = 1e-2; })},
+      {"dense_weights",
+       in_answer(each(Stage::kKProj,
+                      [](const Case& c, double v) { return c.config.quant ? 1.01 * v : v; }))},
   };
 }
 
