@@ -170,6 +170,10 @@ TEST(Scores, AreReadBesideSpeed) {
   const ParsedRun faults = parse_run(
       "f.json", R"({"schema_version": 1, "gates": {"pr": {"planted": 160, "killed": 159}}})");
   EXPECT_THAT(faults.scores.at(0).total, Optional(160));
+  const ParsedRun device = parse_run(
+      "d.json", R"({"gate": "pr", "device": "NVIDIA H200", "planted": 107, "killed": 104})");
+  EXPECT_EQ(device.scores.at(0).name, "pr on NVIDIA H200");
+  EXPECT_THAT(device.scores.at(0).passed, Optional(104));
   EXPECT_THROW(parse_run("f.json", R"({"schema_version": 1, "gates": {"pr": {"planted": -1}}})"),
                Error);
 }

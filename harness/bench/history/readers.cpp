@@ -49,6 +49,7 @@ ParsedRun parse_json_kind(const std::string& path, const json& file) {
   if (holds("modes", object) && has("cases") && has("passed")) return parse_conformance(path, file);
   if (holds("passed", array) && has("backend")) return parse_variants(path, file);
   if (holds("gates", object) && has("schema_version")) return parse_fault_score(path, file);
+  if (has("gate") && has("planted") && has("killed")) return parse_fault_score(path, file);
   refuse(path,
          "is JSON, but of no kind that is known: Google Benchmark, nvbench, peers.py, "
          "attn-gpu-conformance, write_variants, attn-compare faults --record");

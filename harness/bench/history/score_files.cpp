@@ -87,6 +87,11 @@ ParsedRun parse_fault_score(const std::string& path, const json& file) {
   run.run.source_kind = "faults";
   run.run.program = "attn-compare faults";
   read_provenance(file, run);
+  if (!file.contains("gates")) {  // of one gate on a device
+    const std::string name = text_of(file, "gate") + " on " + text_of(file, "device");
+    run.scores.push_back(score_of(path, "faults", name, file, "killed", "planted"));
+    return run;
+  }
   for (const auto& gate : file.at("gates").items()) {
     run.scores.push_back(score_of(path, "faults", gate.key(), gate.value(), "killed", "planted"));
   }
