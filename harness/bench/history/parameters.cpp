@@ -144,7 +144,7 @@ std::string sizes_of(const Benchmark& b) {
   if (!b.mask.empty() && !(b.q_len == 1 && (b.mask == "causal" || b.mask == "full"))) add(b.mask);
   if (!b.dtype.empty()) add(b.dtype);
   if (!b.weights.empty() && b.weights != b.dtype) add(b.weights);
-  for (const auto& [name, value] : b.parameters) add(name + "=" + value);
+  for (const auto& [name, value] : b.parameters) add(std::string(name).append("=").append(value));
   return text;
 }
 

@@ -40,15 +40,18 @@ ParsedRun parse_json_kind(const std::string& path, const json& file) {
   const auto holds = [&](const char* key, json::value_t type) {
     return has(key) && file.at(key).type() == type;
   };
-  using enum json::value_t;
-  if (holds("benchmarks", array) && holds("context", object)) {
+  constexpr auto kArray = json::value_t::array;
+  constexpr auto kObject = json::value_t::object;
+  if (holds("benchmarks", kArray) && holds("context", kObject)) {
     return parse_google_benchmark(path, file);
   }
-  if (holds("benchmarks", array) && holds("devices", array)) return parse_nvbench_json(path, file);
-  if (holds("rows", array) && has("device") && has("timer")) return parse_peers(path, file);
-  if (holds("modes", object) && has("cases") && has("passed")) return parse_conformance(path, file);
-  if (holds("passed", array) && has("backend")) return parse_variants(path, file);
-  if (holds("gates", object) && has("schema_version")) return parse_fault_score(path, file);
+  if (holds("benchmarks", kArray) && holds("devices", kArray))
+    return parse_nvbench_json(path, file);
+  if (holds("rows", kArray) && has("device") && has("timer")) return parse_peers(path, file);
+  if (holds("modes", kObject) && has("cases") && has("passed"))
+    return parse_conformance(path, file);
+  if (holds("passed", kArray) && has("backend")) return parse_variants(path, file);
+  if (holds("gates", kObject) && has("schema_version")) return parse_fault_score(path, file);
   if (has("gate") && has("planted") && has("killed")) return parse_fault_score(path, file);
   refuse(path,
          "is JSON, but of no kind that is known: Google Benchmark, nvbench, peers.py, "
