@@ -88,9 +88,23 @@ FuzzResult FuzzFailures::confirm(const FuzzResult& failure) const {
   return failure;
 }
 
-/// The smallest case that fails as `failure` does.
+/// The smallest case that fails as `failure` does; where known mistakes explain that one, as one of
+/// these does.
 FuzzResult FuzzFailures::shrink(const FuzzResult& failure) const {
   constexpr double kSeconds = 30.0;
+  const harness::FaultDictionary* const dictionary = harness::FaultDictionary::instance();
+  std::vector<harness::Likeness> known;
+  if (dictionary != nullptr && has_answer(failure)) {
+    EvidenceList evidence(judge_);
+    evidence.add(failure.exec, failure.tried.spec, failure.tried.seed);
+    known = dictionary->look_up(evidence.list());
+  }
+  const auto is_explained = [&](const harness::CaseSpec& spec, std::uint64_t seed) {
+    if (known.empty()) return true;
+    EvidenceList evidence(judge_);
+    evidence.add(failure.exec, spec, seed);
+    return dictionary->explains(known, evidence.list());
+  };
   FuzzResult smallest = failure;
   harness::shrink(
       failure.tried.spec, failure.tried.seed,
@@ -98,7 +112,7 @@ FuzzResult FuzzFailures::shrink(const FuzzResult& failure) const {
         FuzzResult tried =
             judge_.judge_alone(failure.exec, failure.relation,
                                {spec, seed, failure.tried.origin, failure.exec, failure.relation});
-        if (!fails_alike(tried, failure)) return false;
+        if (!fails_alike(tried, failure) || !is_explained(spec, seed)) return false;
         smallest = std::move(tried);
         return true;
       },

@@ -135,6 +135,16 @@ std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidenc
   return found;
 }
 
+bool FaultDictionary::explains(std::span<const Likeness> faults,
+                               std::span<const Evidence> evidence) const {
+  const std::vector<Prepared> prepared = prepare(library_, evidence);
+  if (prepared.empty()) return false;
+  return std::ranges::any_of(faults, [&](const Likeness& likeness) {
+    const auto distance = distance_to(library_, likeness.fault->id, prepared, 1.0);
+    return distance && *distance <= 1.0;
+  });
+}
+
 bool FaultDictionary::tells_apart(const Likeness& a, const Likeness& b, const Case& c,
                                   ExecMode mode, const Case* other) const {
   const auto run = [&](const Likeness& likeness) {

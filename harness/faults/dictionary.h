@@ -49,6 +49,11 @@ class FaultDictionary {
   std::vector<Likeness> look_up(std::span<const Evidence> evidence,
                                 std::span<const std::string_view> without = {}) const;
 
+  /// Whether some of the faults answers as the backend does on all of the evidence, within the
+  /// bound. Of a case that was made smaller: whether it still shows the mistake that the first one
+  /// looked like, and not another.
+  bool explains(std::span<const Likeness> faults, std::span<const Evidence> evidence) const;
+
   /// Whether the two faults answer differently, so that a backend's answer to the case would tell
   /// which of them it has.
   bool tells_apart(const Likeness& a, const Likeness& b, const Case& c, ExecMode mode,

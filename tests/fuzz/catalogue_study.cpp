@@ -12,7 +12,9 @@
 #include <set>
 #include <sstream>
 
+#include "harness/backends/execution.h"
 #include "harness/faults/dictionary.h"
+#include "harness/fuzz/alike.h"
 #include "harness/generate/space.h"
 #include "tests/fuzz/planted.h"
 
@@ -173,6 +175,60 @@ TEST(Catalogue, StagesAreFoundFromFinalAnswers) {
             << totals.by_name << "; without the bug's own entry " << totals.one_out << ", which "
             << totals.misnamed << " times names another\n";
   EXPECT_GE(totals.by_name, 0.85 * totals.blind);
+}
+
+/// Judges a backend with two bugs: the first shows where it makes a difference, else the second.
+Answer answer_either(const FaultInfo& first, const FaultInfo& second, const CaseSpec& spec,
+                     std::uint64_t seed) {
+  Answer of_first = answer(first.id, spec, seed);
+  const Answer right = answer("none", spec, seed);
+  const bool differs = of_first.verdict.status == Status::kCrashed ||
+                       !first_difference(of_first.trace, right.trace).empty();
+  return differs ? std::move(of_first) : answer(second.id, spec, seed);
+}
+
+/// The next bug of the catalogue that spoils the same stage first.
+const FaultInfo* rival_of(const FaultInfo& fault) {
+  bool behind = false;
+  for (const FaultInfo& other : fault_catalogue()) {
+    if (behind && other.stage == fault.stage && other.equivalent_because.empty()) return &other;
+    behind = behind || other.id == fault.id;
+  }
+  return nullptr;
+}
+
+/// A backend with two bugs of one stage: is what is left still a case of the bug that it began
+/// with?
+TEST(Catalogue, ShrinkingStaysWithItsBug) {
+  ASSERT_NE(FaultDictionary::instance(), nullptr);
+  constexpr std::size_t kEvery = 4;
+  int pairs = 0, slipped = 0;
+  const std::vector<FaultInfo> faults = studied();
+  for (std::size_t i = 0; i < faults.size(); i += kEvery) {
+    const FaultInfo& fault = faults[i];
+    const FaultInfo* const rival = rival_of(fault);
+    const auto failure = find_failure(fault, kMostCases);
+    if (rival == nullptr || !failure) continue;
+    ++pairs;
+    const FaultDictionary& dictionary = *FaultDictionary::instance();
+    const auto evidence_of = [&](const Answer& a) {
+      return std::vector<Evidence>{{a.c, a.trace, planted(fault.id)->arithmetic(a.c.config)}};
+    };
+    const Answer first = answer(fault.id, failure->spec, failure->seed);
+    const std::vector<Likeness> known = dictionary.look_up(evidence_of(first));
+    const ShrinkResult small =
+        shrink(failure->spec, failure->seed, [&](const CaseSpec& spec, std::uint64_t seed) {
+          const Answer tried = answer_either(fault, *rival, spec, seed);
+          if (!fails_alike(tried.verdict, failure->verdict)) return false;
+          return known.empty() || dictionary.explains(known, evidence_of(tried));
+        });
+    if (fails_alike(answer(fault.id, small.spec, small.seed).verdict, failure->verdict)) continue;
+    ++slipped;
+    std::cout << fault.id << " slipped to " << rival->id << ": " << to_json(small.spec)
+              << std::endl;
+  }
+  EXPECT_LE(slipped, 0.05 * pairs);
+  std::cout << slipped << " of " << pairs << " slipped to another bug of the same stage\n";
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "harness/faults/dictionary.h"
 #include "harness/faults/faulty_library.h"
 #include "harness/fuzz/alike.h"
 #include "harness/generate/space.h"
@@ -49,8 +50,16 @@ std::optional<Failure> find_failure(const FaultInfo& fault, std::int64_t most, T
 }
 
 ShrinkResult shrunk(const FaultInfo& fault, const Failure& failure, Taps taps) {
+  const FaultDictionary* const dictionary = FaultDictionary::instance();
+  const auto evidence_of = [&](const Answer& a) {
+    return std::vector<Evidence>{{a.c, a.trace, planted(fault.id)->arithmetic(a.c.config)}};
+  };
+  const Answer first = answer(fault.id, failure.spec, failure.seed, taps);
+  const std::vector<Likeness> known = dictionary->look_up(evidence_of(first));
   return shrink(failure.spec, failure.seed, [&](const CaseSpec& spec, std::uint64_t seed) {
-    return fails_alike(answer(fault.id, spec, seed, taps).verdict, failure.verdict);
+    const Answer tried = answer(fault.id, spec, seed, taps);
+    if (!fails_alike(tried.verdict, failure.verdict)) return false;
+    return known.empty() || dictionary->explains(known, evidence_of(tried));
   });
 }
 
