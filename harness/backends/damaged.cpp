@@ -142,6 +142,8 @@ bool parse_option(const std::string& word, Damage& damage) {
   } else if (key == "row_shift") {
     damage.kind = Damage::Kind::kRowShift;
     if (!value.empty()) damage.row = parse_number<std::int64_t>(key, value);
+  } else if (key == "batch_ulp") {
+    damage.kind = Damage::Kind::kBatchUlp;
   } else if (key == "swap_heads") {
     damage.kind = Damage::Kind::kSwapHeads;
     if (!value.empty()) damage.head = parse_number<std::int64_t>(key, value);
@@ -171,6 +173,9 @@ bool apply_damage(const Case& c, const Damage& damage, Trace& trace) {
       } else if (damage.head + 1 < layout.heads) {
         swap_heads(tensor, layout, damage.head);
       }
+      break;
+    case Damage::Kind::kBatchUlp:
+      if (c.batch() > 1 && tensor.size() > 0) tensor.set_code(0, tensor.code(0) ^ 1U);
       break;
   }
   return !(tensor == before);

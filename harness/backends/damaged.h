@@ -15,6 +15,7 @@ struct Damage {
     kScale,      ///< every element times `factor`, rounded to the stage's type
     kRowShift,   ///< row `row` gets the values of the row before it (row 0: of the row after it)
     kSwapHeads,  ///< heads `head` and `head` + 1 change places in every row
+    kBatchUlp,   ///< in a batch the first element moves by its last bit: within every bound
   };
   Stage stage = Stage::kAttnOut;
   Kind kind = Kind::kScale;

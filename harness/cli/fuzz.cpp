@@ -289,7 +289,7 @@ int Fuzzer::execute() {
   report_coverage();
   for (const FailureGroup& group : failures_.groups()) print_account(out, group);
   grow_corpus();
-  if (not_looked_at_ > 0) {
+  if (not_looked_at_ > 0 && is_part_of_more()) {
     session_.streams.err << harness::format_count(not_looked_at_) << " failures after the first "
                          << options_.max_failures
                          << " kinds were not looked into; --max-failures N is more\n";

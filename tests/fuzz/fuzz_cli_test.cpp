@@ -49,6 +49,24 @@ TEST(Fuzz, OneMistakeGivesOneAccountAndALineThatShowsIt) {
   EXPECT_EQ(again.code, 1) << again.out << again.err;
 }
 
+/// Values within every bound, but not the bits that the backend claims: only a relation notices.
+TEST(Fuzz, RelationsFindWhatNoBoundDoes) {
+  const std::vector<std::string> args = {
+      "fuzz",           "--backend", "damaged:cpu,stage=attn_out,batch_ulp", "--cases", "24",
+      "--max-failures", "1"};
+  std::vector<std::string> without = args, every = args;
+  without.insert(without.end(), {"--relations", "none"});
+  EXPECT_EQ(attn_compare(without).code, 0);
+  every.insert(every.end(), {"--relations", "all"});
+  const Outcome outcome = attn_compare(every);
+  EXPECT_EQ(outcome.code, 1) << outcome.out << outcome.err;
+  EXPECT_THAT(one_line(outcome.out), HasSubstr("relation row_alone"));
+  EXPECT_THAT(outcome.out, HasSubstr("sizes "));
+  const std::string line = line_from(outcome.out, "attn-compare invariance ");
+  EXPECT_THAT(line, HasSubstr("--relations row_alone"));
+  EXPECT_EQ(shell(line).code, 1) << line;
+}
+
 TEST(Fuzz, SameSeedSameRun) {
   const std::vector<std::string> args = {"fuzz",    "--backend", "damaged:cpu,stage=lse,swap_heads",
                                          "--cases", "4",         "--no-shrink",
