@@ -280,7 +280,7 @@ void launch_few_instance(const CodedGemmArguments& a, cudaStream_t stream) {
   const std::int64_t tiles = a.w.rows / kCodedTile;
   const dim3 grid(static_cast<unsigned>((tiles + kFewTiles - 1) / kFewTiles),
                   static_cast<unsigned>((a.m + 8 * kTiles - 1) / (8 * kTiles)));
-  launch_dependent(kernel, grid, 32 * kFewWarps, shared, stream, a);
+  launch_dependent(kernel, grid, 1, 32 * kFewWarps, shared, stream, a);
 }
 
 template <CodeKind kKind, typename T, CodeScaling kScaling>

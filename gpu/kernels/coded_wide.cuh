@@ -475,7 +475,7 @@ void launch_wide(const CodedGemmArguments& a, const CodedGemmPlan& plan, float* 
   work.tiles = static_cast<int>((a.w.rows + kWideRowsOfW - 1) / kWideRowsOfW) * work.tiles_of_x;
   work.whole_tiles = plan.partial_bytes == 0;
   work.blocks = plan.blocks;
-  launch_dependent(kernel, dim3(static_cast<unsigned>(plan.blocks)), kWideAllThreads, shared,
+  launch_dependent(kernel, dim3(static_cast<unsigned>(plan.blocks)), 1, kWideAllThreads, shared,
                    stream, a, work, partials, counters);
 }
 
