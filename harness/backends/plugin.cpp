@@ -1,4 +1,3 @@
-#include "harness/backends/caller_state.h"
 #include "harness/backends/plugin.h"
 
 #include <algorithm>
@@ -10,7 +9,9 @@
 #include <vector>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/caller_state.h"
 #include "harness/backends/execution.h"
+#include "harness/backends/layout_taker.h"
 #include "harness/backends/plugin_call.h"
 #include "harness/backends/plugin_config.h"
 #include "harness/backends/plugin_library.h"
@@ -48,7 +49,7 @@ struct Answer {
   attn_capability capability{};
 };
 
-class PluginBackend final : public Backend {
+class PluginBackend final : public Backend, public LayoutTaker {
  public:
   explicit PluginBackend(const PluginSpec& spec) : library_(spec.path) { create(spec.options); }
   PluginBackend(const std::string& name, const attn_plugin* plugin, const std::string& options)
@@ -61,6 +62,9 @@ class PluginBackend final : public Backend {
   std::string unsupported_reason(const AttentionConfig& config) const override;
   Arithmetic arithmetic(const AttentionConfig& config) const override;
   Trace run(const Case& c, std::span<const Stage> wanted) const override;
+  MemoryLayout taken(const AttentionConfig& config, const MemoryLayout& wanted) const override {
+    return reduced_layout(wanted, query(config, false).capability.layouts);
+  }
 
  private:
   void create(const std::string& options);

@@ -188,36 +188,60 @@ Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& c
   return a;
 }
 
+namespace {
+
+constexpr MemoryLayout kStandardLayout;
+
+/// A feature of layouts: the bits of which a plug-in declares one, and how to leave it out.
+struct LayoutFeature {
+  std::uint32_t bits;
+  const char* words;
+  void (*leave_out)(MemoryLayout&);
+};
+
+constexpr LayoutFeature kLayoutFeatures[] = {
+    {ATTN_LAYOUT_HND | ATTN_LAYOUT_ONLY_HND, "cache pages of [heads, slots, dim]",
+     [](MemoryLayout& l) { l.cache = kStandardLayout.cache; }},
+    {ATTN_LAYOUT_KV_PAIRS, "K and V in one allocation",
+     [](MemoryLayout& l) { l.kv = kStandardLayout.kv; }},
+    {ATTN_LAYOUT_QUERY_STRIDES, "q as a view", [](MemoryLayout& l) { l.q = kStandardLayout.q; }},
+    {ATTN_LAYOUT_OUTPUT_STRIDES, "outputs with heads outermost",
+     [](MemoryLayout& l) { l.out = kStandardLayout.out; }},
+    {ATTN_LAYOUT_BROADCAST, "strides of 0",
+     [](MemoryLayout& l) { l.broadcast = kStandardLayout.broadcast; }},
+    {ATTN_LAYOUT_GAPS, "gaps between rows",
+     [](MemoryLayout& l) { l.gap = l.offset = kStandardLayout.gap; }},
+    {ATTN_LAYOUT_CHANNEL_STRIDE, "channels with a stride",
+     [](MemoryLayout& l) { l.channel_stride = kStandardLayout.channel_stride; }},
+    {ATTN_LAYOUT_LARGE, "offsets of 2^31 elements",
+     [](MemoryLayout& l) { l.row_stride = l.pool_offset = kStandardLayout.row_stride; }}};
+
+}  // namespace
+
+MemoryLayout reduced_layout(MemoryLayout wanted, std::uint32_t declared) {
+  if (declared == 0) return kStandardLayout;
+  for (const LayoutFeature& feature : kLayoutFeatures) {
+    if ((declared & feature.bits) == 0) feature.leave_out(wanted);
+  }
+  if ((declared & ATTN_LAYOUT_ONLY_HND) != 0) wanted.cache = CacheOrder::kHnd;
+  return wanted;
+}
+
 MemoryLayout taken_layout(const MemoryLayout& wanted, std::uint32_t declared) {
   constexpr std::uint32_t kKnown = ATTN_LAYOUT_ANY | ATTN_LAYOUT_ONLY_HND;
   if ((declared & ~kKnown) != 0) {
     refuse("layouts", std::to_string(declared), "use a sum of ATTN_LAYOUT_...");
   }
-  if (declared == 0) return {};
-  const MemoryLayout standard;
-  const bool has_gaps = wanted.gap != standard.gap || wanted.offset != standard.offset;
-  const bool is_large =
-      wanted.row_stride != standard.row_stride || wanted.pool_offset != standard.pool_offset;
-  const std::pair<std::pair<bool, std::uint32_t>, const char*> asked[] = {
-      {{wanted.cache == CacheOrder::kHnd, ATTN_LAYOUT_HND | ATTN_LAYOUT_ONLY_HND},
-       "cache pages of [heads, slots, dim]"},
-      {{wanted.kv != standard.kv, ATTN_LAYOUT_KV_PAIRS}, "K and V in one allocation"},
-      {{wanted.q != standard.q, ATTN_LAYOUT_QUERY_STRIDES}, "q as a view"},
-      {{wanted.out != standard.out, ATTN_LAYOUT_OUTPUT_STRIDES}, "outputs with heads outermost"},
-      {{wanted.broadcast, ATTN_LAYOUT_BROADCAST}, "strides of 0"},
-      {{has_gaps, ATTN_LAYOUT_GAPS}, "gaps between rows"},
-      {{wanted.channel_stride != standard.channel_stride, ATTN_LAYOUT_CHANNEL_STRIDE},
-       "channels with a stride"},
-      {{is_large, ATTN_LAYOUT_LARGE}, "offsets of 2^31 elements"}};
-  for (const auto& [feature, words] : asked) {
-    if (feature.first && (declared & feature.second) == 0) {
-      throw Error(ErrorKind::kUnsupported,
-                  std::string("the case has ") + words + ", which the plug-in does not declare");
+  if (declared == 0) return kStandardLayout;
+  for (const LayoutFeature& feature : kLayoutFeatures) {
+    MemoryLayout without = wanted;
+    feature.leave_out(without);
+    if (without != wanted && (declared & feature.bits) == 0) {
+      throw Error(ErrorKind::kUnsupported, std::string("the case has ") + feature.words +
+                                               ", which the plug-in does not declare");
     }
   }
-  MemoryLayout layout = wanted;
-  if ((declared & ATTN_LAYOUT_ONLY_HND) != 0) layout.cache = CacheOrder::kHnd;
-  return layout;
+  return reduced_layout(wanted, declared);
 }
 
 }  // namespace attn::harness

@@ -26,5 +26,7 @@ Arithmetic to_arithmetic(const AttentionConfig& config, const attn_capability& c
 /// How a case's tensors are laid out for a plug-in that declares these ATTN_LAYOUT_...; 0 gets the
 /// standard layout. Throws Error(kUnsupported) for what the plug-in does not take.
 MemoryLayout taken_layout(const MemoryLayout& wanted, std::uint32_t declared);
+/// The same, with what the plug-in does not take left out.
+MemoryLayout reduced_layout(MemoryLayout wanted, std::uint32_t declared);
 
 }  // namespace attn::harness

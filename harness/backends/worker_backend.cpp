@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/layout_taker.h"
 #include "harness/backends/python_backend.h"
 #include "harness/backends/worker.h"
 #include "reference/core/error.h"
@@ -32,7 +33,7 @@ constexpr char kNoAnswer[] = "wrote something into its answer";
   throw BackendFailure(Status::kCrashed, kNoAnswer);
 }
 
-class IsolatedBackend final : public Backend {
+class IsolatedBackend final : public Backend, public LayoutTaker {
  public:
   IsolatedBackend(std::string spec, const Isolation& isolation)
       : spec_(std::move(spec)), isolation_(isolation) {
@@ -53,6 +54,13 @@ class IsolatedBackend final : public Backend {
   Arithmetic arithmetic(const AttentionConfig& config) const override {
     const std::vector<std::byte> answer = ask(MessageKind::kArithmetic, of_config(config));
     return read_whole(answer, &WireReader::arithmetic);
+  }
+
+  MemoryLayout taken(const AttentionConfig& config, const MemoryLayout& wanted) const override {
+    WireWriter question = of_config(config);
+    question.layout(wanted);
+    const std::vector<std::byte> answer = ask(MessageKind::kLayout, question);
+    return read_whole(answer, &WireReader::layout);
   }
 
   Trace run(const Case& c, std::span<const Stage> wanted) const override {

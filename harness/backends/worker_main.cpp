@@ -15,6 +15,7 @@
 #include "harness/backends/backend_failure.h"
 #include "harness/backends/execution.h"
 #include "harness/backends/guarded_memory.h"
+#include "harness/backends/layout_taker.h"
 #include "harness/backends/worker.h"
 #include "reference/core/error.h"
 
@@ -177,6 +178,10 @@ class Worker {
         return writer.text(backend_->unsupported_reason(parse_config_unchecked(question.text())));
       case MessageKind::kArithmetic:
         return writer.arithmetic(backend_->arithmetic(parse_config_unchecked(question.text())));
+      case MessageKind::kLayout: {
+        const AttentionConfig config = parse_config_unchecked(question.text());
+        return writer.layout(taken_layout(*backend_, config, question.layout()));
+      }
       case MessageKind::kRun: {
         const auto mode = static_cast<ExecMode>(question.number());
         std::optional<Case> other;

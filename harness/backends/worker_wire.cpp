@@ -54,6 +54,11 @@ void WireWriter::arithmetic(const Arithmetic& value) {
   bytes(std::as_bytes(std::span<const Arithmetic, 1>(&value, 1)));
 }
 
+void WireWriter::layout(const MemoryLayout& value) {
+  static_assert(std::is_trivially_copyable_v<MemoryLayout>);
+  bytes(std::as_bytes(std::span<const MemoryLayout, 1>(&value, 1)));
+}
+
 void WireWriter::a_case(const Case& value) {
   text(value.id);
   text(to_json(value.config));
@@ -67,8 +72,7 @@ void WireWriter::a_case(const Case& value) {
     tensor(*t);
   }
   cache(value.cache);
-  static_assert(std::is_trivially_copyable_v<MemoryLayout>);
-  bytes(std::as_bytes(std::span<const MemoryLayout, 1>(&value.layout, 1)));
+  layout(value.layout);
   text(value.repro);
 }
 
@@ -140,6 +144,12 @@ Arithmetic WireReader::arithmetic() {
   return value;
 }
 
+MemoryLayout WireReader::layout() {
+  MemoryLayout value;
+  std::memcpy(static_cast<void*>(&value), take(sizeof(value)).data(), sizeof(value));
+  return value;
+}
+
 Case WireReader::a_case() {
   Case value;
   value.id = text();
@@ -155,8 +165,7 @@ Case WireReader::a_case() {
     *t = tensor();
   }
   value.cache = cache();
-  std::memcpy(static_cast<void*>(&value.layout), take(sizeof(value.layout)).data(),
-              sizeof(value.layout));
+  value.layout = layout();
   value.repro = text();
   return value;
 }

@@ -20,6 +20,7 @@ enum class MessageKind : std::uint32_t {
   kLoad = 1,    ///< spec -> name
   kSupports,    ///< config -> reason
   kArithmetic,  ///< config -> arithmetic
+  kLayout,      ///< config, layout -> layout as far as it is taken
   kRun,         ///< mode, other case or none, case, wanted stages -> trace
   kAnswer,      ///< the answer asked for
   kError,       ///< attn::Error: kind, message, field, rule
@@ -45,6 +46,7 @@ class WireWriter {
   void tensor(const Tensor& value);
   void cache(const KvCache& value);
   void arithmetic(const Arithmetic& value);
+  void layout(const MemoryLayout& value);
   void a_case(const Case& value);
   void trace(const Trace& value);
 
@@ -65,6 +67,7 @@ class WireReader {
   Tensor tensor();
   KvCache cache();
   Arithmetic arithmetic();
+  MemoryLayout layout();
   Case a_case();
   Trace trace();
   /// Throws unless everything was read.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "harness/backends/execution.h"
+#include "harness/backends/layout_taker.h"
 #include "harness/backends/python_backend.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/relation_rows.h"
@@ -268,7 +269,19 @@ FuzzResult FuzzJudge::judge_alone(ExecMode mode, const std::string& relation,
   return result;
 }
 
-FuzzResult FuzzJudge::judge(const FuzzCase& tried) const {
+/// A planned case in the layout that the backend takes; a past failure stays what it was.
+FuzzCase FuzzJudge::as_taken(FuzzCase tried) const {
+  if (tried.origin == harness::CaseOrigin::kCorpus) return tried;
+  try {
+    tried.spec.layout = harness::taken_layout(backend_, tried.spec.config, tried.spec.layout);
+  } catch (const std::exception&) {
+    // The run of the case says what is wrong with the backend.
+  }
+  return tried;
+}
+
+FuzzResult FuzzJudge::judge(const FuzzCase& planned) const {
+  const FuzzCase tried = as_taken(planned);
   std::vector<ExecMode> modes = modes_;
   if (deals_) modes = {harness::dealt_mode(tried.seed)};
   if (tried.exec) modes = {*tried.exec};

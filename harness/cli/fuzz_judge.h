@@ -51,10 +51,11 @@ class FuzzJudge {
   FuzzJudge(const FuzzOptions& options, const harness::Backend& backend);
 
   /// In every mode, the first that fails ends it; in one of a device's modes where none was asked
-  /// for. A case that could not have shown a bug by itself passes only when a neighbour that can
+  /// for, and in the layout of the case as far as the backend takes it. A case that could not have
+  /// shown a bug by itself passes only when a neighbour that can
   /// does too; else the row is the neighbour's. What passed is put through the relations, where it
   /// is its turn. Never throws.
-  FuzzResult judge(const harness::FuzzCase& tried) const;
+  FuzzResult judge(const harness::FuzzCase& planned) const;
   /// The case as it is, on a backend that has run nothing before, in one mode; or, for a failure of
   /// a relation, by that relation. Never throws.
   FuzzResult judge_alone(harness::ExecMode mode, const std::string& relation,
@@ -73,6 +74,7 @@ class FuzzJudge {
 
  private:
   std::unique_ptr<harness::Backend> fresh_backend() const;
+  harness::FuzzCase as_taken(harness::FuzzCase tried) const;
   static Sample run(harness::ExecMode mode, const harness::CaseSpec& spec, std::uint64_t seed,
                     const harness::Backend& backend);
   FuzzResult fit(const std::vector<harness::ExecMode>& modes, const harness::FuzzCase& tried,

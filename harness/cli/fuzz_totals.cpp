@@ -1,5 +1,6 @@
 #include "harness/cli/fuzz_totals.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <utility>
@@ -14,6 +15,15 @@ namespace {
 using nlohmann::json;
 
 std::string count(std::int64_t n) { return harness::format_count(n); }
+
+/// Whether a feature of the tuple is a layout other than the standard one.
+bool of_layout(const harness::Coverage::Tuple& tuple) {
+  for (std::size_t i = 0; i < tuple.axes.size(); ++i) {
+    const harness::Axis& axis = harness::space_axes()[static_cast<std::size_t>(tuple.axes[i])];
+    if (axis.of_layout && tuple.values[i] != 0) return true;
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -101,8 +111,11 @@ void FuzzTotals::print(std::ostream& out, const std::string& backend) const {
 harness::Coverage FuzzTotals::coverage() const { return harness::coverage_of(points_, 2); }
 
 std::string FuzzTotals::coverage_line(const harness::Coverage& coverage) {
-  return count(coverage.covered) + " of " + count(coverage.legal) +
-         " legal pairs of features covered";
+  std::string line =
+      count(coverage.covered) + " of " + count(coverage.legal) + " legal pairs of features covered";
+  const std::int64_t unlaid = std::ranges::count_if(coverage.uncovered, of_layout);
+  if (unlaid > 0) line += "; " + count(unlaid) + " of the others need a layout that it did not get";
+  return line;
 }
 
 }  // namespace attn::cli

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "harness/backends/backend.h"
+#include "harness/backends/layout_taker.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
@@ -142,7 +143,9 @@ CaseResult Invariance::check(std::size_t index) const {
       result = check_case(named_->c, named_->words);
       return;
     }
-    const Candidate& candidate = candidates_[index];
+    Candidate candidate = candidates_[index];
+    candidate.spec.layout =
+        harness::taken_layout(*backend_, candidate.spec.config, candidate.spec.layout);
     const Case c = harness::make_case(candidate.spec, candidate.seed);
     row.name = c.id;
     row.repro = "attn-compare run " + c.repro;

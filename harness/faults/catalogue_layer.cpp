@@ -33,6 +33,8 @@ constexpr std::array kFaults = {
               "rows of tiny norm, or a large epsilon", Detector::kValue, 37, "", ""},
     FaultInfo{"norm_eps_outside_root", "epsilon of the norm added outside the root", Stage::kQNorm,
               "rows of tiny norm, or a large epsilon", Detector::kValue, 37, "", ""},
+    FaultInfo{"norm_square_flushed", "mean of squares below 2^-14 taken for 0", Stage::kQNorm,
+              "rows of tiny norm", Detector::kValue, 37, "", ""},
     FaultInfo{"norm_weight_plus_one", "norm weight taken as an offset from 1", Stage::kQNorm,
               "norm", Detector::kValue, 37, "", ""},
     FaultInfo{"norm_weight_ignored", "norm weight left out", Stage::kQNorm, "norm",

@@ -77,6 +77,32 @@ void shift_values(Draft& d) {
   }
 }
 
+/// One row in four has queries of 0, and every fourth sink is 0: all its scores are equal, and
+/// equal to the sink. A norm of zeros is NaN when its epsilon rounds to 0, and a bias is no 0.
+void tie_sinks_with_scores(Draft& d) {
+  constexpr std::int64_t kColumn = 2;  // of x, which shifts the values
+  const AttentionConfig& config = d.config();
+  if (config.use_qk_norm || config.has_bias || !d.c.has_sinks()) return;
+  const RandomStream stream(d.seed, "near_sink.zero");
+  Tensor& rows = config.starts_at_attention() ? d.c.q : d.c.x;
+  const std::int64_t width = d.c.tokens() == 0 ? 0 : rows.size() / d.c.tokens();
+  for (std::int64_t t = 0; t < d.c.tokens(); ++t) {
+    if (stream.below(static_cast<std::uint64_t>(t), 4) != 0) continue;
+    for (std::int64_t i = 0; i < width; ++i) {
+      if (config.starts_at_attention() || i != kColumn) rows.set_value(t * width + i, 0.0);
+    }
+  }
+  if (!config.starts_at_attention() && config.hidden_size > kColumn) {
+    const ProjectionRows queries = rows_of(config, Projection::kQ);
+    Tensor& weight = d.c.weights.at(queries.weight);
+    for (std::int64_t row = queries.first; row < queries.first + queries.count; ++row) {
+      weight.set_value(row * weight.dim(1) + kColumn, 0.0);
+    }
+  }
+  Tensor& sinks = d.c.weights.at("sinks");
+  for (std::int64_t head = 0; head < sinks.size(); head += 4) sinks.set_value(head, 0.0);
+}
+
 }  // namespace
 
 void shape_over_clip(Draft& d) {
@@ -101,6 +127,7 @@ void shape_near_sink(Draft& d) {
   add_to_sinks(d, [&](std::int64_t head) {
     return logs[static_cast<std::size_t>(head) % logs.size()] - longest;
   });
+  tie_sinks_with_scores(d);
 }
 
 }  // namespace attn::harness

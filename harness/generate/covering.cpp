@@ -35,7 +35,8 @@ class OpenTuples {
     }
     words_ = (values_ + kWord - 1) / kWord;
     hiding_ = no_values();
-    for (const auto& [axis, value] : {std::pair{"profile", "equal_keys"}, {"kv_length", "1"}}) {
+    for (const auto& [axis, value] :
+         {std::pair{"profile", "equal_keys"}, {"kv_length", "1"}, {"broadcast", "yes"}}) {
       const int number = axis_number(axis);
       set_bit(hiding_, bit_of(static_cast<std::size_t>(number), value_number(number, value)));
     }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -80,13 +81,58 @@ void code_positions_into_values(Draft& d) {
   }
 }
 
+/// Whether a key whose scaled logit is 10^5 fits into the types: float8 takes it where each token
+/// has a scale of its own, float16 where it is not scaled down by less than 0.0875.
+bool takes_towers(const AttentionConfig& config) {
+  constexpr double kLeastScale = 0.0875;
+  const bool fixed = config.quant && config.quant->activation == ActivationQuant::kStatic;
+  if (config.logit_softcap || config.use_qk_norm || config.clip_activations || fixed) return false;
+  const KvCacheConfig& cache = config.kv_cache;
+  if (element_size(cache.dtype) == 1)
+    return cache.scale_granularity == ScaleGranularity::kTokenHead;
+  const bool half = config.dtype == ElementType::kFloat16 || cache.dtype == ElementType::kFloat16;
+  return std::abs(config.softmax_scale()) > (half ? kLeastScale : 0.0);
+}
+
+/// A key of a sequence that some of its rows must not see: the last one where the first row comes
+/// before it, else the first one where the last row's window or chunk begins after it.
+std::optional<std::int64_t> hidden_key(const Case& c, std::int64_t b) {
+  const MaskConfig& mask = c.config.mask;
+  const std::int64_t rows = c.row_count(b);
+  const std::int64_t last_key = c.key_count(b) - 1;
+  if (rows == 0 || last_key < 1) return std::nullopt;
+  const bool is_causal = mask.variant == MaskVariant::kCausal ||
+                         mask.variant == MaskVariant::kChunkedCausal ||
+                         mask.variant == MaskVariant::kSlidingWindowCausal;
+  const std::int64_t first_row = c.query_position(b, 0);
+  if (is_causal && first_row >= 0 && first_row < last_key) return last_key;
+  const std::int64_t last_row = c.query_position(b, rows - 1);
+  const bool is_past = (mask.window_size && last_row >= *mask.window_size) ||
+                       (mask.chunk_size && last_row >= *mask.chunk_size);
+  if (is_past) return 0;
+  return std::nullopt;
+}
+
+/// Strength of the key of hidden_key: scaled logits of +100000, which no number of float16 hides
+/// from a row that must not see it. Rows that see it see nothing else, so only half of the
+/// sequences that can have one do.
+constexpr double kTower = 6250;
+
 void shape_needles(Draft& d) {
   constexpr double kLogit = 16.0;  // e^16: one needle outweighs millions of other keys
   std::vector<std::set<std::int64_t>> needles;
   for (std::int64_t b = 0; b < d.c.batch(); ++b) needles.push_back(edge_positions(d.c, b));
   const RandomStream stream(d.seed, "needles");
+  const RandomStream tower_stream(d.seed, "needles.towers");
+  const bool some = takes_towers(d.config()) && tower_stream.below(0, 4) != 0;
+  std::vector<std::optional<std::int64_t>> towers;
+  for (std::int64_t b = 0; b < d.c.batch(); ++b) {
+    const bool has_one = some && tower_stream.below(static_cast<std::uint64_t>(b) + 1, 4) != 0;
+    towers.push_back(has_one ? hidden_key(d.c, b) : std::nullopt);
+  }
   // Different strengths, so that a needle too many or too few shows among others.
   const auto key = [&](std::int64_t b, std::int64_t p) {
+    if (towers[static_cast<std::size_t>(b)] == p) return kTower;
     if (!needles[static_cast<std::size_t>(b)].contains(p)) return 0.0;
     return 0.875 + 0.25 * stream.uniform((static_cast<std::uint64_t>(b) << 32U) +
                                          static_cast<std::uint64_t>(p));
@@ -94,6 +140,8 @@ void shape_needles(Draft& d) {
   const double towards = d.config().softmax_scale() < 0 ? -1.0 : 1.0;
   steer(
       d, kLogit, [towards](std::int64_t) { return towards; }, key);
+  const bool has_tower = std::ranges::any_of(towers, [](const auto& p) { return p.has_value(); });
+  if (has_tower && !d.config().starts_at_attention()) drive_keys_alone(d);
   code_positions_into_values(d);
   const double in_reach = std::min(kLogit, d.config().logit_softcap.value_or(kLogit));
   add_to_sinks(d, [in_reach](std::int64_t) { return in_reach; });
@@ -168,10 +216,14 @@ void shape_tiny_norm(Draft& d) {
 
 constexpr std::array kProfiles = {
     Profile{"normal", "N(0, 1) data, scaled logits with a standard deviation of 2", 2.0, nullptr},
-    Profile{"q_x4", "queries four times as large: peaked rows, soft-caps that bind", 8.0, nullptr},
+    Profile{"rising",
+            "logits that rise from key to key in every second head, queries four times as large in "
+            "the others: maxima that grow in every block, peaked rows",
+            8.0, shape_rising},
     Profile{
         "needles",
-        "keys that dominate on both sides of every mask and page edge, values that code positions",
+        "keys that dominate on both sides of every mask and page edge, hidden ones that no finite "
+        "penalty hides, values that code positions",
         1.0, shape_needles},
     Profile{"extreme", "whole rows of logits near +10000 and near -10000", 2.0, shape_extreme},
     Profile{"equal_keys", "all keys of a sequence equal: the mean of the values (degenerate)", 2.0,
@@ -185,11 +237,17 @@ constexpr std::array kProfiles = {
             "activations and weights beyond their clip, scores far past the soft-cap on both sides",
             2.0, shape_over_clip},
     Profile{"near_sink",
-            "flat rows over values of one sign, sinks near their log-sum-exp: denominators show",
+            "flat rows over values of one sign, sinks near their log-sum-exp or equal to every "
+            "score: denominators show",
             0.5, shape_near_sink},
     Profile{"code_extremes", "weight blocks of one sign, of two values, of small and no magnitude",
             2.0, shape_code_extremes},
 };
+
+/// What the queries of "rising" are a part of. Every bug that it showed others show too, so no gate
+/// has it; case files name it.
+constexpr Profile kQX4{"q_x4", "queries four times as large: peaked rows, soft-caps that bind", 8.0,
+                       nullptr};
 
 }  // namespace
 
@@ -200,6 +258,7 @@ const Profile& find_profile(std::string_view name) {
       std::find_if(kProfiles.begin(), kProfiles.end(),
                    [name](const Profile& profile) { return profile.name == name; });
   if (found != kProfiles.end()) return *found;
+  if (name == kQX4.name) return kQX4;
   std::vector<std::string> names;
   names.reserve(kProfiles.size());
   for (const Profile& profile : kProfiles) names.emplace_back(profile.name);

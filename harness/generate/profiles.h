@@ -22,6 +22,9 @@ std::span<const Profile> profiles();
 void shape_fp8_range(Draft& d);
 void shape_code_extremes(Draft& d);
 
+/// Hard on the running maximum (rising_profile.cpp).
+void shape_rising(Draft& d);
+
 /// Hard on clips, soft-caps and sinks (clip_profiles.cpp).
 void shape_over_clip(Draft& d);
 void shape_near_sink(Draft& d);

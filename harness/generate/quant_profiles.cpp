@@ -73,7 +73,9 @@ void spread_keys(Draft& d) {
   const RandomStream stream(d.seed, "fp8_range.k");
   const auto scale_heads = [&](Tensor& t, std::int64_t heads_per_kv_head, int sign) {
     for (std::int64_t i = 0; i < t.size(); ++i) {
-      const std::int64_t kv_head = i / config.head_dim % t.dim(1) / heads_per_kv_head;
+      // Heads that will be made equal shrink and grow alike.
+      const std::int64_t kv_head =
+          d.c.layout.broadcast ? 0 : i / config.head_dim % t.dim(1) / heads_per_kv_head;
       const std::int64_t channel = kv_head * config.head_dim + i % config.head_dim;
       scale_element(t, i, sign * channel_exponent(stream, channel));
     }
@@ -127,6 +129,13 @@ void reshape_block(Tensor& weight, std::int64_t first, std::int64_t count, std::
   }
 }
 
+/// Whether columns of very different size keep their size beside each other in the weights' codes.
+bool holds_range(const AttentionConfig& config) {
+  if (!config.quant) return true;
+  const QuantEncoding encoding = config.quant->q_proj;
+  return encoding == QuantEncoding::kFloat8E4M3FN || encoding == QuantEncoding::kMxfp8;
+}
+
 }  // namespace
 
 void shape_fp8_range(Draft& d) {
@@ -135,7 +144,7 @@ void shape_fp8_range(Draft& d) {
     spread_keys(d);
     return;
   }
-  spread_inputs(d);
+  if (holds_range(d.config())) spread_inputs(d);
   clear_rows(d);
 }
 

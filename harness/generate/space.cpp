@@ -12,7 +12,7 @@ namespace attn::harness {
 std::span<const AxisRule> axis_rules() {
   static const std::vector<AxisRule> kRules = [] {
     std::vector<AxisRule> rules;
-    for (const auto& part : {layer_axes(), case_axes(), scores_axes()}) {
+    for (const auto& part : {layer_axes(), case_axes(), scores_axes(), layout_axes()}) {
       rules.insert(rules.end(), part.begin(), part.end());
     }
     return rules;

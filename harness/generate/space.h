@@ -16,6 +16,7 @@ struct Axis {
   std::vector<std::string>
       values;                 ///< "1", "2", ..., in words of the field; the first is the default
   bool compile_time = false;  ///< a just-in-time compiler would make a kernel for each value
+  bool of_layout = false;     ///< of MemoryLayout, which backends that work on values ignore
 };
 
 /// Value number per axis.
@@ -42,8 +43,9 @@ struct CoveringOptions {
   std::optional<std::int64_t> max_rows;      ///< the array's first rows, which hold the most tuples
 };
 /// Points that together hold every legal tuple of `strength` values; with max_compiles as many as
-/// fit. Where all keys are equal, or there is one, a mistake in anything else may not show: such a
-/// point counts only for the tuples that these values are part of, here and in coverage_of.
+/// fit. Where all keys are equal, or there is one, or all kv heads are (strides of 0), a mistake in
+/// anything else may not show: such a point counts only for the tuples that these values are part
+/// of, here and in coverage_of.
 std::vector<Point> covering_array(const CoveringOptions& options);
 
 /// Combinations of compile-time values, at most `most`, that hold as many pairs of such values as

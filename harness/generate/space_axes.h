@@ -28,6 +28,7 @@ struct AxisRule {
 std::vector<AxisRule> layer_axes();   ///< variant, types, encodings, shape, projections, rope
 std::vector<AxisRule> case_axes();    ///< pages, lengths, batch
 std::vector<AxisRule> scores_axes();  ///< mask, span, scale, soft-cap, sinks, profile, devices
+std::vector<AxisRule> layout_axes();  ///< how the tensors lie in memory
 
 std::span<const AxisRule> axis_rules();
 

@@ -168,7 +168,16 @@ constexpr std::array kBatches = {
     BatchKind{"rows without queries", ragged_batch},
     BatchKind{"one long row", one_long_batch},
     BatchKind{"more queries than keys", more_queries_batch},
+    BatchKind{"rows that see nothing", more_queries_batch},  // where the mask has it so
 };
+
+/// Whether rows before the first key see none.
+bool hides_all_from_early_rows(const MaskConfig& mask) {
+  using enum MaskVariant;
+  return mask.align == MaskAlign::kBottomRight &&
+         (mask.variant == kCausal || mask.variant == kChunkedCausal ||
+          mask.variant == kSlidingWindowCausal);
+}
 
 std::string_view batch_of(const Batch& batch) {
   const auto all = [&](auto is) { return std::ranges::all_of(batch, is); };
@@ -203,7 +212,10 @@ AxisRule batch_axis() {
     set_lengths(spec, batch);
   };
   rule.read = [](const CaseSpec& spec) {
-    const std::string_view name = batch_of(lengths_of(spec));
+    std::string_view name = batch_of(lengths_of(spec));
+    if (name == "more queries than keys" && hides_all_from_early_rows(spec.config.mask)) {
+      name = "rows that see nothing";
+    }
     const auto* const found =
         std::ranges::find_if(kBatches, [name](const BatchKind& kind) { return name == kind.name; });
     return found == kBatches.end() ? -1 : static_cast<int>(found - kBatches.begin());

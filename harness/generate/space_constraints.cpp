@@ -72,7 +72,7 @@ void add_variants(std::vector<Constraint>& list) {
                           {"forward", "materialize_kv_from_hidden"}, "mask", {"tensor"}));
   list.push_back(excludes("a layer's queries are keys too", "entry_point",
                           {"forward", "materialize_kv_from_hidden"}, "batch",
-                          {"more queries than keys"}));
+                          {"more queries than keys", "rows that see nothing"}));
   add_defaults(list, "materialize computes no scores, so features of theirs would not be tested",
                "entry_point", {"materialize_kv_from_hidden"},
                {"mask", "align", "span", "scale", "softcap", "sinks"});
@@ -260,7 +260,31 @@ void add_lengths(std::vector<Constraint>& list) {
                           "span", {"none"}));
 }
 
+void add_empty_rows(std::vector<Constraint>& list) {
+  const int batch = axis_number("batch");
+  const int mask = axis_number("mask");
+  const int align = axis_number("align");
+  const auto causal = members(mask, {"causal", "chunked_causal", "sliding_window_causal"});
+  list.push_back({"rows before the first key see nothing under a causal mask of the last key",
+                  {batch, mask, align},
+                  [=, more = value_number(batch, "more queries than keys"),
+                   nothing = value_number(batch, "rows that see nothing"),
+                   last = value_number(align, "bottom_right")](std::span<const int> v) {
+                    const bool hidden = causal[static_cast<std::size_t>(v[1])] != 0 && v[2] == last;
+                    return hidden ? v[0] != more : v[0] != nothing;
+                  }});
+}
+
 void add_profiles(std::vector<Constraint>& list) {
+  list.push_back(
+      excludes("a soft-cap ends the rise", "profile", {"rising"}, "softcap", {"tight", "loose"}));
+  list.push_back(needs("a norm ends the rise", "profile", {"rising"}, "qk_norm", {"no"}));
+  list.push_back(
+      needs("a clip ends the rise", "profile", {"rising"}, "clip_activations", {"null"}));
+  list.push_back(needs("activations of one large channel keep no others", "profile", {"rising"},
+                       "activations", {"none"}));
+  list.push_back(needs("a rise in the steps of fp8 has leaps", "profile", {"rising"}, "kv_cache",
+                       {"dtype", "float32", "bfloat16", "float16"}));
   list.push_back(excludes("extreme logits say nothing under a soft-cap", "profile", {"extreme"},
                           "softcap", {"tight", "loose"}));
   list.push_back(
@@ -289,6 +313,25 @@ void add_profiles(std::vector<Constraint>& list) {
        }});
 }
 
+void add_layouts(std::vector<Constraint>& list) {
+  const int kv_heads = axis_number("kv_heads");
+  const int mask = axis_number("mask");
+  const int broadcast = axis_number("broadcast");
+  list.push_back(needs("equal kv heads and rows of a mask are given, not computed", "broadcast",
+                       {"yes"}, "entry_point", {"attention"}));
+  list.push_back({"a stride of 0 needs several heads, or rows of a mask",
+                  {broadcast, kv_heads, mask},
+                  [=, tensor = value_number(mask, "tensor")](std::span<const int> v) {
+                    return v[0] == 0 || value_as_integer(kv_heads, v[1]) > 1 || v[2] == tensor;
+                  }});
+  add_defaults(list, "materialize has no queries and no output of attention", "entry_point",
+               {"materialize_kv_from_hidden"}, {"q_order", "out_order", "row_stride"});
+  for (const char* const order : {"q_order", "out_order"}) {
+    list.push_back(excludes("each head so many far rows behind the one before: no address space",
+                            "row_stride", {"2^31", "2^32"}, order, {"transposed"}));
+  }
+}
+
 }  // namespace
 
 std::span<const Constraint> space_constraints() {
@@ -299,7 +342,9 @@ std::span<const Constraint> space_constraints() {
     add_shapes(list);
     add_devices(list);
     add_lengths(list);
+    add_empty_rows(list);
     add_profiles(list);
+    add_layouts(list);
     return list;
   }();
   return kConstraints;

@@ -1,25 +1,11 @@
 #include "harness/generate/steering.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 namespace attn::harness {
 namespace {
-
-/// Two channels of a head that RoPE turns least: two that it leaves alone, else the slowest pair.
-std::vector<std::int64_t> steady_channels(const AttentionConfig& config) {
-  if (config.head_dim < 2) return {0};
-  if (config.starts_at_attention()) return {0, 1};
-  const std::int64_t rotary = config.rotary_dim();
-  const bool rotates_last = config.rope.rotary_side == RotarySide::kLast;
-  if (config.head_dim - rotary >= 2) {
-    const std::int64_t first = rotates_last ? 0 : rotary;
-    return {first, first + 1};
-  }
-  const std::int64_t base = rotates_last ? config.head_dim - rotary : 0;
-  if (config.rope.interleaved) return {base + rotary - 2, base + rotary - 1};
-  return {base + rotary / 2 - 1, base + rotary - 1};
-}
 
 /// Sets columns 0 and 1 of a projection's rows for the steady channels: what x[:, 0] and x[:, 1]
 /// add.
@@ -49,6 +35,20 @@ void make_steady_norms_positive(Draft& d) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> steady_channels(const AttentionConfig& config) {
+  if (config.head_dim < 2) return {0};
+  if (config.starts_at_attention()) return {0, 1};
+  const std::int64_t rotary = config.rotary_dim();
+  const bool rotates_last = config.rope.rotary_side == RotarySide::kLast;
+  if (config.head_dim - rotary >= 2) {
+    const std::int64_t first = rotates_last ? 0 : rotary;
+    return {first, first + 1};
+  }
+  const std::int64_t base = rotates_last ? config.head_dim - rotary : 0;
+  if (config.rope.interleaved) return {base + rotary - 2, base + rotary - 1};
+  return {base + rotary / 2 - 1, base + rotary - 1};
+}
 
 void add(Tensor& t, std::int64_t flat, double value) { t.set_value(flat, t.value(flat) + value); }
 
@@ -97,6 +97,21 @@ void steer(Draft& d, double logit, const QueryStrength& query, const KeyStrength
       const std::int64_t token = d.c.row_begin(b) + i;
       d.c.x.set_value(token * config.hidden_size, query(token));
       d.c.x.set_value(token * config.hidden_size + 1, key(b, d.c.cached(b) + i));
+    }
+  }
+}
+
+void drive_keys_alone(Draft& d) {
+  constexpr std::int64_t kColumn = 1;
+  const AttentionConfig& config = d.config();
+  const std::vector<std::int64_t> steady = steady_channels(config);
+  for (const Projection projection : {Projection::kQ, Projection::kK, Projection::kV}) {
+    const ProjectionRows rows = rows_of(config, projection);
+    Tensor& weight = d.c.weights.at(rows.weight);
+    for (std::int64_t row = 0; row < rows.count; ++row) {
+      const bool drives = projection == Projection::kK &&
+                          std::ranges::find(steady, row % config.head_dim) != steady.end();
+      if (!drives) weight.set_value((rows.first + row) * weight.dim(1) + kColumn, 0);
     }
   }
 }

@@ -9,6 +9,8 @@
 
 #include "harness/backends/backend.h"
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/layout_taker.h"
+#include "harness/backends/plugin_config.h"
 #include "harness/backends/worker.h"
 #include "harness/compare/compare.h"
 #include "harness/faults/memory_faults.h"
@@ -63,6 +65,46 @@ TEST(MemoryFaults, TheKernelIsRightInEveryLayout) {
     const CaseSpec spec = drawn_spec(static_cast<std::uint64_t>(n));
     EXPECT_EQ(failure_of(*backend, make_case(spec, 1)), "") << to_json(spec);
   }
+}
+
+MemoryLayout layout_with_everything() {
+  MemoryLayout layout;
+  layout.cache = CacheOrder::kHnd;
+  layout.kv = KvPairing::kRowPairs;
+  layout.q = QueryOrder::kFusedQkv;
+  layout.out = OutputOrder::kTransposed;
+  layout.broadcast = true;
+  layout.gap = 3;
+  layout.channel_stride = 2;
+  layout.offset = 5;
+  layout.row_stride = layout.pool_offset = std::int64_t{1} << 31;
+  return layout;
+}
+
+/// What a gate's layout becomes for a backend: the plug-in says so from its own process.
+TEST(Layouts, AreTakenAsFarAsABackendDeclares) {
+  const MemoryLayout wanted = layout_with_everything();
+  const AttentionConfig config = drawn_spec(0).config;
+  EXPECT_EQ(taken_layout(*backend_with("none"), config, wanted), wanted);
+  EXPECT_EQ(taken_layout(*make_backend("cpu"), config, wanted), MemoryLayout{}) << "of values";
+}
+
+TEST(Layouts, LoseTheFeaturesThatAreNotDeclared) {
+  const MemoryLayout wanted = layout_with_everything();
+  EXPECT_EQ(reduced_layout(wanted, 0), MemoryLayout{});
+  EXPECT_EQ(reduced_layout(wanted, ATTN_LAYOUT_ANY), wanted);
+  MemoryLayout some;
+  some.cache = CacheOrder::kHnd;
+  EXPECT_EQ(reduced_layout(wanted, ATTN_LAYOUT_HND), some);
+  EXPECT_EQ(reduced_layout({}, ATTN_LAYOUT_ONLY_HND), some);
+  some.gap = wanted.gap;
+  some.offset = wanted.offset;
+  some.row_stride = wanted.row_stride;
+  some.pool_offset = wanted.pool_offset;
+  const std::uint32_t declared = ATTN_LAYOUT_HND | ATTN_LAYOUT_GAPS | ATTN_LAYOUT_LARGE;
+  EXPECT_EQ(reduced_layout(wanted, declared), some);
+  EXPECT_EQ(taken_layout(some, declared), some) << "what is left is not refused";
+  EXPECT_THROW(taken_layout(wanted, declared), Error);
 }
 
 class MemoryFault : public testing::TestWithParam<FaultInfo> {};

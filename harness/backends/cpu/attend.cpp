@@ -17,6 +17,9 @@ namespace attn::harness::cpu {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+[[maybe_unused]] constexpr float kLargestHalf = 65504.0f;
+// e4m3's largest value, of probabilities that are 2^8 times as large.
+[[maybe_unused]] constexpr float kLargestFp8 = 448.0f / 256.0f;
 
 // Query vectors that share one pass over the keys of their kv head: enough to pay for unpacking
 // them.
@@ -101,7 +104,15 @@ struct RunningSoftmax {
   KeyRange visible;
   float m = -kInfinity;
   float l = 0.0f;
+  // Of planted bugs alone:
+  KeyRange shown;              ///< what is visible where hidden keys are computed with
+  float largest = -kInfinity;  ///< score so far, where m lags behind it
+  bool tied = false;           ///< the sink was as large as a score
 };
+
+[[maybe_unused]] bool hides_keys(const KeyRange& visible, std::int64_t keys) {
+  return visible.begin < visible.end && visible.end - visible.begin < keys;
+}
 
 /// Head of the cache that a tile reads.
 std::int64_t cached_head_of(const Case& c, const Tile& tile) {
@@ -118,11 +129,27 @@ std::int64_t cached_head_of(const Case& c, const Tile& tile) {
 }
 
 void soft_cap(const AttentionConfig& config, float* scores, std::int64_t count) {
+  [[maybe_unused]] constexpr double kLargestExponent = 88.7;  // of a float32 e^x
   if (!config.logit_softcap || ATTN_FAULT(softcap_ignored)) return;
   const double cap = *config.logit_softcap;
   for (std::int64_t k = 0; k < count; ++k) {
-    scores[k] = static_cast<float>(cap * std::tanh(static_cast<double>(scores[k]) / cap));
+    const double ratio = static_cast<double>(scores[k]) / cap;
+    scores[k] = static_cast<float>(cap * std::tanh(ratio));
+    if (ATTN_FAULT(softcap_overflows, std::abs(ratio) > kLargestExponent)) {
+      const float up = std::exp(static_cast<float>(ratio));
+      const float down = std::exp(-static_cast<float>(ratio));
+      scores[k] = static_cast<float>(cap) * ((up - down) / (up + down));
+    }
   }
+}
+
+/// Whether `count` rows of `width` are the same.
+[[maybe_unused]] bool are_equal(const float* rows, std::int64_t count, std::int64_t stride,
+                                std::int64_t width) {
+  for (std::int64_t k = 1; k < count; ++k) {
+    if (!std::equal(rows, rows + width, rows + k * stride)) return false;
+  }
+  return true;
 }
 
 /// Row `row` of all tokens, one of sequence b, of the mask tensor.
@@ -160,6 +187,10 @@ class TileAttention {
   float lse_of(const RunningSoftmax& state) const;
   void load_keys(std::int64_t begin, std::int64_t end);
   void add_block(std::int64_t n, std::int64_t block_begin, std::int64_t block_end);
+  static bool keeps_maximum(RunningSoftmax& state, float m);
+  static bool is_shown(const RunningSoftmax& state, std::int64_t key) {
+    return state.shown.begin <= key && key < state.shown.end;
+  }
   void compute_scores(std::int64_t n, std::int64_t begin, std::int64_t count, const float* keys);
 
   const Case& case_;
@@ -196,8 +227,15 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
     state.head = query_head(c.config, tile.kv_head, tile.first + n);
     state.visible = visible_to(c, tile.sequence, tile.first + n);
     if (!sinks.empty() && !ATTN_FAULT(sink_dropped)) {  // one more logit, with no value vector
-      state.m = sink_of(state.head);
+      state.m = state.largest = sink_of(state.head);
       state.l = 1.0f;
+    }
+    state.shown = state.visible;
+    const std::int64_t keys = keys_of(c, tile.sequence);
+    if (ATTN_FAULT(masked_by_65504, hides_keys(state.visible, keys)) ||
+        ATTN_FAULT(masked_set_to_10000, hides_keys(state.visible, keys)) ||
+        ATTN_FAULT(maximum_of_hidden_keys, hides_keys(state.visible, keys))) {
+      state.visible = {0, keys};
     }
     if (state.visible.begin < state.visible.end) {
       seen_.begin = std::min(seen_.begin, state.visible.begin);
@@ -259,6 +297,18 @@ void TileAttention::load_keys(std::int64_t begin, std::int64_t end) {
   }
 }
 
+/// Whether the sums keep an older maximum than the new one, which the bugs of a lazy rescale do.
+bool TileAttention::keeps_maximum([[maybe_unused]] RunningSoftmax& state,
+                                  [[maybe_unused]] float m) {
+  constexpr float kFromBlockToBlock = 8.0f;
+  [[maybe_unused]] constexpr float kInAll = 2.7725887f;  // ln 2^4
+  [[maybe_unused]] const float before = state.largest;
+  if (ATTN_FAULT(lazy_rescale_past_fp8, m > state.m && m - state.m < kInAll)) return true;
+  if (!ATTN_FAULT(small_growth_kept, m > state.m)) return false;
+  state.largest = std::max(before, m);
+  return state.m != -kInfinity && state.largest - before < kFromBlockToBlock;
+}
+
 void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int64_t block_end) {
   RunningSoftmax& state = states_[static_cast<std::size_t>(n)];
   const std::int64_t begin = std::max(block_begin, state.visible.begin);
@@ -282,15 +332,28 @@ void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int
   if (ATTN_FAULT(maximum_of_first_block, state.m != m && state.m != -kInfinity))
     m = shift = state.m;
   if (ATTN_FAULT(maximum_rounded_up, shift != std::ceil(shift))) m = shift = std::ceil(shift);
+  if (ATTN_FAULT(sink_at_the_maximum, !state.tied && !sinks_.empty() && m == sink_of(state.head) &&
+                                          *std::max_element(s, s + count) == m)) {
+    state.tied = true;
+    state.l -= 1.0f;
+  }
+  const bool is_lazy = keeps_maximum(state, m);
+  if (is_lazy) m = shift = state.m;
   const std::int64_t count4 = (count + 3) / 4 * 4;
   for (std::int64_t k = 0; k < count4; ++k) {
-    s[k] = exp_nonpositive(s[k] - shift);
+    if (ATTN_FAULT(maximum_of_hidden_keys, k < count && !is_shown(state, begin + k))) {
+      s[k] = -kInfinity;
+    }
+    s[k] = is_lazy ? std::exp(s[k] - shift) : exp_nonpositive(s[k] - shift);
     if (ATTN_FAULT(probabilities_in_half)) s[k] = float_from_half(half_from_float(s[k]));
   }
   Float4 sum = {};
   for (std::int64_t k = 0; k < count; k += 4) {
     if (ATTN_FAULT(denominator_without_tail, count - k < 4)) break;
     sum += load4(s + k);
+  }
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (ATTN_FAULT(lazy_rescale_past_fp8, s[k] > kLargestFp8)) s[k] = kLargestFp8;
   }
 
   float rescale = exp_nonpositive(state.m - shift);
@@ -364,6 +427,15 @@ void TileAttention::compute_scores(std::int64_t n, std::int64_t begin, std::int6
     for (std::int64_t k = 0; k < count; ++k) s[k] += mask[begin + k];
   }
   if (cap_last) soft_cap(config, s, count);
+  for (std::int64_t k = 0; k < count; ++k) {
+    [[maybe_unused]] const RunningSoftmax& state = states_[static_cast<std::size_t>(n)];
+    if (ATTN_FAULT(masked_by_65504, !is_shown(state, begin + k))) s[k] -= kLargestHalf;
+    if (ATTN_FAULT(masked_set_to_10000, !is_shown(state, begin + k))) s[k] = -1e4f;
+  }
+  if (ATTN_FAULT(equal_keys_scaled_by_0,
+                 count >= 16 && are_equal(keys, count, k_.stride, k_.width))) {
+    std::fill(s, s + count, std::numeric_limits<float>::quiet_NaN());
+  }
   std::fill(s + count, s + (count + 3) / 4 * 4, -kInfinity);
   if (ATTN_FAULT(padding_scores_zero, count % 4 != 0))
     std::fill(s + count, s + (count + 3) / 4 * 4, 0.0f);

@@ -25,6 +25,8 @@ float mean_square(const float* x, std::int64_t count) {
 /// y = x / sqrt(mean(x^2) + eps) * gamma over one head.
 void normalise_head(const float* x, float square, const std::vector<float>& gamma, float eps,
                     float* y) {
+  [[maybe_unused]] constexpr float kLeastNormalHalf = 0x1p-14f;
+  if (ATTN_FAULT(norm_square_flushed, square > 0.0f && square < kLeastNormalHalf)) square = 0.0f;
   if (ATTN_FAULT(norm_eps_ignored)) eps = 0.0f;
   float inverse = 1.0f / std::sqrt(square + eps);
   if (ATTN_FAULT(norm_eps_outside_root)) inverse = 1.0f / (std::sqrt(square) + eps);

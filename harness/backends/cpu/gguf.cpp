@@ -69,6 +69,11 @@ std::array<Group, 8> groups_of(const std::byte* block) {
     if (ATTN_FAULT(k_quant_top_bits_dropped, scale >= 16 || min >= 16)) scale &= 15, min &= 15;
     groups[j + 4] = {d * static_cast<float>(scale), d_min * static_cast<float>(min)};
   }
+  for (std::size_t j = 1; j < groups.size(); ++j) {
+    if (ATTN_FAULT(k_quant_minimum_kept, groups[j].min == 0.0f && groups[j - 1].min != 0.0f)) {
+      groups[j].min = groups[j - 1].min;
+    }
+  }
   return groups;
 }
 

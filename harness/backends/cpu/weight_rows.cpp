@@ -44,6 +44,17 @@ class DenseRows final : public WeightRows {
   std::optional<double> clip_;
 };
 
+/// Where a block of zeros was skipped, the buffer holds what was decoded before it.
+void skip_zeros([[maybe_unused]] float* block, [[maybe_unused]] std::int64_t columns,
+                [[maybe_unused]] bool is_first) {
+  [[maybe_unused]] const auto is_zero = [&] {
+    return std::all_of(block, block + columns, [](float value) { return value == 0.0f; });
+  };
+  if (ATTN_FAULT(zero_block_kept, !is_first && is_zero())) {
+    std::copy(block - columns, block, block);
+  }
+}
+
 class GgufRows final : public WeightRows {
  public:
   GgufRows(const Tensor& matrix, const GgufFormat& format) : matrix_(matrix), format_(format) {}
@@ -54,6 +65,7 @@ class GgufRows final : public WeightRows {
       float* values = rows.row(i);
       for (std::int64_t k = 0; k < rows.width; k += format_.columns) {
         format_.decode_block(block, values + k);
+        skip_zeros(values + k, format_.columns, k == 0);
         block += format_.bytes;
       }
     }

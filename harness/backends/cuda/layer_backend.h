@@ -8,6 +8,7 @@
 
 #include "gpu/layers/layer.h"
 #include "harness/backends/cuda_backend.h"
+#include "harness/backends/layout_taker.h"
 #include "harness/backends/padding.h"
 
 namespace attn::harness {
@@ -19,7 +20,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options);
 PaddingRows padding_rows(const AttentionConfig& config);
 
 /// The layers of gpu/ as a backend, on the current device.
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, public LayoutTaker {
  public:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
 
@@ -32,6 +33,13 @@ class CudaBackend final : public Backend {
   std::optional<Trace> run_as(ExecMode mode, const Case& c, const Case* other,
                               std::span<const Stage> wanted) const override;
   bool has_device_modes() const override { return true; }
+  /// The order of a page's axes, and where in the pool the pages lie.
+  MemoryLayout taken(const AttentionConfig& /*config*/, const MemoryLayout& wanted) const override {
+    MemoryLayout layout;
+    layout.cache = wanted.cache;
+    layout.pool_offset = wanted.pool_offset;
+    return layout;
+  }
 
  private:
   /// A stream and memory that grows; kept from run to run, because allocating costs more than a

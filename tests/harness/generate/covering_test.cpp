@@ -95,12 +95,12 @@ std::string text(const Point& given) {
   return line;
 }
 
-/// Values beside which a mistake in anything else may not show: equal keys, one key.
+/// Values beside which a mistake in anything else may not show: equal keys, one key, equal heads.
 bool is_hiding(std::size_t axis, int value) {
   const Axis& known = space_axes()[axis];
   const std::string& name = known.values[static_cast<std::size_t>(value)];
   return (known.name == "profile" && name == "equal_keys") ||
-         (known.name == "kv_length" && name == "1");
+         (known.name == "kv_length" && name == "1") || (known.name == "broadcast" && name == "yes");
 }
 
 bool hides_something(const Point& row) {

@@ -122,12 +122,72 @@ TEST(Profiles, NormalLogitsArePeakedButNotOneHot) {
   }
 }
 
+/// The logit rows of one query head.
+std::vector<LogitRow> rows_of_head(const Case& c, std::int64_t head) {
+  std::vector<LogitRow> rows = scaled_logits(c);
+  std::erase_if(rows, [head](const LogitRow& row) { return row.head != head; });
+  return rows;
+}
+
 TEST(Profiles, QX4HasLogitsFourTimesAsLarge) {
   for (const AttentionConfig& config : scaled_configs()) {
     const double normal =
         standard_deviation(scaled_logits(make_case(spec_of(config, "normal"), 1)));
     const double large = standard_deviation(scaled_logits(make_case(spec_of(config, "q_x4"), 1)));
     EXPECT_NEAR(large / normal, 4.0, 0.1) << to_json(config);
+  }
+}
+
+TEST(Profiles, RisingHasLargeQueriesInEverySecondHead) {
+  for (const AttentionConfig& config : {layer_config(), attention_config()}) {
+    const Case normal = make_case(spec_of(config, "normal"), 1);
+    const Case large = make_case(spec_of(config, "rising"), 1);
+    for (const std::int64_t head : {1, 3}) {
+      EXPECT_NEAR(standard_deviation(rows_of_head(large, head)) /
+                      standard_deviation(rows_of_head(normal, head)),
+                  4.0, 0.25)
+          << to_json(config);
+    }
+  }
+}
+
+/// Maxima that grow in every block of 16 keys, by less than 8 each time.
+TEST(Profiles, RisingRisesInEveryOtherHead) {
+  for (AttentionConfig config : {layer_config(), attention_config()}) {
+    CaseSpec spec = spec_of(config, "rising");
+    spec.rows = {{256, 8}};
+    if (config.starts_at_attention()) spec.rows = {{8, 264}};
+    const Case c = make_case(spec, 1);
+    std::int64_t steps = 0, small = 0;
+    for (const std::int64_t head : {0, 2}) {
+      for (const LogitRow& row : rows_of_head(c, head)) {
+        for (std::size_t p = 16; p + 16 <= 256; p += 16) {
+          const auto at = row.logits.begin() + static_cast<std::ptrdiff_t>(p);
+          const double growth = *std::max_element(at, at + 16) - *std::max_element(at - 16, at);
+          small += growth > 4.0 && growth < 8.0 ? 1 : 0;
+          ++steps;
+        }
+      }
+    }
+    EXPECT_GT(small, 0.95 * static_cast<double>(steps)) << to_json(config);
+  }
+}
+
+/// In half of the sequences some rows must not see a key that outweighs all others by more than any
+/// finite penalty.
+TEST(Profiles, NeedlesHideAKeyThatNoPenaltyHides) {
+  for (const AttentionConfig& config : {layer_config(), attention_config()}) {
+    int towers = 0;
+    for (std::uint64_t seed = 1; seed <= 16; ++seed) {
+      const Case c = make_case(spec_of(config, "needles"), seed);
+      for (const LogitRow& row : scaled_logits(c)) {
+        if (row.sequence != 0 || row.index != 0 || row.head != 0) continue;
+        const double visible = *std::max_element(row.logits.begin(), row.logits.end() - 7);
+        towers += row.logits.back() > visible + 65504 ? 1 : 0;
+      }
+    }
+    EXPECT_GE(towers, 4) << to_json(config);
+    EXPECT_LE(towers, 12) << to_json(config);
   }
 }
 
@@ -278,8 +338,29 @@ TEST(Profiles, NearSinkIsFlatOverValuesOfOneSign) {
   }
 }
 
+/// Rows whose scores are all 0, with heads whose sink is 0: equal to the bit.
+TEST(Profiles, NearSinkTiesSinksWithScores) {
+  for (const AttentionConfig& config : {layer_config(), attention_config()}) {
+    CaseSpec spec = spec_of(config, "near_sink");
+    spec.sinks = true;
+    int zero_rows = 0;
+    for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+      const Case c = make_case(spec, seed);
+      EXPECT_EQ(c.weights.at("sinks").value(0), 0.0);
+      EXPECT_NE(c.weights.at("sinks").value(1), 0.0);
+      for (const LogitRow& row : rows_of_head(c, 0)) {
+        const auto is_zero = [](double logit) { return logit == 0.0; };
+        zero_rows += std::ranges::all_of(row.logits, is_zero) ? 1 : 0;
+      }
+    }
+    EXPECT_GE(zero_rows, 8) << to_json(config);  // of 80
+    EXPECT_LE(zero_rows, 40) << to_json(config);
+  }
+}
+
 TEST(Profiles, AreListedWithALine) {
   EXPECT_EQ(list_profiles().size(), profiles().size());
+  EXPECT_EQ(find_profile("q_x4").name, "q_x4") << "case files name it";
   for (const ProfileInfo& info : list_profiles()) {
     EXPECT_EQ(find_profile(info.name).summary, info.summary);
     EXPECT_FALSE(info.summary.empty());

@@ -58,8 +58,18 @@ TEST(Space, HoldsWhatMustBeTested) {
   holds("page_size", {"1", "7", "16", "64", "128", "256"});
   holds("kv_length", {"1", "page-1", "page", "page+1", "31", "32", "33", "63", "64", "65", "127",
                       "128", "129", "long"});
-  holds("batch", {"rows without queries", "one long row", "more queries than keys"});
+  holds("batch", {"rows without queries", "one long row", "more queries than keys",
+                  "rows that see nothing"});
   holds("span", {"1", "shorter", "length-1", "length", "length+1", "longer"});
+  holds("cache_order", {"nhd", "hnd"});
+  holds("kv_pairing", {"separate", "page_pairs", "row_pairs"});
+  holds("q_order", {"dense", "fused_qkv", "transposed"});
+  holds("out_order", {"dense", "transposed"});
+  holds("broadcast", {"no", "yes"});
+  for (const char* axis : {"row_stride", "pool_offset"}) holds(axis, {"0", "2^31", "2^32"});
+  for (const char* axis : {"gap", "offset", "channel_stride"}) {
+    EXPECT_EQ(space_axes()[static_cast<std::size_t>(axis_number(axis))].values.size(), 2U);
+  }
   std::vector<std::string> profiles;
   for (const ProfileInfo& profile : list_profiles()) profiles.push_back(profile.name);
   holds("profile", profiles);
