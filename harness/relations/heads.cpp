@@ -118,7 +118,7 @@ bool has_rotations(const Case& c) { return c.tokens() > 0 && c.config.head_dim >
 
 /// A shift of all positions turns each pair of queries and keys by one angle. Shifts of a quarter
 /// are exact: they turn a stored number into a stored number.
-RelationResult check_rope_shift(const Subject& subject) {
+RelationResult check_turned(const Subject& subject) {
   const Case& c = subject.c();
   const std::vector<Pair> pairs = turned_pairs(c.config);
   Case other = c;
@@ -146,6 +146,15 @@ RelationResult check_rope_shift(const Subject& subject) {
   };
   return check_counterpart(subject, "rope_shift", other, mapping,
                            "queries and keys turned by the same quarters");
+}
+
+/// The layer no_opaque has no table among its arguments: it makes its own, and nothing turns that.
+/// It is the general layer at fixed settings, which is asked in its place.
+RelationResult check_rope_shift(const Subject& subject) {
+  if (subject.c().config.variant != Variant::kNoOpaque) return check_turned(subject);
+  Case general = subject.c();
+  general.config.variant = Variant::kAttentionWithRope;
+  return check_turned(Subject(general, subject.backend(), subject.options()));
 }
 
 constexpr std::array kRelations{

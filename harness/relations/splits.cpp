@@ -1,7 +1,12 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "harness/compare/compare.h"
 #include "harness/relations/battery.h"
 #include "harness/relations/transform.h"
 
@@ -75,13 +80,60 @@ bool lacks_stage(const Measurement& whole, const Trace& part) {
       all_stages(), [&](Stage stage) { return !whole[stage].empty() && !part.has(stage); });
 }
 
+/// The declared arithmetic of rows that come out of the pool: an earlier step's keys and values are
+/// rounded to the pool's type on the way. None where the declared cache has that rounding already,
+/// and for codes, which are part of the function: every way to compute it reads them.
+std::optional<Arithmetic> arithmetic_through_pool(const Subject& subject) {
+  const Case& c = subject.c();
+  Arithmetic arithmetic = subject.backend().arithmetic(c.config);
+  const ElementType pool = c.cache.k.type();
+  const bool codes = element_size(pool) == 1;
+  if (codes || c.config.starts_at_attention() ||
+      unit_roundoff(arithmetic.cache) >= unit_roundoff(pool)) {
+    return std::nullopt;
+  }
+  arithmetic.cache = pool;
+  return arithmetic;
+}
+
+/// Whether a key or value may lie beyond the range of the pool's type, or is not shown.
+bool may_leave_range(const Measurement& whole, ElementType pool) {
+  return std::ranges::any_of(std::array{Stage::kCacheK, Stage::kCacheV}, [&](Stage stage) {
+    const Measured& cached = whole[stage];
+    if (cached.empty()) return true;
+    for (std::size_t i = 0; i < cached.values.size(); ++i) {
+      if (std::abs(cached.values[i]) + cached.allowed[i] > max_finite(pool)) return true;
+    }
+    return false;
+  });
+}
+
+/// Gives the results of the steps the allowances of the whole call in `arithmetic`.
+void allow_pool_rounding(const Subject& subject, const Arithmetic& arithmetic, Measurement& whole) {
+  StageAllowances allowed =
+      allowances(subject.c(), own_answer(subject), arithmetic, subject.options().threads);
+  for (const Stage stage : all_stages()) {
+    if (whole[stage].empty()) continue;
+    whole[stage].allowed = std::move(allowed[static_cast<std::size_t>(stage)]);
+    whole[stage].allowed.resize(whole[stage].values.size(), 0.0);
+  }
+}
+
 /// Every step is one more way to compute the whole call, in the arithmetic that the backend
 /// declares: its cache holds what the same roundings made of the same inputs. So its results lie
-/// within the bounds of the whole call, and both sides take those.
+/// within the bounds of the whole call, and both sides take those. A backend that attends to new
+/// keys in a wider type than its pool has rounds them once more between two steps: that side then
+/// has the bounds of a cache of the pool's type (docs/numerics.md, "Relations").
 RelationResult check_steps(const Subject& subject, std::string_view relation,
                            const std::vector<Step>& steps, const std::string& name) {
   const Case& c = subject.c();
   Measurement whole = own_measurement(subject);
+  if (const std::optional<Arithmetic> arithmetic = arithmetic_through_pool(subject)) {
+    if (may_leave_range(whole, c.cache.k.type())) {
+      return skipped("a key or value may lie beyond the range of the cache's type");
+    }
+    allow_pool_rounding(subject, *arithmetic, whole);
+  }
   KvCache cache = c.cache;
   for (const Step& step : steps) {
     Case call = call_of(c, step);
