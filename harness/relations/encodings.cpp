@@ -37,16 +37,24 @@ struct Factors {
   Matrix x, weight;
 };
 
-Factors factors_of(const Case& c, Projection p) {
+/// The numbers that encoded weights stand for: those of the exact layer, unless the backend
+/// declares that it prepares them as the layer in config.dtype does. Its bounds are measured from
+/// these too.
+reference::Rounding decoding(const Arithmetic& arithmetic) {
+  return reference::Rounding(arithmetic.native_weights ? reference::Mode::kFaithful
+                                                       : reference::Mode::kExact);
+}
+
+Factors factors_of(const Case& c, Projection p, const Arithmetic& arithmetic) {
   const reference::Rounding exact(reference::Mode::kExact);
   const Matrix x = reference::decode_matrix(c.x, c.tokens(), c.config.hidden_size);
   return {reference::projection_input(c, p, x, exact).value(),
-          reference::projection_weight(c, p, exact)};
+          reference::projection_weight(c, p, decoding(arithmetic))};
 }
 
 /// The layer in float32 with dense weights, whose hidden states are those of `base`; only its
 /// projections are those of `c`.
-Case dense_case(const Case& c, Projection base) {
+Case dense_case(const Case& c, Projection base, const Arithmetic& arithmetic) {
   Case dense = c;
   AttentionConfig& config = dense.config;
   config.variant = Variant::kAttentionWithRope;
@@ -62,7 +70,7 @@ Case dense_case(const Case& c, Projection base) {
   dense.cache.k = as_float(c.cache.k);
   dense.cache.v = as_float(c.cache.v);
   dense.cache.k_scale = dense.cache.v_scale = Tensor();
-  dense.x = as_float(factors_of(c, base).x, c.x.shape());
+  dense.x = as_float(factors_of(c, base, arithmetic).x, c.x.shape());
   dense.weights.clear();
   for (const TensorSpec& spec : expected_weights(config)) {
     const auto kept = c.weights.find(spec.name);
@@ -71,8 +79,7 @@ Case dense_case(const Case& c, Projection base) {
     }
   }
   for (const Projection p : {Projection::kQ, Projection::kK, Projection::kV, Projection::kO}) {
-    const Matrix weight =
-        reference::projection_weight(c, p, reference::Rounding(reference::Mode::kExact));
+    const Matrix weight = reference::projection_weight(c, p, decoding(arithmetic));
     const std::string name = reference::name_of(p);
     dense.weights[name + ".weight"] = as_float(weight, {weight.rows(), weight.cols()});
     if (p == Projection::kO || !config.has_bias) continue;
@@ -98,7 +105,8 @@ RelationResult check_dense_weights(const Subject& subject) {
   const Measurement& own = own_measurement(subject);
   const bool has_q = !own[Stage::kQProj].empty();
   const Projection base = has_q ? Projection::kQ : Projection::kK;
-  const Case dense = dense_case(c, base);
+  const Arithmetic arithmetic = subject.backend().arithmetic(c.config);
+  const Case dense = dense_case(c, base, arithmetic);
   if (std::string reason = refusal(subject, dense); !reason.empty()) {
     return skipped(std::move(reason));
   }
@@ -113,7 +121,7 @@ RelationResult check_dense_weights(const Subject& subject) {
                             encoding_of(c.config, p) == encoding_of(c.config, base);
     if (other[stage].empty() || !same_codes) continue;
     want[stage] = std::move(other[stage]);
-    allow_float_factors(factors_of(c, p), want[stage]);
+    allow_float_factors(factors_of(c, p, arithmetic), want[stage]);
     for (double& value : want[stage].values) value = std::clamp(value, -clip, clip);
   }
   return compare_answers(subject, "dense_weights", own, want,

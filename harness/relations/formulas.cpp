@@ -323,8 +323,8 @@ struct Weights {
   double first, second, allowed;
 };
 
-/// The first is a logistic function of the difference of the two lse, whose slope w (1 - w) grows by
-/// at most e^t over a distance t. Each is computed by itself: 1 - w would lose a small one.
+/// The first is a logistic function of the difference of the two lse, whose slope w (1 - w) grows
+/// by at most e^t over a distance t. Each is computed by itself: 1 - w would lose a small one.
 Weights merge_weights(const Partial& a, const Partial& b) {
   if (a.lse == -kInfinity) return {0.0, 1.0, 0.0};
   if (b.lse == -kInfinity) return {1.0, 0.0, 0.0};

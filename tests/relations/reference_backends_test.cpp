@@ -1,11 +1,13 @@
-// The exact backend computes in float64 but keeps its cache in the case's type: relations must not
-// take that type's rounding, or what a layer does not take as an input, for a mistake.
+// The references are right, so they break no relation. The exact one computes in float64 but keeps
+// its cache in the case's type, the faithful one prepares weights in it: relations must not take
+// that type's roundings, or what a layer does not take as an input, for a mistake.
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "harness/generate/case_spec.h"
@@ -67,8 +69,8 @@ RelationResult check(const std::string& relation, const Case& c, const Backend& 
   return find_relation(relation).check(Subject(c, backend));
 }
 
-void expect_holds(const std::string& relation, const Case& c) {
-  const RelationResult result = check(relation, c, *make_backend("exact"));
+void expect_holds(const std::string& relation, const Case& c, const char* backend = "exact") {
+  const RelationResult result = check(relation, c, *make_backend(backend));
   EXPECT_EQ(result.skipped, "") << relation;
   EXPECT_FALSE(result.broken) << to_string(*result.broken) << "\n" << c.repro;
 }
@@ -76,19 +78,23 @@ void expect_holds(const std::string& relation, const Case& c) {
 constexpr int kCases = 120;
 constexpr int kShards = 3;  // ctest runs them side by side
 
-class ExactBackend : public testing::TestWithParam<int> {};
+using NameAndShard = std::tuple<const char*, int>;
+class ReferenceBackends : public testing::TestWithParam<NameAndShard> {};
 
-TEST_P(ExactBackend, BreaksNoRelation) {
-  const auto exact = make_backend("exact");
-  for (int i = 1 + GetParam(); i <= kCases; i += kShards) {
+TEST_P(ReferenceBackends, BreakNoRelation) {
+  const auto& [name, shard] = GetParam();
+  const auto backend = make_backend(name);
+  for (int i = 1 + shard; i <= kCases; i += kShards) {
     const auto seed = static_cast<std::uint64_t>(i);
     const Case c = make_case(random_small_spec(seed), seed);
-    const auto broken = first_broken(c, *exact);
+    const auto broken = first_broken(c, *backend);
     EXPECT_FALSE(broken) << to_string(*broken) << "\n" << c.repro;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shard, ExactBackend, testing::Range(0, kShards));
+INSTANTIATE_TEST_SUITE_P(Shard, ReferenceBackends,
+                         testing::Combine(testing::Values("exact", "faithful"),
+                                          testing::Range(0, kShards)));
 
 // ---- Keys and values that pass through the pool between two calls.
 
@@ -155,6 +161,18 @@ TEST(ClipBeforehand, HoldsWhereTheClipIsRounded) {
   expect_holds("clip_beforehand", c);
   const Tampered unclipped([](Case& tampered) { tampered.config.clip_qkv.reset(); });
   EXPECT_TRUE(check("clip_beforehand", c, unclipped).broken) << "no weight lies beyond the clip";
+}
+
+// ---- Encoded weights that a layer prepares in its own type.
+
+TEST(DenseWeights, AreThoseThatTheBackendDeclares) {
+  const Case c = make_case(layer(R"("variant": "attention_with_rope", "dtype": "bfloat16",
+                                    "quant": {"encoding": "gptq", "bits": 4, "group_size": -1},
+                                    "kv_cache": {"page_size": 4})"),
+                           1);
+  for (const char* backend : {"exact", "faithful", "cpu"}) {
+    expect_holds("dense_weights", c, backend);
+  }
 }
 
 }  // namespace
