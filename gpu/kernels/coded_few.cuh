@@ -5,6 +5,7 @@
 
 #include "gpu/kernels/coded_decode.cuh"
 #include "gpu/kernels/dependent_launch.cuh"
+#include "gpu/kernels/shared_allowance.cuh"
 
 namespace attn::gpu {
 
@@ -274,9 +275,7 @@ template <CodeKind kKind, typename T, CodeScaling kScaling, int kTiles, bool kOn
 void launch_few_instance(const CodedGemmArguments& a, cudaStream_t stream) {
   const auto kernel = coded_few_rows<kKind, T, kScaling, kTiles, kOneScale>;
   const std::size_t shared = FewRows<kKind, T, kScaling, kTiles, kOneScale>::shared_bytes(a);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared)),
-        "shared memory of a coded product");
+  allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
   const std::int64_t tiles = a.w.rows / kCodedTile;
   const dim3 grid(static_cast<unsigned>((tiles + kFewTiles - 1) / kFewTiles),
                   static_cast<unsigned>((a.m + 8 * kTiles - 1) / (8 * kTiles)));

@@ -8,6 +8,7 @@
 
 #include "gpu/kernels/coded_decode.cuh"
 #include "gpu/kernels/dependent_launch.cuh"
+#include "gpu/kernels/shared_allowance.cuh"
 #include "gpu/kernels/wgmma_codes.cuh"
 
 namespace attn::gpu {
@@ -466,9 +467,7 @@ void launch_wide(const CodedGemmArguments& a, const CodedGemmPlan& plan, float* 
                  unsigned* counters, cudaStream_t stream) {
   const auto kernel = coded_wide<kKind, T, kScaling, kColumns>;
   const std::size_t shared = WideShape<kKind, T, kScaling, kColumns>::shared_bytes(a);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared)),
-        "shared memory of a coded product");
+  allow_dynamic_shared(reinterpret_cast<const void*>(kernel), shared);
   WideWork work;
   work.chunks = static_cast<int>(a.w.chunks);
   work.tiles_of_x = static_cast<int>((a.m + kColumns - 1) / kColumns);

@@ -19,7 +19,7 @@ class Corpus : public ::testing::Test {
 
   static CorpusEntry entry(std::int64_t n) {
     const PlannedCase planned = random_case({}, n);
-    return {planned.spec, planned.seed, ExecMode::kSecondCall, "./kernel.so", "lse"};
+    return {planned.spec, planned.seed, ExecMode::kSecondCall, "./kernel.so", "lse", ""};
   }
 
   const std::string folder_ = ::testing::TempDir() + "attn_corpus_" +
