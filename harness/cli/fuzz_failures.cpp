@@ -69,6 +69,9 @@ class EvidenceList {
         {kept.c, kept.got, judge_.backend().arithmetic(spec.config), mode, kept.other_case()});
   }
   std::span<const harness::Evidence> list() const { return list_; }
+  void keep(std::size_t first) {
+    while (list_.size() > first) list_.pop_back();
+  }
 
  private:
   const FuzzJudge& judge_;
@@ -125,10 +128,22 @@ std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
   const harness::FaultDictionary* const dictionary = harness::FaultDictionary::instance();
   if (dictionary == nullptr || !has_answer(first)) return {};
   EvidenceList evidence(judge_);
-  evidence.add(first.exec, smallest.tried.spec, smallest.tried.seed);
+  std::vector<harness::Likeness> found;
+  // An answer that none of the mistakes explains cannot tell them apart, and is left out again.
+  const auto narrow = [&](const harness::CaseSpec& spec, std::uint64_t seed) {
+    const std::size_t before = evidence.list().size();
+    evidence.add(first.exec, spec, seed);
+    if (evidence.list().size() == before) return;
+    std::vector<harness::Likeness> left = dictionary->look_up(evidence.list());
+    if (left.empty()) {
+      evidence.keep(before);
+    } else {
+      found = std::move(left);
+    }
+  };
+  narrow(smallest.tried.spec, smallest.tried.seed);
   // Where the small case cannot tell two mistakes apart, the larger one may.
-  evidence.add(first.exec, first.tried.spec, first.tried.seed);
-  std::vector<harness::Likeness> found = dictionary->look_up(evidence.list());
+  narrow(first.tried.spec, first.tried.seed);
   // Then cases that are known to tell apart what is left.
   constexpr std::int64_t kMost = 60;
   for (std::int64_t n = 0; n < kMost && found.size() > 1; ++n) {
@@ -138,8 +153,7 @@ std::vector<harness::Likeness> FuzzFailures::look_up(const FuzzResult& first,
     if (!dictionary->tells_apart(found[0], found[1], sample.c, first.exec, sample.other_case())) {
       continue;
     }
-    evidence.add(first.exec, next.spec, next.seed);
-    found = dictionary->look_up(evidence.list());
+    narrow(next.spec, next.seed);
   }
   return found;
 }
