@@ -94,7 +94,11 @@ TEST_P(ReferenceBackends, BreakNoRelation) {
 
 INSTANTIATE_TEST_SUITE_P(Shard, ReferenceBackends,
                          testing::Combine(testing::Values("exact", "faithful"),
-                                          testing::Range(0, kShards)));
+                                          testing::Range(0, kShards)),
+                         [](const auto& test) {
+                           return std::string(std::get<0>(test.param)) + "_" +
+                                  std::to_string(std::get<1>(test.param));
+                         });
 
 // ---- Keys and values that pass through the pool between two calls.
 
