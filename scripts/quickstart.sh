@@ -6,6 +6,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 install_packages
 configure release build/quickstart -DATTN_BUILD_TESTS=OFF -DATTN_BUILD_BENCHMARKS=OFF
-cmake --build build/quickstart --target attn_compare_cli
+cmake --build build/quickstart --target attn_compare_cli attn_python
 echo
 exec build/quickstart/bin/attn-compare verify data/golden/*.h5
