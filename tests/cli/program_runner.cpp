@@ -46,6 +46,14 @@ Outcome execute(const std::vector<std::string>& words, const How& how) {
     kill(child, signal);
   }
   int status = 0;
+  while (how.kill_when && waitpid(child, &status, WNOHANG) == 0) {
+    if (how.kill_when()) {
+      kill(child, SIGKILL);
+      break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  // Where the loop above has reaped the child, this returns at once and leaves the status.
   waitpid(child, &status, 0);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           read_file(folder / "out"), read_file(folder / "err")};
@@ -62,6 +70,18 @@ Outcome attn_compare(const std::vector<std::string>& args, const How& how) {
 Outcome shell(const std::string& line) {
   const std::string folder = std::filesystem::path(ATTN_COMPARE).parent_path().string();
   return execute({"/bin/sh", "-c", "PATH='" + folder + "':$PATH; " + line}, {});
+}
+
+std::function<bool()> written(const std::filesystem::path& path, int times) {
+  return [path, times, last = std::filesystem::file_time_type::min(), seen = -1]() mutable {
+    std::error_code missing;
+    const auto time = std::filesystem::last_write_time(path, missing);
+    if (!missing && time != last) {
+      last = time;
+      ++seen;
+    }
+    return seen >= times;
+  };
 }
 
 std::string last_line(const std::string& text) {

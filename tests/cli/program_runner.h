@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,9 +15,10 @@ struct Outcome {
 };
 
 struct How {
-  std::vector<std::pair<std::string, std::string>> environment;  ///< added to ours
-  int interrupt_after_ms = 0;                                    ///< SIGINT then; 0: never
-  int kill_after_ms = 0;                                         ///< SIGKILL then; 0: never
+  std::vector<std::pair<std::string, std::string>> environment = {};  ///< added to ours
+  int interrupt_after_ms = 0;                                         ///< SIGINT then; 0: never
+  int kill_after_ms = 0;                                              ///< SIGKILL then; 0: never
+  std::function<bool()> kill_when = {};  ///< asked every millisecond; SIGKILL once it says yes
 };
 
 /// Runs attn-compare with these arguments in the source folder.
@@ -24,6 +26,10 @@ Outcome attn_compare(const std::vector<std::string>& args, const How& how = {});
 
 /// Runs a line in the shell with attn-compare on its PATH: what a user does with a repro line.
 Outcome shell(const std::string& line);
+
+/// Says yes once `path` has been written `times` times since it was first seen. For kill_when: it
+/// depends on what the program has done, not on how fast the machine is.
+std::function<bool()> written(const std::filesystem::path& path, int times);
 
 /// The last line of a text, without its newline.
 std::string last_line(const std::string& text);

@@ -79,9 +79,10 @@ TEST_F(Shards, OneIsKilledAndRunAgainAndTheMergeIsTheWholeRun) {
     EXPECT_EQ(attn_compare(shard_words(shard)).code, 0);
   }
   std::size_t finished = 0;
-  for (int ms = 100; finished == 0 && ms < 60000; ms += ms / 2) {  // killed in the middle of its work
+  for (int writes = 3; finished == 0 && writes < 40;
+       ++writes) {  // killed in the middle of its work
     EXPECT_EQ(attn_compare(joined(shard_words(5), {"--jobs", "1"}),
-                           {.environment = {}, .kill_after_ms = ms})
+                           {.kill_when = written(file(5), writes)})
                   .code,
               128 + 9);
     try {
