@@ -100,8 +100,9 @@ class BlockBound {
   Allowance lse_allowance(const RowSums& sums, double log_growth) const;
   void accumulate_values();
   void accumulate_output(const RowMatrix& v, Index at);
+  double rigorous_logit_error(const RowSums& sums) const;
   double logit_deviation(const RowSums& sums) const;
-  void project_deviations();
+  void project_errors();
   RowFactors row_factors(Index r) const;
   Allowance value_allowance(const RowFactors& row, Index r, Index c, double b, double large_a,
                             double& s) const;
@@ -136,6 +137,7 @@ class BlockBound {
   RowMatrix pw_dv_, fk_v_, fk_v2_;
   RowMatrix output_spread_;             ///< [M, hidden] sum p (w.v)^2
   Eigen::ArrayXd large_logit_squares_;  ///< [M] sum over channels of B^2, large rows
+  RowMatrix own_errors_;                ///< [M, Dv] d without what the channels of a head share
   RowMatrix linear_, squares_, coherent_, variance_, coherent_deviation_;
   bool exact_values_ = true;
   AttentionBound result_;
@@ -433,25 +435,31 @@ void BlockBound::accumulate_output(const RowMatrix& v, Index at) {
   }
 }
 
-/// Standard deviation of a sum of p_j delta_j a_j over keys, for any a, over sqrt(sum p a^2): by
-/// the Cauchy-Schwarz inequality, with the key errors' p fk^2 at their largest.
+/// A sum of p_j delta_j a_j over keys, for any a, is at most this times sqrt(sum p a^2): by the
+/// Cauchy-Schwarz inequality.
+double BlockBound::rigorous_logit_error(const RowSums& sums) const {
+  return std::sqrt(sums.weight_squares) / sums.denominator;
+}
+
+/// Standard deviation of the same sum, with the key errors' p fk^2 at their largest.
 double BlockBound::logit_deviation(const RowSums& sums) const {
-  const double rigorous = std::sqrt(sums.weight_squares) / sums.denominator;
+  const double rigorous = rigorous_logit_error(sums);
   if (!propagates()) return rigorous / kStandardDeviations;
   const double first_order =
       (std::sqrt(sums.own_squares) + std::sqrt(sums.query_squares + sums.key_peak)) *
       std::exp(2.0 * sums.max_ds);
-  return std::min(rigorous, first_order) / kStandardDeviations;
+  // The largest error may be no multiple of its deviation: a code at a tie has two values, and is
+  // as often off by all of it as not.
+  return std::min(rigorous, first_order / kStandardDeviations);
 }
 
-/// The variance that the group brings to each output. All channels of a head share the logits'
-/// error, and all heads of the group the errors of keys and values: deviations of heads add up
-/// linearly.
-void BlockBound::project_deviations() {
+/// What the group brings to each output. All channels of a head share the logits' error, and all
+/// heads of the group the errors of keys and values: deviations of heads add up linearly.
+void BlockBound::project_errors() {
   const RowMatrix& weight = block_.output_weight;
   if (weight.size() == 0) return;
   const Index dv = block_.value_dim, rows = m_ / group_;
-  result_.output_variance = RowMatrix::Zero(rows, weight.rows());
+  result_.projected.variance = result_.projected.linear = RowMatrix::Zero(rows, weight.rows());
   for (Index h = 0; h < group_; ++h) {
     const auto w = weight.middleCols(h * dv, dv);
     const Eigen::ArrayXd length2 = w.rowwise().squaredNorm().array();
@@ -461,21 +469,27 @@ void BlockBound::project_deviations() {
       if (sums.count == 0) continue;
       const Eigen::ArrayXd own =
           (w.cwiseAbs2() * result_.out.s.row(r).cwiseAbs2().transpose()).array();
-      Eigen::ArrayXd shared;
+      const auto reach = [&w](const auto& row) {
+        return Eigen::ArrayXd((w.cwiseAbs() * row.transpose()).array());
+      };
+      Eigen::ArrayXd shared, linear = reach(result_.out.d.row(r));
       if (sums.large()) {  // a row that flips: any direction, two points
         shared = length2 * (large_logit_squares_[r] / square(1.5));
       } else if (output_spread_.size() != 0) {
         const Eigen::ArrayXd x2 = (w * o_.row(r).transpose()).array().square();
         const auto sum = output_spread_.row(r).transpose().array();
-        shared = square(logit_deviation(sums)) *
-                 ((sum - x2 * (1.0 + sums.p_sink)).max(0.0) + kCancellation * (sum + x2));
+        const Eigen::ArrayXd spread =
+            (sum - x2 * (1.0 + sums.p_sink)).max(0.0) + kCancellation * (sum + x2);
+        shared = square(logit_deviation(sums)) * spread;
+        linear = linear.min(reach(own_errors_.row(r)) + rigorous_logit_error(sums) * spread.sqrt());
       } else {
         shared = length2 * (square(logit_deviation(sums)) * v2_.row(r).sum());
       }
-      result_.output_variance.row(i).array() += (own + shared).sqrt().transpose();
+      result_.projected.variance.row(i).array() += (own + shared).sqrt().transpose();
+      result_.projected.linear.row(i).array() += linear.transpose();
     }
   }
-  result_.output_variance = result_.output_variance.cwiseAbs2();
+  result_.projected.variance = result_.projected.variance.cwiseAbs2();
 }
 
 /// B where every logit error is small.
@@ -486,8 +500,7 @@ double BlockBound::small_logit_error(Index r, Index c) const {
   const double spread =
       std::max(0.0, v2 - o * o * (1.0 + sums.p_sink)) + kCancellation * (v2 + o * o);
   const double values = exact_values_ ? 0.0 : pw_dv_(r, c) / sums.denominator;
-  const double rigorous =
-      std::sqrt(sums.weight_squares) * std::sqrt(spread) / sums.denominator + values;
+  const double rigorous = rigorous_logit_error(sums) * std::sqrt(spread) + values;
   if (!propagates()) return rigorous;
   const double keys =
       std::max(0.0, fk_v2_(r, c) - 2.0 * o * fk_v_(r, c) + o * o * sums.key_squares) +
@@ -602,6 +615,9 @@ void BlockBound::finish_row(Index r) {
     double s = 0.0;
     const Allowance allowance = value_allowance(row, r, c, small_logit_error(r, c), 0.0, s);
     put(result_.out, r, c, o_(r, c), allowance, s);
+    if (own_errors_.size() == 0) continue;
+    own_errors_(r, c) = allowance.total() - allowance.scores;
+    if (!exact_values_) own_errors_(r, c) += pw_dv_(r, c) / sums.denominator;
   }
 }
 
@@ -625,8 +641,9 @@ AttentionBound BlockBound::run() {
   for (Index r = 0; r < m_; ++r) prepare_row(r);
   accumulate_values();
   large_logit_squares_ = Eigen::ArrayXd::Zero(m_);
+  if (output_spread_.size() != 0) own_errors_ = RowMatrix::Zero(m_, block_.value_dim);
   for (Index r = 0; r < m_; ++r) finish_row(r);
-  project_deviations();
+  project_errors();
   return std::move(result_);
 }
 

@@ -40,8 +40,9 @@ struct AttentionBound {
   /// [rows * group, Dv]; s is that of each channel's own error, without the logits' error, which
   /// the channels of a head share.
   Bounded out;
-  /// [rows, hidden]: variance of what the group's heads bring to the output projection.
-  RowMatrix output_variance;
+  /// [rows, hidden]: errors of what the group's heads bring to the output projection; empty unless
+  /// its weight was given.
+  JointErrors projected;
 };
 
 AttentionBound attend(const AttentionBlock& block, const BoundOptions& options);

@@ -200,13 +200,15 @@ AttentionStages attend_rows(const AttentionInputs& inputs, std::span<const std::
   const Index n = std::ssize(which), heads = config.num_attention_heads;
   const Index group_width = config.group_size() * config.head_dim_v;
   AttentionStages out{Bounded::zeros(n, heads), Bounded::zeros(n, config.attn_width()), {}};
-  if (output_weight.size() != 0) out.output_variance = RowMatrix::Zero(n, output_weight.rows());
+  if (output_weight.size() != 0) {
+    out.projected.variance = out.projected.linear = RowMatrix::Zero(n, output_weight.rows());
+  }
   if (options.parts) {
     out.lse.parts.resize(static_cast<std::size_t>(out.lse.y.size()));
     out.out.parts.resize(static_cast<std::size_t>(out.out.y.size()));
   }
   const std::vector<Task> tasks = make_tasks(inputs, which);
-  std::mutex mutex;  // the variances of all heads of a row add up
+  std::mutex mutex;  // what all heads of a row bring adds up
   parallel_for(std::ssize(tasks), threads, [&](std::int64_t i) {
     const Task& task = tasks[static_cast<std::size_t>(i)];
     AttentionBlock block = make_block(inputs, which, task, options.arithmetic);
@@ -218,7 +220,9 @@ AttentionStages attend_rows(const AttentionInputs& inputs, std::span<const std::
     scatter(std::move(bound.out), task, config.group_size(), heads, out.out);
     if (output_weight.size() == 0) return;
     const std::lock_guard lock(mutex);
-    out.output_variance.middleRows(task.first, task.end - task.first) += bound.output_variance;
+    const Index count = task.end - task.first;
+    out.projected.variance.middleRows(task.first, count) += bound.projected.variance;
+    out.projected.linear.middleRows(task.first, count) += bound.projected.linear;
   });
   return out;
 }

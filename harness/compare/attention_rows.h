@@ -48,10 +48,9 @@ struct AttentionInputs {
 };
 
 struct AttentionStages {
-  Bounded lse;  ///< [rows, Hq]
-  Bounded out;  ///< [rows, Hq * Dv]
-  /// [rows, hidden]: variance of the output projection of `out`; empty unless its weight was given.
-  RowMatrix output_variance;
+  Bounded lse;            ///< [rows, Hq]
+  Bounded out;            ///< [rows, Hq * Dv]
+  JointErrors projected;  ///< [rows, hidden], in the output projection; empty unless that was given
 };
 
 /// Attention of inputs.rows[i] for i in `which`, on up to `threads` threads. `output_weight`

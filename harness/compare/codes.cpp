@@ -173,7 +173,7 @@ double CodeGrid::flip_probability(double x, double sigma, double scale) const {
 
 QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounded& x,
                             const Arithmetic& arithmetic) {
-  if (!reference::quantises_input(c.config)) return {x, {}};
+  if (!reference::quantises_input(c.config)) return {x, {}, {}};
   const InputCodes codes = input_codes(c.config, p);
   const reference::ProjectionInput input =
       reference::projection_input(c, p, x.y, reference::Rounding(reference::Mode::kExact));
@@ -183,9 +183,9 @@ QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounde
   const RowMatrix low = moved_scale(c, p, magnitude, reach, -1.0);
   const RowMatrix high = moved_scale(c, p, magnitude, reach, 1.0);
 
-  QuantisedRows out{Bounded::zeros(x.y.rows(), x.y.cols()), {}};
+  QuantisedRows out{Bounded::zeros(x.y.rows(), x.y.cols()), {}, {}};
   out.x.y = input.value();
-  if (!x.exact()) out.flips = RowMatrix::Zero(x.y.rows(), x.y.cols());
+  if (!x.exact()) out.flips = out.apart = RowMatrix::Zero(x.y.rows(), x.y.cols());
   for (Index i = 0; i < x.y.size(); ++i) {
     const double value = x.y.data()[i], r = reach.data()[i], z = out.x.y.data()[i];
     const ScaleRange scale{low.data()[i], input.scale.data()[i], high.data()[i]};
@@ -198,12 +198,14 @@ QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounde
     // Both values lie within half a gap of what they round, unless they saturate.
     const double top = std::abs(value) + r;
     const double half_gap = codes.grid.half_gap(top, scale.high);
-    double own = d;
+    double own = d, apart = d + x.d.data()[i];
     if (top <= std::max(codes.cap, codes.grid.nearest(kInfinity) * scale.low)) {
       d = std::min(d, std::abs(z - value) + r + half_gap);
       own = std::min(d, 2.0 * half_gap);
+      apart = std::min(apart, 2.0 * half_gap);
     }
     out.flips.data()[i] = own;
+    out.apart.data()[i] = apart;
     out.x.s.data()[i] = std::min(d, x.s.data()[i] + own);
   }
   if (x.exact() && (out.x.d.array() == 0.0).all()) out.x.d = out.x.s = RowMatrix();

@@ -59,6 +59,9 @@ struct QuantisedRows {
   Bounded x;  ///< code * scale; exact where x was and no element lies at a tie
   /// [rows, in] deviation of the codes' own error beyond that of x; empty where x was exact.
   RowMatrix flips;
+  /// [rows, in] at most how far the error of a code times scale lies from that of x; empty
+  /// likewise.
+  RowMatrix apart;
 };
 QuantisedRows quantise_rows(const Case& c, reference::Projection p, const Bounded& x,
                             const Arithmetic& arithmetic);

@@ -463,10 +463,13 @@ void Comparison::judge_attention(const AttentionInputs& inputs) {
   }
   if (!projects) return;
   const Bounded attended = tap ? decode_tap(got_[Stage::kAttnOut], rows_) : std::move(stages.out);
-  const Bounded variance{std::move(stages.output_variance), {}, {}, {}};
+  // As a Bounded, of which the rows are taken like those of what is projected.
+  const Bounded joint{
+      std::move(stages.projected.variance), std::move(stages.projected.linear), {}, {}};
   step(Stage::kOut, rows_, [&](std::span<const std::int64_t> which, const BoundOptions& options) {
+    Bounded some = rows_of(joint, which);
     return project_rows(c_, reference::Projection::kO, projection, rows_of(attended, which),
-                        options, rows_of(variance, which).y);
+                        options, {std::move(some.y), std::move(some.d)});
   });
 }
 

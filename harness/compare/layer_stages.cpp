@@ -53,16 +53,19 @@ Projection make_projection(const Case& c, reference::Projection which,
 }
 
 Bounded project_rows(const Case& c, reference::Projection which, const Projection& projection,
-                     const Bounded& x, const BoundOptions& options, const RowMatrix& variance) {
+                     const Bounded& x, const BoundOptions& options, const JointErrors& joint) {
   const Arithmetic& arithmetic = options.arithmetic;
   const ElementType result = which == reference::Projection::kO ? arithmetic.out : arithmetic.store;
   const QuantisedRows input = quantise_rows(c, which, x, arithmetic);
-  if (variance.size() == 0 || input.flips.size() == 0) {
-    return project(input.x, projection, result, options, variance, x.exact());
+  if (!joint.given() || input.flips.size() == 0) {
+    return project(input.x, projection, result, options, joint, x.exact());
   }
   // The codes' own errors are independent of each other, not of those of x: deviations add up.
   const RowMatrix own = input.flips.cwiseAbs2() * projection.weight.cwiseAbs2().transpose();
-  const RowMatrix both = (variance.cwiseSqrt() + own.cwiseSqrt()).cwiseAbs2();
+  const JointErrors both{
+      (joint.variance.cwiseSqrt() + own.cwiseSqrt()).cwiseAbs2(),
+      joint.linear + input.apart * projection.weight.cwiseAbs().transpose(),
+  };
   return project(input.x, projection, result, options, both, false);
 }
 

@@ -18,10 +18,10 @@ Projection make_projection(const Case& c, reference::Projection which,
                            const Arithmetic& arithmetic);
 
 /// Stage q_proj, k_proj, v_proj or out of the rows x: in codes where the config says so, times
-/// `projection`, which make_projection made of `which`. `variance`: that of the errors of x in the
-/// result, where they are not independent.
+/// `projection`, which make_projection made of `which`. `joint`: what the errors of x bring to
+/// the result, where they are not independent.
 Bounded project_rows(const Case& c, reference::Projection which, const Projection& projection,
-                     const Bounded& x, const BoundOptions& options, const RowMatrix& variance = {});
+                     const Bounded& x, const BoundOptions& options, const JointErrors& joint = {});
 
 /// Stage q_norm or k_norm.
 Bounded normalize_rows(const Case& c, Stage stage, const Bounded& x, const BoundOptions& options);

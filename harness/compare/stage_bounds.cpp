@@ -18,14 +18,15 @@ RowMatrix with_sign(const RowMatrix& magnitude, const RowMatrix& sign_of) {
 struct ProjectionPropagation {
   RowMatrix linear, squares, coherent, variance, coherent_deviation;
 
-  ProjectionPropagation(const Bounded& x, const RowMatrix& w, const RowMatrix& given_variance) {
+  ProjectionPropagation(const Bounded& x, const RowMatrix& w, const JointErrors& joint) {
     const RowMatrix w2 = w.cwiseAbs2();
     linear = x.d * w.cwiseAbs().transpose();
     coherent_deviation = with_sign(x.s, x.y) * w.transpose();
-    if (given_variance.size() != 0) {  // dependent errors: allowances do not add in quadrature
+    if (joint.given()) {  // allowances do not add in quadrature
+      linear = linear.cwiseMin(joint.linear);
       squares = linear.cwiseAbs2();
       coherent = linear;
-      variance = given_variance;
+      variance = joint.variance;
       return;
     }
     squares = x.d.cwiseAbs2() * w2.transpose();
@@ -191,14 +192,14 @@ Bounded Bounded::zeros(Eigen::Index rows, Eigen::Index columns) {
 }
 
 Bounded project(const Bounded& x, const Projection& p, ElementType result,
-                const BoundOptions& options, const RowMatrix& variance_in, bool codes) {
+                const BoundOptions& options, const JointErrors& joint, bool codes) {
   const Arithmetic& arithmetic = options.arithmetic;
   const Eigen::Index rows = x.y.rows(), columns = p.weight.rows();
   const double u_result = unit_roundoff(result);
   const bool has_bias = p.bias.size() != 0;
   const ProductError product(x.y, p, arithmetic);
   std::optional<ProjectionPropagation> propagation;
-  if (!x.exact()) propagation.emplace(x, p.weight, variance_in);
+  if (!x.exact()) propagation.emplace(x, p.weight, joint);
 
   Bounded out = make_result(rows, columns, options);
   for (Eigen::Index r = 0; r < rows; ++r) {

@@ -31,6 +31,15 @@ struct Bounded {
   static Bounded zeros(Eigen::Index rows, Eigen::Index columns);
 };
 
+/// What the errors of x bring to y = x W^T where they depend on each other, [rows, out]; empty
+/// where they do not.
+struct JointErrors {
+  RowMatrix variance;
+  RowMatrix linear;  ///< no error is larger
+
+  bool given() const { return variance.size() != 0; }
+};
+
 /// How a stage function is evaluated.
 struct BoundOptions {
   const Arithmetic& arithmetic;
@@ -62,10 +71,9 @@ struct Projection {
 };
 
 /// y = clip(x W^T + b). x [rows, in] -> [rows, out], rounded to `result`. The errors of x are taken
-/// for independent, unless their variance in y is given, [rows, out]. `codes`: they are ties
-/// between codes and nothing else.
+/// for independent, unless `joint` is given. `codes`: they are ties between codes and nothing else.
 Bounded project(const Bounded& x, const Projection& projection, ElementType result,
-                const BoundOptions& options, const RowMatrix& variance = {}, bool codes = false);
+                const BoundOptions& options, const JointErrors& joint = {}, bool codes = false);
 
 /// Root-mean-square norm of each head: y = x g / sqrt(mean x^2 + eps). x [rows, heads * D], gamma
 /// [D].

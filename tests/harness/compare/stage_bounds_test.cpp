@@ -271,6 +271,66 @@ TEST_F(StageBounds, ValueErrorsAreWeighed) {
   EXPECT_THAT(bound.out.parts[0].propagation, Near(0.1));
 }
 
+/// Attention of a row with one key and a sink in each of two groups of heads, and their projection
+/// by weights 1 to one output. Keys are off by the whole of d or not at all, as a code at a tie is.
+class TwoGroups : public StageBounds {
+ protected:
+  static constexpr double kStep = 0.125;  // of the key's code
+
+  static double attended(double key) { return 2.0 / (1.0 + std::exp(-key)); }  // v = 2, sink 0
+
+  AttentionBlock group(double step) const {
+    Bounded key = exact(matrix({{0.5}}));
+    if (step > 0.0) key.d = key.s = matrix({{step}});
+    AttentionBlock block = one_row(exact(matrix({{1}})), key, exact(matrix({{2}})));
+    block.sinks = {0.0};
+    block.output_weight = matrix({{1}});
+    return block;
+  }
+  Bounded projected(double first_step, double second_step) const {
+    const AttentionBound a = attend(group(first_step), options_);
+    const AttentionBound b = attend(group(second_step), options_);
+    Bounded x = Bounded::zeros(1, 2);
+    x.y << a.out.y(0, 0), b.out.y(0, 0);
+    x.d << a.out.d(0, 0), b.out.d(0, 0);
+    x.s << a.out.s(0, 0), b.out.s(0, 0);
+    return project(
+        x, weights(matrix({{1, 1}})), ElementType::kFloat32, options_,
+        {a.projected.variance + b.projected.variance, a.projected.linear + b.projected.linear});
+  }
+};
+
+TEST_F(TwoGroups, TwoKeysMayBothLieAtATie) {
+  const Bounded out = projected(kStep, kStep);
+  EXPECT_NEAR(out.y(0, 0), 2 * attended(0.5), 1e-12);
+  const double moved = 2 * (attended(0.5 + kStep) - attended(0.5));
+  EXPECT_GE(out.d(0, 0), moved);
+  EXPECT_LT(out.d(0, 0), 1.2 * moved);  // e^ds - 1 over 1, and the change of the denominator
+}
+
+TEST_F(TwoGroups, OneKeyAtATieMovesTheOutputByItself) {
+  const Bounded out = projected(kStep, 1e-9);
+  const double moved = attended(0.5 + kStep) - attended(0.5);
+  EXPECT_GE(out.d(0, 0), moved);
+  EXPECT_LT(out.d(0, 0), 1.2 * moved);
+}
+
+TEST_F(StageBounds, JointErrorsAreCappedByTheirLargest) {
+  // d = (1, 1) by channels, but no more than 0.5 together; deviation 0.01: six of them, 0.06.
+  Bounded x = exact(matrix({{1, 1}}));
+  x.d = matrix({{1, 1}});
+  x.s = matrix({{0, 0}});
+  const auto propagated = [&](double variance, double linear) {
+    return project(x, weights(matrix({{1, 1}})), ElementType::kFloat32, options_,
+                   {matrix({{variance}}), matrix({{linear}})})
+        .parts[0]
+        .propagation;
+  };
+  EXPECT_THAT(propagated(1e-4, 0.5), Near(0.06));
+  EXPECT_THAT(propagated(1.0, 0.5), Near(0.5));
+  EXPECT_THAT(propagated(1.0, 9.0), Near(2.0));
+}
+
 TEST_F(StageBounds, HiddenNaNDoesNotReachARow) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   AttentionBlock block =
