@@ -17,7 +17,7 @@ extern "C" {
 /* A host refuses another major version. A minor version only adds fields at the end of structures:
  * every structure begins with its size, as the side that made it was compiled. */
 #define ATTN_PLUGIN_ABI_MAJOR 1
-#define ATTN_PLUGIN_ABI_MINOR 2
+#define ATTN_PLUGIN_ABI_MINOR 3
 
 /* What a function returns; ATTN_UNSUPPORTED and ATTN_ERROR come with a line in `message`, a buffer
  * of ATTN_MESSAGE_SIZE bytes that the host gives. */
@@ -183,9 +183,29 @@ enum {
   ATTN_LAYOUT_ANY = 255            /* whatever the strides say */
 };
 
-/* How a run may be repeated, for hosts that can: bits of attn_capability.modes. */
+/* What else a call may be: a sum of these in attn_capability.modes.
+ *
+ * ATTN_MODE_PADDED: the batch may have more sequences than ask for something. Those at its end have
+ * no rows and no keys, entries of their page table name no page, and tensors have more rows than
+ * row_offsets[batch]; of these the inputs hold NaN. What run() leaves there in attn_out, lse and out
+ * is declared as padding_rows.
+ *
+ * ATTN_MODE_REPLAY, with ATTN_MODE_PADDED: run() may be called again on one plan, with the same
+ * tensors at the same addresses and strides and other lengths, pages and values in them, within what
+ * was planned. A plug-in that captures its work into a graph does so in the first run() on a plan
+ * and launches the graph in later ones, so that it is judged as it will be used. plan() then sees
+ * for each sequence the most rows and keys that it will get; where its page table has no pages for
+ * these, entries name no page. */
 enum {
-  ATTN_MODE_GRAPH = 1 /* run() only enqueues work on `stream` and may be captured in a graph */
+  ATTN_MODE_GRAPH = 1, /* run() only enqueues work on `stream` and may be captured in a graph */
+  ATTN_MODE_REPLAY = 2, /* since 1.3 */
+  ATTN_MODE_PADDED = 4  /* since 1.3 */
+};
+/* What a row of a result holds that no sequence of a padded batch owns. */
+enum {
+  ATTN_PADDING_ZERO = 0,
+  ATTN_PADDING_UNTOUCHED = 1, /* nothing is written */
+  ATTN_PADDING_FINITE = 2     /* any finite values */
 };
 
 /* Filled by query(). The host zeroes it before. */
@@ -224,7 +244,7 @@ typedef struct attn_capability {
   int32_t native_weights;  /* quantised weights are first rounded to config->dtype */
   uint32_t layouts;        /* a sum of ATTN_LAYOUT_... */
   uint32_t modes;          /* a sum of ATTN_MODE_... */
-  int32_t reserved2;
+  int32_t padding_rows;    /* since 1.3: ATTN_PADDING_... */
 } attn_capability;
 
 /* ---- one call -------------------------------------------------------------------------------- */

@@ -4,7 +4,9 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <list>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "harness/backends/plugin_call.h"
 #include "harness/backends/plugin_config.h"
 #include "harness/backends/plugin_library.h"
+#include "harness/backends/plugin_modes.h"
 #include "harness/backends/plugin_operands.h"
 #include "harness/backends/plugin_outputs.h"
 #include "reference/core/error.h"
@@ -49,6 +52,14 @@ struct Answer {
   attn_capability capability{};
 };
 
+/// Operands of the calls on one plan: what it is made for, what is called before the judged call
+/// (null: nothing), and that.
+struct Calls {
+  const PluginOperands& planned;
+  const PluginOperands* before;
+  const PluginOperands& judged;
+};
+
 class PluginBackend final : public Backend, public LayoutTaker {
  public:
   explicit PluginBackend(const PluginSpec& spec) : library_(spec.path) { create(spec.options); }
@@ -62,6 +73,8 @@ class PluginBackend final : public Backend, public LayoutTaker {
   std::string unsupported_reason(const AttentionConfig& config) const override;
   Arithmetic arithmetic(const AttentionConfig& config) const override;
   Trace run(const Case& c, std::span<const Stage> wanted) const override;
+  std::optional<Trace> run_as(ExecMode mode, const Case& c, const Case* other,
+                              std::span<const Stage> wanted) const override;
   MemoryLayout taken(const AttentionConfig& config, const MemoryLayout& wanted) const override {
     return reduced_layout(wanted, query(config, false).capability.layouts);
   }
@@ -69,8 +82,10 @@ class PluginBackend final : public Backend, public LayoutTaker {
  private:
   void create(const std::string& options);
   Answer query(const AttentionConfig& config, bool has_sinks) const;
-  Trace attempt(const PluginOperands& operands, const attn_capability& capability,
-                GuardedEnd end) const;
+  Answer answer_for(const Case& c) const;
+  Trace run_twice(const Case& c, const Calls& calls, const attn_capability& capability) const;
+  Trace attempt(const Calls& calls, const attn_capability& capability, GuardedEnd end) const;
+  void run_once(const PluginCall& call, void* plan) const;
   void check(int status, const Message& message, const char* function) const;
 
   PluginLibrary library_;
@@ -176,36 +191,52 @@ class Plan {
   void* self_;
 };
 
-/// One call, everything it wrote taken out.
-Trace PluginBackend::attempt(const PluginOperands& operands, const attn_capability& capability,
+void PluginBackend::run_once(const PluginCall& call, void* plan) const {
+  Message message;
+  check(library_.api().run(self_, plan, &call.call(), message.data()), message, "run()");
+  if (const std::string violation = call.violation(); !violation.empty()) {
+    throw BackendFailure(Status::kFailed, violation);
+  }
+}
+
+/// The calls, and everything that the last one wrote taken out.
+Trace PluginBackend::attempt(const Calls& calls, const attn_capability& capability,
                              GuardedEnd end) const {
-  const Case& c = *operands.c;
+  const Case& c = *calls.judged.c;
   const std::string json = to_json(c.config);
   const attn_config config = to_plugin_config(c.config, c.has_sinks(), json);
   const TensorLayout layout = layout_of(c, capability);
-  PluginCall call(config, operands, layout, end);
+  PluginCall call(config, calls.planned, layout, end);
+  std::list<PluginCall> later;  // hold what `call` takes
+  const auto take = [&](const PluginOperands& operands) {
+    call.take(later.emplace_back(config, operands, layout, end));
+  };
+  const bool is_alone = &calls.planned == &calls.judged && calls.before == nullptr;
   const attn_plugin& api = library_.api();
-  Message message;
   {
     const std::scoped_lock lock(mutex_);
     const CallerState keep;
     Plan plan(api, self_);
-    if (end == GuardedEnd::kFirst) call.make_inputs_read_only();
+    if (end == GuardedEnd::kFirst && is_alone) call.make_inputs_read_only();
     if (api.plan != nullptr) {
+      Message message;
       std::size_t workspace = 0;
       check(api.plan(self_, &call.call(), &plan.plan, &workspace, message.data()), message,
             "plan()");
       plan.made = true;
       call.add_workspace(workspace);
     }
-    check(api.run(self_, plan.plan, &call.call(), message.data()), message, "run()");
-  }
-  if (const std::string violation = call.violation(); !violation.empty()) {
-    throw BackendFailure(Status::kFailed, violation);
+    if (calls.before != nullptr) {
+      take(*calls.before);
+      run_once(call, plan.plan);
+    }
+    if (!is_alone) take(calls.judged);
+    if (end == GuardedEnd::kFirst && !is_alone) call.make_inputs_read_only();
+    run_once(call, plan.plan);
   }
   Trace trace;
-  const StageMask writes = operands.task.writes;
-  if (operands.task.writes_cache()) trace.cache = call.cache();
+  const StageMask writes = calls.judged.task.writes;
+  if (calls.judged.task.writes_cache()) trace.cache = call.cache();
   for (const Stage stage : all_stages()) {
     if (!contains(writes, stage)) continue;
     trace[stage] = stage == Stage::kCacheK   ? logical_keys(c, *trace.cache)
@@ -227,29 +258,57 @@ void add_given(const PluginOperands& operands, Trace& trace) {
     } else {
       const Tensor& given = operands.given[static_cast<std::size_t>(stage)];
       trace[stage] = Tensor(given.type(), stage_shape(c, stage));
-      std::ranges::copy(given.bytes(), trace[stage].data());
+      std::ranges::copy(given.bytes().first(trace[stage].bytes().size()), trace[stage].data());
     }
     trace.give(stage);
   }
 }
 
-Trace PluginBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
-  const Answer answer = query(c.config, c.has_sinks());
+Answer PluginBackend::answer_for(const Case& c) const {
+  Answer answer = query(c.config, c.has_sinks());
   if (!answer.unsupported.empty()) throw Error(ErrorKind::kUnsupported, answer.unsupported);
-  const PluginOperands operands = make_operands(c, task_of(c.config, answer.capability));
-  Trace trace = attempt(operands, answer.capability, GuardedEnd::kLast);
-  const Trace again = attempt(operands, answer.capability, GuardedEnd::kFirst);
-  if ((answer.capability.claims & ATTN_CLAIM_DETERMINISTIC) != 0) {
+  return answer;
+}
+
+/// The calls at either end of the tensors' memory.
+Trace PluginBackend::run_twice(const Case& c, const Calls& calls,
+                               const attn_capability& capability) const {
+  Trace trace = attempt(calls, capability, GuardedEnd::kLast);
+  const Trace again = attempt(calls, capability, GuardedEnd::kFirst);
+  if ((capability.claims & ATTN_CLAIM_DETERMINISTIC) != 0) {
     if (const std::string stage = first_difference(trace, again); !stage.empty()) {
       throw BackendFailure(Status::kFailed,
                            stage + " differs between two equal calls; declared: deterministic");
     }
   }
-  add_given(operands, trace);
-  settle_outputs(c, answer.capability, trace);
+  add_given(calls.judged, trace);
+  if (calls.judged.c != &c) remove_room(c, capability.padding_rows, trace);
+  settle_outputs(c, capability, trace);
   // The copy that the plug-in had was held against it.
   if (c.config.starts_at_attention()) trace.cache = c.cache;
   return trace;
+}
+
+Trace PluginBackend::run(const Case& c, std::span<const Stage> /*wanted*/) const {
+  const Answer answer = answer_for(c);
+  const PluginOperands operands = make_operands(c, task_of(c.config, answer.capability));
+  return run_twice(c, {operands, nullptr, operands}, answer.capability);
+}
+
+std::optional<Trace> PluginBackend::run_as(ExecMode mode, const Case& c, const Case* other,
+                                           std::span<const Stage> /*wanted*/) const {
+  if (!needs_device(mode)) return std::nullopt;
+  const Answer answer = answer_for(c);
+  if (const std::string reason = mode_not_declared(mode, answer.capability.modes);
+      !reason.empty()) {
+    throw Error(ErrorKind::kUnsupported, reason);
+  }
+  const ModeCalls calls = make_mode_calls(mode, c, other, task_of(c.config, answer.capability));
+  const PluginOperands& judged = calls.judged->operands;
+  return run_twice(c,
+                   {calls.planned ? calls.planned->operands : judged,
+                    calls.before ? &calls.before->operands : nullptr, judged},
+                   answer.capability);
 }
 
 }  // namespace

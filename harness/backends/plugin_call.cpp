@@ -119,8 +119,8 @@ const attn_tensor* PluginCall::add_layer_of(const std::string& name, const Tenso
                                             std::shared_ptr<GuardedMemory> memory) {
   Operand& operand =
       fill(add(name, pool.type(), std::move(placement), std::move(memory)), pool, is_input);
-  const std::int64_t first = operands_.cache.layer * operand.strides[1] + operand.placement.offset -
-                             dead_pages_ * operand.strides[0];
+  const std::int64_t first = operands_->cache.layer * operand.strides[1] +
+                             operand.placement.offset - dead_pages_ * operand.strides[0];
   operand.tensor.byte_offset = static_cast<std::uint64_t>(first) * element_size(pool.type());
   operand.shape[0] += dead_pages_;
   operand.shape.erase(operand.shape.begin() + 1);
@@ -130,10 +130,10 @@ const attn_tensor* PluginCall::add_layer_of(const std::string& name, const Tenso
 }
 
 void PluginCall::add_pools() {
-  const KvCache& cache = operands_.cache;
+  const KvCache& cache = operands_->cache;
   if (cache.k.empty()) return;
-  const bool reads_keys = !contains(operands_.task.writes, Stage::kCacheK);
-  const bool reads_values = !contains(operands_.task.writes, Stage::kCacheV);
+  const bool reads_keys = !contains(operands_->task.writes, Stage::kCacheK);
+  const bool reads_values = !contains(operands_->task.writes, Stage::kCacheV);
   const bool may_repeat = layout_.memory.broadcast && reads_keys && reads_values;
   constexpr std::size_t kHeads = 3;
   const auto is_equal = [&](const Tensor& t) { return may_repeat && is_equal_along(t, kHeads); };
@@ -165,8 +165,8 @@ void PluginCall::add_pools() {
 }
 
 void PluginCall::add_page_table() {
-  if (operands_.cache.page_table.empty()) return;
-  page_table_ = operands_.cache.page_table;
+  if (operands_->cache.page_table.empty()) return;
+  page_table_ = operands_->cache.page_table;
   for (std::int64_t i = 0; i < page_table_.size(); ++i) {
     page_table_.set_code(i, page_table_.code(i) + static_cast<std::uint64_t>(dead_pages_));
   }
@@ -176,12 +176,12 @@ void PluginCall::add_page_table() {
 
 PluginCall::PluginCall(const attn_config& config, const PluginOperands& operands,
                        const TensorLayout& layout, GuardedEnd end)
-    : operands_(operands), layout_(layout), end_(end) {
+    : operands_(&operands), layout_(layout), end_(end) {
   const Case& c = *operands.c;
   call_.struct_size = sizeof(call_);
   call_.config = &config;
   call_.batch = c.batch();
-  call_.tokens = c.tokens();
+  call_.tokens = operands.tokens;
   add_pools();
   add_page_table();
   call_.row_offsets = input("row_offsets", c.input_row_offsets);
@@ -211,7 +211,7 @@ Placement PluginCall::place_stage(Stage stage, const Shape& shape, ElementType t
     placement.strides.pop_back();
     return placement;
   }
-  if (stage == Stage::kAttnOut && !contains(operands_.task.given, stage)) {
+  if (stage == Stage::kAttnOut && !contains(operands_->task.given, stage)) {
     return place_rows(layout, shape, layout.out == OutputOrder::kTransposed, {});
   }
   const bool is_q = stage == Stage::kQProj || stage == Stage::kQNorm || stage == Stage::kQRope;
@@ -220,7 +220,7 @@ Placement PluginCall::place_stage(Stage stage, const Shape& shape, ElementType t
   if (!is_q && !is_k && !is_v) return dense_placement(shape);
   RowPart part;
   if (layout.q == QueryOrder::kFusedQkv) {
-    const AttentionConfig& config = operands_.c->config;
+    const AttentionConfig& config = operands_->c->config;
     const std::int64_t q = config.q_width(), k = config.k_width(), v = config.v_width();
     part = is_q ? RowPart{0, k + v} : is_k ? RowPart{q, v} : RowPart{q + k, 0};
   }
@@ -229,20 +229,22 @@ Placement PluginCall::place_stage(Stage stage, const Shape& shape, ElementType t
 
 /// Stages that are given and stages that are to be written.
 void PluginCall::add_stages() {
-  const Case& c = *operands_.c;
+  const Case& c = *operands_->c;
   for (const Stage stage : all_stages()) {
     const auto index = static_cast<std::size_t>(stage);
     // The queries of attention have a name of their own in attn_call.
-    const bool is_q = stage == Stage::kQRope && operands_.task.first_step == ATTN_FROM_ATTENTION;
+    const bool is_q = stage == Stage::kQRope && operands_->task.first_step == ATTN_FROM_ATTENTION;
     const std::string name(is_q ? "q" : name_of(stage));
-    if (const Tensor& given = operands_.given[index]; !given.empty()) {
+    if (const Tensor& given = operands_->given[index]; !given.empty()) {
       Operand& operand = add(name, given.type(), place_stage(stage, given.shape(), given.type()));
       stages_[index] = &fill(operand, given, true).tensor;
     }
     const bool in_cache = stage == Stage::kCacheK || stage == Stage::kCacheV;
-    if (in_cache || !contains(operands_.task.writes, stage)) continue;
+    if (in_cache || !contains(operands_->task.writes, stage)) continue;
     const ElementType type = type_of(stage, layout_.types);
-    stages_[index] = &add(name, type, place_stage(stage, plugin_shape(c, stage), type)).tensor;
+    stages_[index] =
+        &add(name, type, place_stage(stage, plugin_shape(c, stage, operands_->tokens), type))
+             .tensor;
   }
   const auto tensor_of = [&](Stage stage) { return stages_[static_cast<std::size_t>(stage)]; };
   call_.stages = stages_.data();
@@ -255,7 +257,7 @@ void PluginCall::add_stages() {
 
 /// What a layer has beside attention.
 void PluginCall::add_layer() {
-  const Case& c = *operands_.c;
+  const Case& c = *operands_->c;
   call_.x = input("x", c.x);
   call_.freqs_cis = input("freqs_cis", c.freqs_cis);
   call_.cached_lengths = input("cached_lengths", c.cache_lengths);
@@ -277,6 +279,26 @@ void PluginCall::make_inputs_read_only() {
   for (Operand& operand : list_) {
     if (operand.is_input) operand.memory->make_read_only();
   }
+}
+
+void PluginCall::take(const PluginCall& next) {
+  const auto lie_alike = [](const Operand& a, const Operand& b) {
+    return a.name == b.name && a.strides == b.strides && a.shape == b.shape &&
+           a.memory->bytes().size() == b.memory->bytes().size();
+  };
+  if (!std::ranges::equal(list_, next.list_, lie_alike)) {
+    throw Error(ErrorKind::kInternal, "plug-in: the cases of one plan lie differently");
+  }
+  auto from = next.list_.begin();
+  for (Operand& operand : list_) {
+    for (const ByteRange& range : from->memory->accessible()) {
+      std::memcpy(operand.memory->data() + range.begin, from->memory->data() + range.begin,
+                  range.end - range.begin);
+    }
+    operand.original = from->original;
+    ++from;
+  }
+  operands_ = next.operands_;
 }
 
 /// The first element that is not what it was.
@@ -354,7 +376,9 @@ Tensor PluginCall::stage(Stage stage) const {
   const attn_tensor* const tensor = stages_[static_cast<std::size_t>(stage)];
   const auto operand =
       std::ranges::find_if(list_, [&](const Operand& o) { return &o.tensor == tensor; });
-  return gather(*operand, stage_shape(*operands_.c, stage));
+  Shape shape = stage_shape(*operands_->c, stage);
+  if (stage != Stage::kFreqsCis) shape[0] = operands_->tokens;
+  return gather(*operand, std::move(shape));
 }
 
 /// What became of a copy of `original`.
@@ -365,11 +389,11 @@ Tensor PluginCall::read_back(const Tensor& original) const {
 }
 
 KvCache PluginCall::cache() const {
-  KvCache after = operands_.cache;
-  after.k = read_back(operands_.cache.k);
-  after.v = read_back(operands_.cache.v);
-  after.k_scale = read_back(operands_.cache.k_scale);
-  after.v_scale = read_back(operands_.cache.v_scale);
+  KvCache after = operands_->cache;
+  after.k = read_back(operands_->cache.k);
+  after.v = read_back(operands_->cache.v);
+  after.k_scale = read_back(operands_->cache.k_scale);
+  after.v_scale = read_back(operands_->cache.v_scale);
   return after;
 }
 

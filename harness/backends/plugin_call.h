@@ -35,11 +35,15 @@ class PluginCall {
   void add_workspace(std::size_t bytes);
   /// A write to an input faults from now on.
   void make_inputs_read_only();
+  /// What `next`, a call of tensors that lie alike, has in them: its inputs, and outputs that
+  /// nobody wrote. Addresses stay. `next` must outlive this call.
+  void take(const PluginCall& next);
 
   /// What the run did to memory that was not its to write: one line, "" when nothing.
   std::string violation() const;
 
-  /// A stage that was written: dense, in the stage's shape and the declared type.
+  /// A stage that was written: dense, in the stage's shape with all rows of the call, and the
+  /// declared type.
   Tensor stage(Stage stage) const;
   /// The cache after the call.
   KvCache cache() const;
@@ -77,7 +81,7 @@ class PluginCall {
   Tensor gather(const Operand& operand, Shape shape) const;
   Tensor read_back(const Tensor& original) const;
 
-  const PluginOperands& operands_;
+  const PluginOperands* operands_;
   const TensorLayout& layout_;
   GuardedEnd end_;
   std::list<Operand> list_;  // addresses stay

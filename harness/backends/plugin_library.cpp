@@ -18,6 +18,7 @@ constexpr PluginSizes kSizes[] = {
     {88, 104, 152, 88},   // 1.0
     {88, 184, 200, 136},  // 1.1
     {88, 184, 200, 160},  // 1.2
+    {88, 184, 200, 160},  // 1.3
 };
 static_assert(std::size(kSizes) == ATTN_PLUGIN_ABI_MINOR + 1);
 static_assert(kSizes[ATTN_PLUGIN_ABI_MINOR] == PluginSizes{sizeof(attn_plugin), sizeof(attn_config),

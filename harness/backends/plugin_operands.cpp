@@ -106,8 +106,10 @@ std::string nothing_to_do(const AttentionConfig& config, const Task& task) {
          " and writes none of the stages of " + std::string(name_of(config.entry_point));
 }
 
-Shape plugin_shape(const Case& c, Stage stage) {
+Shape plugin_shape(const Case& c, Stage stage, std::int64_t tokens) {
   Shape shape = stage_shape(c, stage);
+  if (stage == Stage::kFreqsCis) return shape;
+  shape[0] = tokens;
   const AttentionConfig& config = c.config;
   std::int64_t heads = 0;
   switch (stage) {
@@ -134,6 +136,7 @@ PluginOperands make_operands(const Case& c, const Task& task) {
   operands.c = &c;
   operands.task = task;
   operands.cache = c.cache;
+  operands.tokens = c.tokens();
   operands.key_lengths = Tensor(ElementType::kUInt32, {c.batch()});
   for (std::int64_t b = 0; b < c.batch(); ++b) {
     operands.key_lengths.set_code(b, static_cast<std::uint64_t>(c.key_count(b)));
@@ -142,8 +145,8 @@ PluginOperands make_operands(const Case& c, const Task& task) {
   Trace exact = reference::evaluate(c, reference::Mode::kExact);
   for (const Stage stage : all_stages()) {
     if (!contains(task.given & ~kCacheStages, stage)) continue;
-    operands.given[static_cast<std::size_t>(stage)] =
-        Tensor::from_values(c.config.dtype, plugin_shape(c, stage), exact[stage].values());
+    operands.given[static_cast<std::size_t>(stage)] = Tensor::from_values(
+        c.config.dtype, plugin_shape(c, stage, c.tokens()), exact[stage].values());
   }
   if ((task.given & kCacheStages) != 0) operands.cache = std::move(exact.cache.value());
   return operands;

@@ -42,10 +42,13 @@ struct PluginOperands {
   std::array<Tensor, kNumStages> given;
   KvCache cache;       ///< as the first step finds it
   Tensor key_lengths;  ///< [batch] uint32, after the call
+  /// Rows of the tensors that have one for each token; more than the case's in a padded batch.
+  std::int64_t tokens = 0;
 };
 PluginOperands make_operands(const Case& c, const Task& task);
 
-/// A stage's axes as a plug-in sees them: [T, heads, channels] where the stage has heads.
-Shape plugin_shape(const Case& c, Stage stage);
+/// A stage's axes as a plug-in sees them, of a batch of `tokens` rows: [tokens, heads, channels]
+/// where the stage has heads.
+Shape plugin_shape(const Case& c, Stage stage, std::int64_t tokens);
 
 }  // namespace attn::harness

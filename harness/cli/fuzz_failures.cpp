@@ -21,6 +21,7 @@ using harness::Status;
 std::vector<Stage> hidden_stages(const AttentionConfig& config, const harness::Verdict& verdict,
                                  bool taps) {
   const auto is_right = [&](Stage stage) {
+    if (std::ranges::find(verdict.given, stage) != verdict.given.end()) return true;
     return taps && std::ranges::any_of(verdict.stages, [stage](const harness::StageReport& report) {
              return report.stage == stage && report.bad == 0;
            });
@@ -215,23 +216,30 @@ std::optional<FailureGroup::Inside> FuzzFailures::look_inside(const FailureGroup
   };
   const std::array failing = {harness::FailingCase{small.spec, small.seed},
                               harness::FailingCase{first.spec, first.seed}};
-  const harness::Localised found =
-      harness::localise(failing, [&](const Case& c) { return judge_.final_answer(c); });
-  const std::string stage(name_of(found.stage));
-  const std::string sure = found.sure ? "" : ", not surely";
+  const auto answer = [&](const Case& c) { return judge_.final_answer(c); };
+  // Constructed cases are called plainly, which shows nothing where plain calls are right.
+  std::optional<harness::Localised> found;
+  if (group.smallest.exec == harness::ExecMode::kPlain ||
+      answer(make_case(small.spec, small.seed)).bad) {
+    found = harness::localise(failing, answer);
+    if (!is_possible(found->stage)) found.reset();
+  }
+  const std::string by_construction = found ? std::string(" by construction") +
+                                                  (found->sure ? "" : ", not surely") + ": " +
+                                                  found->because
+                                            : "";
   const bool known = !group.likeness.empty() && is_possible(group.likeness.front().fault->stage);
   if (!known) {
-    if (!is_possible(found.stage)) return std::nullopt;
-    return FailureGroup::Inside{found.stage,
-                                stage + " by construction" + sure + ": " + found.because};
+    if (!found) return std::nullopt;
+    return FailureGroup::Inside{found->stage, std::string(name_of(found->stage)) + by_construction};
   }
   const Stage like = group.likeness.front().fault->stage;
   std::string how(name_of(like));
   how += " by likeness";
-  if (like == found.stage) {
-    how += " and by construction" + sure + ": " + found.because;
-  } else if (is_possible(found.stage)) {
-    how += "; " + stage + " by construction" + sure + ": " + found.because;
+  if (found && like == found->stage) {
+    how += " and" + by_construction;
+  } else if (found) {
+    how += "; " + std::string(name_of(found->stage)) + by_construction;
   }
   return FailureGroup::Inside{like, how};
 }

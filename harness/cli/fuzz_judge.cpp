@@ -40,6 +40,11 @@ bool is_unsupported(const FuzzResult& result) {
          result.row.verdict.status == Status::kUnsupported;
 }
 
+/// The way of calling is refused, so that no other case would be taken.
+bool is_refused_mode(const FuzzResult& result) {
+  return is_unsupported(result) && result.row.verdict.detail.starts_with("mode ");
+}
+
 }  // namespace
 
 FuzzJudge::FuzzJudge(const FuzzOptions& options, const harness::Backend& backend)
@@ -159,6 +164,7 @@ FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tr
     change(next.spec);
     if (next.spec == before && before != *spec) continue;
     FuzzResult result = judge_in(modes, next, false);
+    if (is_refused_mode(result)) return result;
     if (is_unsupported(result)) continue;
     result.row.properties.emplace_back("fitted", std::string("yes"));
     return result;
@@ -172,9 +178,8 @@ FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tr
 FuzzResult FuzzJudge::judge_pair(const std::vector<ExecMode>& modes,
                                  const FuzzCase& planned) const {
   FuzzResult result = judge_in(modes, planned, false);
-  const bool of_device = result.exec == ExecMode::kGraph || result.exec == ExecMode::kGraphReplay ||
-                         result.exec == ExecMode::kPadded;
-  if (is_unsupported(result) && !of_device) result = fit(modes, planned, std::move(result));
+  if (is_unsupported(result) && !is_refused_mode(result))
+    result = fit(modes, planned, std::move(result));
   const FuzzCase tried = result.tried;
   harness::Verdict& verdict = result.row.verdict;
   const auto is_alone = [](const FuzzResult& r) {

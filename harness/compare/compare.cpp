@@ -474,6 +474,9 @@ void Comparison::judge_attention(const AttentionInputs& inputs) {
 }
 
 void Comparison::finish() {
+  for (const Stage stage : all_stages()) {
+    if (got_.is_given(stage)) verdict_.given.push_back(stage);
+  }
   std::erase_if(verdict_.stages,
                 [&](const StageReport& report) { return got_.is_given(report.stage); });
   std::stable_sort(verdict_.stages.begin(), verdict_.stages.end(),

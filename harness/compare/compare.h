@@ -67,6 +67,7 @@ struct Verdict {
   Status status = Status::kPassed;
   std::optional<Stage> first_bad;
   std::vector<StageReport> stages;  ///< in order, those compared
+  std::vector<Stage> given;         ///< in order, those that the backend was fed with
   std::string detail;               ///< one line: reason of anything but passed
   /// RowSelection other than all: rows judged, rows in all.
   std::int64_t rows_checked = 0, rows_total = 0;

@@ -40,6 +40,10 @@ int query(void*, const attn_config* c, attn_capability* capability, char* messag
   }
   capability->first_step = g_first_step;
   capability->stages = g_stages;
+#if ATTN_PLUGIN_ABI_MINOR >= 3
+  capability->modes = ATTN_MODE_REPLAY | ATTN_MODE_PADDED;
+  capability->padding_rows = ATTN_PADDING_UNTOUCHED;
+#endif
   return ATTN_OK;
 }
 

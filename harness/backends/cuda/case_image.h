@@ -3,25 +3,12 @@
 #include <cstdint>
 
 #include "gpu/layers/layer.h"
+#include "harness/backends/capacity.h"
 #include "harness/backends/cuda/device_image.h"
 #include "reference/core/case.h"
 #include "reference/core/trace.h"
 
 namespace attn::harness {
-
-/// Room for the tensors of a case. A captured call takes any case that fits, so what fixes strides
-/// and places is here and not in the case.
-struct Capacity {
-  std::int64_t batch = 0;
-  std::int64_t tokens = 0;
-  std::int64_t table_columns = 0;
-  std::int64_t mask_columns = 0;
-  std::int64_t positions = 0;
-  std::int64_t pages = 0;
-};
-Capacity capacity_of(const Case& c);
-/// Room for either.
-Capacity larger(const Capacity& a, const Capacity& b);
 
 /// Lengths of a case as a layer plans for them.
 gpu::BatchShape shape_of(const Case& c);

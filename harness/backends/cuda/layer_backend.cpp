@@ -256,8 +256,7 @@ Trace CudaBackend::Calls::padded(const Case& c) {
   gpu::BatchShape shape = shape_of(c);
   Capacity room = capacity_of(c);
   // Planned as a bucket of sequences with a row each, of which some then have none.
-  std::int64_t bucket = 4;
-  while (bucket <= c.batch()) bucket *= 2;
+  const std::int64_t bucket = padded_batch(c.batch());
   while (std::ssize(shape.rows) < bucket) {
     shape.rows.push_back(1);
     shape.cached.push_back(c.config.starts_at_attention() ? 1 : 0);
