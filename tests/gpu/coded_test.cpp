@@ -69,27 +69,48 @@ Case product_case(const Format& format, int rows, int hidden, std::uint64_t seed
 
 using GpuCodedProduct = OnDevice;
 
-TEST_F(GpuCodedProduct, IsRightForAnyNumberOfRows) {
-  const std::vector<int> rows{1, 2, 3, 8, 9, 16, 17, 33, 65, 130, 300, 2100};
-  const std::size_t cases = kFormats.size() * rows.size() * 2;
-  const auto backend = make_backend("cuda");
-  const auto complaints = for_each_seed(0, cases, [&](std::uint64_t seed) -> std::string {
-    const Format& format = kFormats.at(seed % kFormats.size());
-    const std::uint64_t rest = seed / kFormats.size();
-    const Case c = product_case(format, rows.at(rest % rows.size()),
-                                rest / rows.size() == 0 ? 768 : 1536, seed);
-    CompareOptions options;
-    options.check_trust = false;
-    const Verdict verdict =
-        compare(c, backend->run(c, all_stages()), backend->arithmetic(c.config), options);
-    if (verdict.status == Status::kPassed) return "";
-    return std::string(format.name) + ", " + std::to_string(c.tokens()) +
-           " rows: " + verdict.detail + ": " + c.repro;
-  });
+/// What is wrong with the backend's answer, "" when nothing is.
+std::string mistake_in(const Backend& backend, const Case& c, const char* format) {
+  CompareOptions options;
+  options.check_trust = false;
+  const Verdict verdict =
+      compare(c, backend.run(c, all_stages()), backend.arithmetic(c.config), options);
+  if (verdict.status == Status::kPassed) return "";
+  return std::string(format) + ", " + std::to_string(c.tokens()) + " rows: " + verdict.detail +
+         ": " + c.repro;
+}
+
+void expect_none(const std::vector<std::string>& complaints) {
   EXPECT_EQ(complaints.size(), 0U);
   for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 30); ++i) {
     ADD_FAILURE() << complaints[i];
   }
+}
+
+TEST_F(GpuCodedProduct, IsRightForAnyNumberOfRows) {
+  const std::vector<int> rows{1, 2, 3, 8, 9, 16, 17, 33, 65, 130, 300, 2100};
+  const std::size_t cases = kFormats.size() * rows.size() * 2;
+  const auto backend = make_backend("cuda");
+  expect_none(for_each_seed(0, cases, [&](std::uint64_t seed) {
+    const Format& format = kFormats.at(seed % kFormats.size());
+    const std::uint64_t rest = seed / kFormats.size();
+    return mistake_in(*backend,
+                      product_case(format, rows.at(rest % rows.size()),
+                                   rest / rows.size() == 0 ? 768 : 1536, seed),
+                      format.name);
+  }));
+}
+
+/// A kernel's shared memory depends on the width, and its allowance is one number for all host
+/// threads: a thread that lowered it would make the launches of the others fail.
+TEST_F(GpuCodedProduct, HostThreadsOfDifferentWidthsDoNotDisturbEachOther) {
+  const std::array widths{1536, 256, 768, 512};
+  const auto backend = make_backend("cuda");
+  expect_none(for_each_seed(0, 512, [&](std::uint64_t seed) {
+    const Format& format = kFormats.at(seed / 4 % 2 == 0 ? 0 : 7);
+    const int rows = seed / 8 % 2 == 0 ? 1 : 24;
+    return mistake_in(*backend, product_case(format, rows, widths.at(seed % 4), seed), format.name);
+  }));
 }
 
 /// Widths that are no whole chunks of 64 columns: the kernels fill up with codes of 0.
@@ -102,12 +123,7 @@ TEST_F(GpuCodedProduct, TakesWidthsThatAreNoWholeChunks) {
     for (const int rows : {1, 12, 40}) {
       for (const int hidden : {96, 160}) {
         const Case c = product_case(format, rows, hidden, 7);
-        CompareOptions options;
-        options.check_trust = false;
-        const Verdict verdict =
-            compare(c, backend->run(c, all_stages()), backend->arithmetic(c.config), options);
-        EXPECT_EQ(verdict.status, Status::kPassed)
-            << format.name << ", " << rows << " rows: " << verdict.detail;
+        EXPECT_EQ(mistake_in(*backend, c, format.name), "");
       }
     }
   }
