@@ -58,6 +58,20 @@ AttentionShape attention_shape(const AttentionConfig& config, const LayerOptions
   return shape;
 }
 
+HopperShape hopper_shape(const AttentionConfig& config, const LayerOptions& options) {
+  HopperShape shape;
+  shape.type = type_of(config.dtype);
+  shape.cache_type = type_of(config.kv_cache.dtype);
+  shape.num_heads = config.num_attention_heads;
+  shape.num_kv_heads = config.num_key_value_heads;
+  shape.head_dim = config.head_dim;
+  shape.head_dim_v = config.head_dim_v;
+  shape.page_size = config.kv_cache.page_size;
+  shape.mask_tensor = config.mask.variant == MaskVariant::kTensor;
+  shape.fixed_splits = options.fixed_splits;
+  return shape;
+}
+
 /// Columns of product.x, [m, k] of out_type, to the values of their codes.
 void quantise_columns(const InputFormat& format, const GemmArguments& product, Range columns,
                       float* values, StreamHandle stream) {
@@ -110,6 +124,14 @@ std::string unsupported_reason(const AttentionConfig& config) {
   return "";
 }
 
+std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options) {
+  if (config.entry_point == EntryPoint::kMaterializeKvFromHidden) return "";
+  std::string reason = options.plain_attention ? "attention=plain is another kernel"
+                                               : hopper_refusal(hopper_shape(config, options));
+  if (reason.empty()) reason = hopper_device_refusal();
+  return reason.empty() ? "" : "prefill=hopper: " + reason;
+}
+
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options) {
   return !options.plain_attention &&
          has_tensor_core_kernel(type_of(config.dtype), type_of(config.kv_cache.dtype),
@@ -125,6 +147,11 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
     : config_(config), options_(options), attention_shape_(attention_shape(config, options)) {
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
+  }
+  if (options.hopper_prefill) {
+    if (const std::string reason = hopper_unsupported_reason(config, options); !reason.empty()) {
+      throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
+    }
   }
   weights_ = std::make_unique<DeviceWeights>(config, weights, Stream());
 }
@@ -217,6 +244,11 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   if (uses_tensor_cores(config_, options_)) {
     plan.zeroed_bytes += kCounters * sizeof(unsigned);
     plan.attention = plan_attention(attention_shape_, plan.batch, max_rows, max_keys);
+    if (options_.hopper_prefill) {
+      plan.hopper = plan_hopper(hopper_shape(config_, options_), attention_shape_.multiprocessors,
+                                plan.batch, max_rows, max_keys);
+      if (plan.hopper.taken) plan.attention.splits = 1;  // no parts in the workspace
+    }
   }
   if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
@@ -435,7 +467,9 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
 #ifdef ATTN_FAULTY
   a.call = count_call();
 #endif
-  if (uses_tensor_cores(config_, options_)) {
+  if (plan.hopper.taken) {
+    attention_hopper(a, plan.hopper, b.counters, stream);
+  } else if (uses_tensor_cores(config_, options_)) {
     attention_tensor_core(a, plan.attention, b.partials, b.counters, stream);
   } else {
     attention_plain(a, stream);

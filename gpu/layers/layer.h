@@ -7,6 +7,7 @@
 
 #include "gpu/device/device.h"
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/attention_hopper.h"
 #include "gpu/kernels/batch.h"
 #include "gpu/kernels/gemm.h"
 #include "gpu/layers/coded_product.h"
@@ -20,6 +21,9 @@ namespace attn::gpu {
 struct LayerOptions {
   bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
+  /// Calls of more rows than decode go to the kernel of compute capability 9.0: only where
+  /// hopper_unsupported_reason() has nothing against it.
+  bool hopper_prefill = false;
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
@@ -29,6 +33,10 @@ struct LayerOptions {
 
 /// "" when AttentionLayer runs the config, else one line why not.
 std::string unsupported_reason(const AttentionConfig& config);
+
+/// "" when LayerOptions::hopper_prefill takes the config with these options on the current device,
+/// else one line why not. A config without attention is always taken.
+std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options);
 
 /// True when attention of this config runs on the tensor cores under these options.
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options);
@@ -69,6 +77,7 @@ struct LayerPlan {
   std::int64_t tokens = 0;
   std::int64_t batch = 0;
   AttentionPlan attention;
+  HopperPlan hopper;  ///< taken: instead of the tiled kernel of `attention`
   std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
   std::shared_ptr<const CublasLtGemm> out_gemm;
   std::vector<CodedProductPlan> coded;  ///< of the weights' groups of rows of q, k and v

@@ -4,6 +4,7 @@
 
 #if ATTN_WITH_CUDA
 #include "gpu/device/device.h"
+#include "gpu/kernels/attention_hopper.h"
 #include "harness/backends/cuda/layer_backend.h"
 #endif
 
@@ -23,6 +24,11 @@ std::string cuda_device_name() {
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   if (const std::string& reason = cuda_unavailable_reason(); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
+  }
+  if (options.hopper_prefill) {
+    if (const std::string reason = gpu::hopper_device_refusal(); !reason.empty()) {
+      throw Error(ErrorKind::kUnsupported, "cuda:prefill=hopper: " + reason, "backend");
+    }
   }
   return std::make_unique<CudaBackend>(options);
 }

@@ -77,6 +77,7 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
   const std::vector<std::pair<Option, bool*>> words{
       {{"fused", "0"}, &result.fused},
       {{"attention", "plain"}, &result.plain_attention},
+      {{"prefill", "hopper"}, &result.hopper_prefill},
       {{"gemm", "own"}, &result.cublas},
   };
   for (const Option& option : options) {
@@ -89,7 +90,7 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
     });
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-             "\"; known: fused=0, attention=plain, gemm=own, splits=N");
+             "\"; known: fused=0, attention=plain, prefill=hopper, gemm=own, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -107,7 +108,7 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain gemm=own splits=N", cuda_unavailable_reason()},
+       "fused=0 attention=plain prefill=hopper gemm=own splits=N", cuda_unavailable_reason()},
   };
 }
 

@@ -77,8 +77,9 @@ struct AttnShimCall {
 ATTN_SHIM const char* attn_shim_error() { return last_error.c_str(); }
 
 /// `names` and `data`: the config's weights in host memory, as a golden file stores them.
+/// `hopper_prefill`: as LayerOptions'.
 ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** names,
-                               const void** data) {
+                               const void** data, int hopper_prefill) {
   auto bench = std::make_unique<BenchLayer>();
   const int status = guarded([&] {
     const attn::AttentionConfig config = attn::parse_config(config_json);
@@ -93,7 +94,9 @@ ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** 
       weights.emplace(spec.name, std::move(tensor));
     }
     bench->cache_type = gpu_type(config.kv_cache.dtype);
-    bench->layer = std::make_unique<attn::gpu::AttentionLayer>(config, weights);
+    attn::gpu::LayerOptions options;
+    options.hopper_prefill = hopper_prefill != 0;
+    bench->layer = std::make_unique<attn::gpu::AttentionLayer>(config, weights, options);
   });
   return status == 0 ? bench.release() : nullptr;
 }

@@ -16,6 +16,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   gpu::LayerOptions layer;
   layer.fused_head_pass = options.fused;
   layer.plain_attention = options.plain_attention;
+  layer.hopper_prefill = options.hopper_prefill;
   layer.cublas = options.cublas;
   layer.fixed_splits = options.splits;
   return layer;
@@ -29,10 +30,19 @@ std::string CudaBackend::name() const {
   std::string words;
   if (!options_.fused) words += ",fused=0";
   if (options_.plain_attention) words += ",attention=plain";
+  if (options_.hopper_prefill) words += ",prefill=hopper";
   if (!options_.cublas) words += ",gemm=own";
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';
   return "cuda" + words;
+}
+
+std::string CudaBackend::unsupported_reason(const AttentionConfig& config) const {
+  std::string reason = gpu::unsupported_reason(config);
+  if (reason.empty() && options_.hopper_prefill) {
+    reason = gpu::hopper_unsupported_reason(config, layer_options());
+  }
+  return reason;
 }
 
 namespace {

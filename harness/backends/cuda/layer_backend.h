@@ -25,9 +25,7 @@ class CudaBackend final : public Backend, public LayoutTaker {
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
 
   std::string name() const override;
-  std::string unsupported_reason(const AttentionConfig& config) const override {
-    return gpu::unsupported_reason(config);
-  }
+  std::string unsupported_reason(const AttentionConfig& config) const override;
   Arithmetic arithmetic(const AttentionConfig& config) const override;
   Trace run(const Case& c, std::span<const Stage> wanted) const override;
   std::optional<Trace> run_as(ExecMode mode, const Case& c, const Case* other,

@@ -34,6 +34,8 @@ def contestants_of(case, made, args):
     compiled = args.compile == "all" or (args.compile == "some" and case["name"] in COMPILED)
     if isinstance(made, attention.AttentionCase):
         out = {"cuda": lambda: attention.ours(made, args.shim, args.layout == "hnd")}
+        if args.hopper and max(made.new) > 1:
+            out["cuda:prefill=hopper"] = lambda: attention.ours(made, args.shim, args.layout == "hnd", True)
         for name in attention.SDPA:
             out[name] = lambda name=name: attention.sdpa(made, name)
         out["varlen"] = lambda: attention.varlen(made)
@@ -127,7 +129,7 @@ class Bench:
     def show(self, name, timed, ready):
         medians = {who: sorted(times)[len(times) // 2] for who, (times, _) in timed.items()}
         words = [f"{who} {us:.2f} us ({ready[who][1]:.2f})" for who, us in medians.items()]
-        peers = [us for who, us in medians.items() if who != "cuda"]
+        peers = [us for who, us in medians.items() if not who.startswith("cuda")]
         ratio = f"  best peer / ours {min(peers) / medians['cuda']:.3f}" if peers and "cuda" in medians else ""
         print(f"{time.monotonic() - self.begin:5.1f} s  {name}: " + ", ".join(words) + ratio, flush=True)
 
@@ -156,6 +158,7 @@ def main():
     parser.add_argument("--compile", choices=("some", "all", "none"), default="some")
     parser.add_argument("--page", type=int, help="slots of a page, instead of the case's own")
     parser.add_argument("--layout", choices=("nhd", "hnd"), default="nhd")
+    parser.add_argument("--hopper", action="store_true", help="our prefill kernel of cuda:prefill=hopper too")
     parser.add_argument("--commit", default="")
     parser.add_argument("--subject", default="")
     args = parser.parse_args()

@@ -1,0 +1,150 @@
+#include "gpu/kernels/attention_hopper.h"
+
+#include <algorithm>
+
+#include "gpu/kernels/attention_hopper_launch.h"
+#include "gpu/kernels/coded_launch.h"
+#include "gpu/kernels/hopper_work.h"
+#include "gpu/kernels/tensor_map.h"
+
+namespace attn::gpu {
+namespace {
+
+// Of an L2 of 50 MB, what the keys and values of a section may take.
+constexpr std::int64_t kSectionBytes = 32'000'000;
+// Bounds of the kernel's 32-bit numbers, far from where they would overflow.
+constexpr std::int64_t kMostKeys = std::int64_t{1} << 29;
+constexpr std::int64_t kMostPackedRows = std::int64_t{1} << 29;
+constexpr std::int64_t kMostTiles = std::int64_t{1} << 29;
+std::int64_t slabs_of(std::int64_t head_dim) {
+  return (head_dim + kSlabColumns - 1) / kSlabColumns;
+}
+
+int group_of(std::int64_t heads, std::int64_t kv_heads) {
+  return static_cast<int>(heads / kv_heads);
+}
+
+#ifndef ATTN_FAULTY
+// Tensor maps want a number of pages; the cache's is not known here, and pages behind it are in no
+// table.
+constexpr std::uint64_t kPages = std::uint64_t{1} << 31;
+
+CUtensorMap query_map(const AttentionArguments& a, int pack) {
+  TensorMapShape<3> shape;
+  shape.base = a.q;
+  shape.type = a.type;
+  shape.sizes = {static_cast<std::uint64_t>(a.head_dim), static_cast<std::uint64_t>(a.num_heads),
+                 static_cast<std::uint64_t>(a.batch.tokens)};
+  shape.strides = {static_cast<std::uint64_t>(2 * a.head_dim),
+                   static_cast<std::uint64_t>(2 * a.head_dim * a.num_heads)};
+  shape.box = {kSlabColumns, static_cast<std::uint32_t>(pack),
+               static_cast<std::uint32_t>(kHopperGroupRows / pack)};
+  return make_tensor_map(shape);
+}
+
+CUtensorMap cache_map(const AttentionArguments& a, bool values, int piece) {
+  const CacheView& c = a.cache;
+  const auto bytes = [](std::int64_t elements) { return static_cast<std::uint64_t>(2 * elements); };
+  TensorMapShape<4> shape;
+  shape.base = values ? c.v : c.k;
+  shape.type = a.type;
+  shape.sizes = {static_cast<std::uint64_t>(values ? a.head_dim_v : a.head_dim),
+                 static_cast<std::uint64_t>(c.page_size),
+                 static_cast<std::uint64_t>(a.num_kv_heads), kPages};
+  shape.strides = {bytes(values ? c.v_token_stride : c.k_token_stride),
+                   bytes(values ? c.v_head_stride : c.k_head_stride),
+                   bytes(values ? c.v_page_stride : c.k_page_stride)};
+  shape.box = {kSlabColumns, static_cast<std::uint32_t>(piece), 1, 1};
+  return make_tensor_map(shape);
+}
+#endif
+
+}  // namespace
+
+std::string hopper_refusal(const HopperShape& s) {
+#ifdef ATTN_FAULTY
+  static_cast<void>(s);
+  return "not part of the library of planted bugs";
+#else
+  if (s.type != Type::kBFloat16 && s.type != Type::kFloat16) {
+    return "activations are neither bfloat16 nor float16";
+  }
+  if (s.cache_type != s.type) return "the cache has another type than the activations";
+  if (s.head_dim % 8 != 0 || s.head_dim_v % 8 != 0 || std::max(s.head_dim, s.head_dim_v) > 256) {
+    return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
+           " are not multiples of 8 up to 256";
+  }
+  if (slabs_of(s.head_dim) != slabs_of(s.head_dim_v)) {
+    return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
+           " do not fill as many slabs of 64 columns";
+  }
+  if (hopper_piece(s.page_size, kHopperRows) == 0) {
+    return "page_size " + std::to_string(s.page_size) + " is no multiple of 8";
+  }
+  if (s.page_size >= kMostKeys) return "page_size " + std::to_string(s.page_size) + " is too large";
+  if (s.mask_tensor) return "a mask tensor is not implemented";
+  if (s.fixed_splits > 0) return "a fixed number of splits is not implemented";
+  return "";
+#endif
+}
+
+std::string hopper_device_refusal() {
+#ifndef ATTN_FAULTY
+  // The probe is compiled with the other wgmma kernels, for the same architecture.
+  if (has_wide_kernels()) return "";
+#endif
+  const DeviceInfo device = device_info();
+  return device.name + " has compute capability " + std::to_string(device.major) + "." +
+         std::to_string(device.minor) +
+         " and runs no sm_90a code of this build; the kernel is for 9.0, built with "
+         "-DCMAKE_CUDA_ARCHITECTURES=90a or 80;90a";
+}
+
+HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t batch,
+                       std::int64_t max_rows, std::int64_t max_keys) {
+  HopperPlan plan;
+  const int group = group_of(s.num_heads, s.num_kv_heads);
+  const int pack = hopper_pack(group);
+  const std::int64_t packed = max_rows * pack;
+  const std::int64_t units = s.num_heads / pack;
+  if (!hopper_refusal(s).empty() || batch == 0 || batch > kHopperMostSequences) return plan;
+  if (max_rows * group <= kDecodeRows) return plan;
+  if (max_keys > kMostKeys || packed > kMostPackedRows) return plan;
+  const std::int64_t tiles = (packed + kHopperRows - 1) / kHopperRows * units * batch;
+  if (tiles > kMostTiles) return plan;
+  // Units of one kv head share its keys and values.
+  const std::int64_t head_bytes =
+      std::max<std::int64_t>(1, max_keys * 2 * (s.head_dim + s.head_dim_v));
+  const std::int64_t kv_heads = std::max<std::int64_t>(1, kSectionBytes / head_bytes);
+  plan.section = static_cast<int>(std::min<std::int64_t>(kv_heads * (group / pack), units));
+  plan.blocks = static_cast<int>(std::min<std::int64_t>(multiprocessors, tiles));
+  plan.taken = true;
+  return plan;
+}
+
+void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsigned* counter,
+                      StreamHandle stream) {
+  if (a.batch.tokens == 0) return;
+#ifdef ATTN_FAULTY
+  static_cast<void>(plan);
+  static_cast<void>(counter);
+  static_cast<void>(stream);
+#else
+  const std::int64_t slabs = slabs_of(std::max(a.head_dim, a.head_dim_v));
+  HopperCall call;
+  call.a = a;
+  call.counter = counter;
+  call.pack = hopper_pack(group_of(a.num_heads, a.num_kv_heads));
+  call.units = static_cast<int>(a.num_heads / call.pack);
+  call.section = plan.section;
+  call.piece = hopper_piece(a.cache.page_size, hopper_keys(static_cast<int>(slabs)));
+  const HopperMaps maps{query_map(a, call.pack), cache_map(a, false, call.piece),
+                        cache_map(a, true, call.piece)};
+  if (slabs == 1) return launch_hopper<1>(maps, call, plan.blocks, stream);
+  if (slabs == 2) return launch_hopper<2>(maps, call, plan.blocks, stream);
+  if (slabs == 3) return launch_hopper<3>(maps, call, plan.blocks, stream);
+  launch_hopper<4>(maps, call, plan.blocks, stream);
+#endif
+}
+
+}  // namespace attn::gpu

@@ -1,0 +1,673 @@
+// Prefill attention for compute capability 9.0a: wgmma on tiles that the copy engine (TMA) brings,
+// one producer warpgroup and two consumers.
+//
+// A tile is 128 packed rows (hopper_work.h) of one sequence: each consumer warpgroup has 64 of
+// them, and both multiply the same steps of keys, from the last that the tile sees to the first.
+// Blocks stay and draw tiles by a counter. Of the producer warpgroup, warp 0 loads keys and
+// queries, warp 1 loads values, both issue a page's boxes from their lanes; warp 2 draws the tiles
+// and says what they are. A stage of keys (or values) counts its bytes in and its readers out, by
+// mbarriers.
+//
+// In a warpgroup the scores of step i + 1 are issued before the outputs of step i, so that the
+// softmax of one runs beside the products of the other; between warpgroups nothing is ordered, they
+// drift apart by themselves.
+//
+// Values of slots behind a sequence's end may be anything, and 0 times NaN is NaN: warp 1 puts
+// zeros over them before it hands such a step on. Keys there need nothing, their scores are masked.
+//
+// Budget for head_dim 128: 64 registers of outputs, 64 of scores and 32 of probabilities, of 232;
+// 32 KB of q, and 2 stages of 32 KB of keys and as much of values.
+#pragma once
+
+#include "gpu/kernels/attention_hopper_launch.h"
+#include "gpu/kernels/attention_mma.cuh"
+#include "gpu/kernels/hopper_ptx.cuh"
+#include "gpu/kernels/hopper_wgmma.cuh"
+#include "gpu/kernels/hopper_work.h"
+
+namespace attn::gpu {
+
+/// What the drawing warp says about a tile.
+struct HopperTile {
+  int sequence = -1;  ///< -1: there are no more
+  int unit = 0;
+  int first_row = 0;    ///< packed, of the sequence
+  int rows = 0;         ///< packed rows of the sequence, all tiles
+  int first_token = 0;  ///< row of the batch at which the sequence begins
+  int keys = 0;         ///< of the sequence
+  int last_step = 0;    ///< behind the last
+  int steps = 0;
+};
+
+template <typename T, int kSlabs>
+struct HopperShared {
+  static constexpr int kKeys = hopper_keys(kSlabs);
+  static constexpr int kSlab = kKeys * kSlabColumns;
+  static constexpr int kQuerySlab = kHopperGroupRows * kSlabColumns;
+  // In the swizzle of swizzle_128; outputs leave through q.
+  T q[2][kSlabs][kQuerySlab];
+  T k[kHopperStages][kSlabs][kSlab];
+  T v[kHopperStages][kSlabs][kSlab];
+  std::uint64_t full_q[2], empty_q[2];  // of the warpgroups
+  std::uint64_t full_k[kHopperStages], empty_k[kHopperStages];
+  std::uint64_t full_v[kHopperStages], empty_v[kHopperStages];
+  std::uint64_t full_tile[2], empty_tile[2];
+  std::uint64_t begun;  // the newest tile, by warp 0
+  std::uint64_t tail;   // of values whose step is not handed on as it comes
+  HopperTile tile[2];
+  // Of the consumers' threads, of their two rows: the first key that they see, and how many. Here
+  // and not in registers, which the loop wants for itself.
+  int2 seen[2][256];
+  // The order of the tiles.
+  int keys[kHopperMostSequences];
+  int tiles[kHopperMostSequences];
+  int order[kHopperMostSequences];  // sequence of a rank
+  int first_tile[kHopperMostSequences + 1];
+};
+/// With room to begin at a multiple of 1024.
+template <typename T, int kSlabs>
+inline constexpr std::size_t kHopperSharedBytes = sizeof(HopperShared<T, kSlabs>) + 1024;
+
+template <typename Shared>
+__device__ __forceinline__ void init_barriers(Shared& shared) {
+  for (int i = 0; i < 2; ++i) {
+    barrier_init(&shared.full_q[i], 1);
+    barrier_init(&shared.empty_q[i], kHopperQueryReaders);
+    barrier_init(&shared.full_tile[i], 1);
+    barrier_init(&shared.empty_tile[i], kHopperTileReaders);
+  }
+  for (int i = 0; i < kHopperStages; ++i) {
+    barrier_init(&shared.full_k[i], 1);
+    barrier_init(&shared.empty_k[i], kHopperReaders);
+    barrier_init(&shared.full_v[i], 1);
+    barrier_init(&shared.empty_v[i], kHopperReaders);
+  }
+  barrier_init(&shared.begun, 1);
+  barrier_init(&shared.tail, 1);
+  fence_barrier_init();
+}
+
+/// All threads: which tiles there are, in their order.
+template <typename Shared>
+__device__ __forceinline__ void order_tiles(Shared& shared, const HopperCall& call) {
+  const int sequences = static_cast<int>(call.a.batch.batch);
+  for (int s = static_cast<int>(threadIdx.x); s < sequences; s += kHopperThreads) {
+    const Sequence sequence = load_sequence(call.a.batch, s);
+    shared.keys[s] = static_cast<int>(sequence.keys);
+    shared.tiles[s] = call.units * hopper_row_tiles(static_cast<int>(sequence.rows) * call.pack);
+  }
+  __syncthreads();
+  for (int s = static_cast<int>(threadIdx.x); s < sequences; s += kHopperThreads) {
+    shared.order[hopper_rank(shared.keys, sequences, s)] = s;
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    const int lane = static_cast<int>(threadIdx.x);
+    int before = 0;
+    if (lane == 0) shared.first_tile[0] = 0;
+    for (int first = 0; first < sequences; first += 32) {
+      const int rank = first + lane;
+      int sum = rank < sequences ? shared.tiles[shared.order[rank]] : 0;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, sum, step);
+        if (lane >= step) sum += other;
+      }
+      if (rank < sequences) shared.first_tile[rank + 1] = before + sum;
+      before += __shfl_sync(0xffffffffu, sum, 31);
+    }
+  }
+  __syncthreads();
+}
+
+/// The warps of the producing warpgroup.
+template <typename T, int kSlabs>
+class HopperProducer {
+ public:
+  using Shared = HopperShared<T, kSlabs>;
+  static constexpr int kKeys = Shared::kKeys;
+
+  __device__ HopperProducer(const HopperCall& call, Shared& shared)
+      : call_(call), shared_(shared), lane_(static_cast<int>(threadIdx.x % 32)) {}
+
+  __device__ __forceinline__ void draw_tiles();
+  __device__ __forceinline__ void load_keys_and_queries(const CUtensorMap* map_q,
+                                                        const CUtensorMap* map_k);
+  __device__ __forceinline__ void load_values(const CUtensorMap* map_v);
+
+ private:
+  __device__ __forceinline__ HopperTile tile_at(int index) const;
+  __device__ __forceinline__ HopperTile next_tile(int turn) const;
+  __device__ __forceinline__ int kv_head_of(const HopperTile& t) const {
+    return t.unit * call_.pack * static_cast<int>(call_.a.num_kv_heads) /
+           static_cast<int>(call_.a.num_heads);
+  }
+  __device__ __forceinline__ void load_step(T (*stage)[Shared::kSlab], const CUtensorMap* map,
+                                            std::uint64_t* barrier, const HopperTile& t,
+                                            int step_key) const;
+  __device__ __forceinline__ void load_queries(const CUtensorMap* map, const HopperTile& t,
+                                               int turn) const;
+  __device__ __forceinline__ void clear_values(T (*stage)[Shared::kSlab], int live) const;
+
+  const HopperCall& call_;
+  Shared& shared_;
+  int lane_;
+};
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::tile_at(int index) const {
+  const AttentionArguments& a = call_.a;
+  const HopperPlace place = hopper_place(shared_.first_tile, static_cast<int>(a.batch.batch),
+                                         call_.units, call_.section, index);
+  const Sequence sequence = load_sequence(a.batch, shared_.order[place.rank]);
+  HopperTile t;
+  t.sequence = static_cast<int>(sequence.index);
+  t.unit = place.unit;
+  t.first_row = place.row_tile * kHopperRows;
+  t.rows = static_cast<int>(sequence.rows) * call_.pack;
+  t.first_token = static_cast<int>(sequence.first_row);
+  t.keys = static_cast<int>(sequence.keys);
+  const int last_row = min(t.first_row + kHopperRows, t.rows) - 1;
+  const KeyRange first =
+      visible_keys(a, sequence.keys, position_of(a, sequence, t.first_row / call_.pack));
+  const KeyRange last =
+      visible_keys(a, sequence.keys, position_of(a, sequence, last_row / call_.pack));
+  const HopperSteps steps = hopper_steps(first.begin, last.end, kKeys);
+  t.last_step = steps.last;
+  t.steps = steps.last - steps.first;
+  return t;
+}
+
+/// The step's boxes, one a lane; `barrier` counts all of them.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_step(T (*stage)[Shared::kSlab],
+                                                                     const CUtensorMap* map,
+                                                                     std::uint64_t* barrier,
+                                                                     const HopperTile& t,
+                                                                     int step_key) const {
+  const CacheView& cache = call_.a.cache;
+  const int piece = call_.piece;
+  const int boxes = hopper_pieces(t.keys, step_key, kKeys, piece) * kSlabs;
+  if (lane_ == 0) {
+    barrier_arrive_bytes(barrier, static_cast<unsigned>(boxes * piece * kSlabRowBytes));
+  }
+  __syncwarp();
+  const std::uint32_t* const pages = cache.page_table + t.sequence * cache.table_stride;
+  const int kv_head = kv_head_of(t);
+#pragma unroll 1
+  for (int i = lane_; i < boxes; i += 32) {
+    const int row = i / kSlabs * piece;
+    const int slab = i % kSlabs;
+    const PagePlace at = page_place(step_key + row, static_cast<int>(cache.page_size));
+    tensor_load_4d(&stage[slab][row * kSlabColumns], map, barrier, slab * kSlabColumns, at.slot,
+                   kv_head, static_cast<int>(pages[at.column]));
+  }
+}
+
+/// Both warpgroups' rows, once they have left the tile before. A warpgroup without rows gets none:
+/// what it multiplies instead does not matter.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_queries(const CUtensorMap* map,
+                                                                        const HopperTile& t,
+                                                                        int turn) const {
+  if (lane_ != 0) return;
+#pragma unroll 1
+  for (int g = 0; g < 2; ++g) {
+    const int row = t.first_row + g * kHopperGroupRows;
+    const bool loads = t.steps > 0 && row < t.rows;
+    barrier_wait(&shared_.empty_q[g], turn % 2 ^ 1);
+    barrier_arrive_bytes(&shared_.full_q[g], loads ? sizeof(shared_.q[g]) : 0);
+#pragma unroll 1
+    for (int slab = 0; loads && slab < kSlabs; ++slab) {
+      tensor_load_3d(shared_.q[g][slab], map, &shared_.full_q[g], slab * kSlabColumns,
+                     t.unit * call_.pack, t.first_token + row / call_.pack);
+    }
+  }
+}
+
+/// A tile is drawn when warp 0 begins the one before, no earlier: the blocks share out the last
+/// ones.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
+  const int total = shared_.first_tile[call_.a.batch.batch];
+  int index = static_cast<int>(blockIdx.x);
+  for (int turn = 0;; ++turn) {
+    HopperTile t;
+    if (index < total) t = tile_at(index);
+    barrier_wait(&shared_.empty_tile[ring_slot(turn)], ring_empty_parity(turn));
+    if (lane_ == 0) {
+      shared_.tile[ring_slot(turn)] = t;
+      barrier_arrive(&shared_.full_tile[ring_slot(turn)]);
+    }
+    if (index >= total) return;
+    barrier_wait(&shared_.begun, turn % 2);
+    // A number is drawn for each tile; who draws the last leaves the counter as it was.
+    int drawn = 0;
+    if (lane_ == 0) {
+      drawn = static_cast<int>(atomicAdd(call_.counter, 1u));
+      if (drawn == total - 1) atomicExch(call_.counter, 0u);
+    }
+    index = static_cast<int>(gridDim.x) + __shfl_sync(0xffffffffu, drawn, 0);
+  }
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::next_tile(int turn) const {
+  barrier_wait(&shared_.full_tile[ring_slot(turn)], ring_full_parity(turn));
+  const HopperTile t = shared_.tile[ring_slot(turn)];
+  __syncwarp();
+  if (lane_ == 0) barrier_arrive(&shared_.empty_tile[ring_slot(turn)]);
+  return t;
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_keys_and_queries(
+    const CUtensorMap* map_q, const CUtensorMap* map_k) {
+  int position = 0;  // steps loaded so far
+  for (int turn = 0;; ++turn) {
+    const HopperTile t = next_tile(turn);
+    if (t.sequence < 0) return;
+    if (lane_ == 0) barrier_arrive(&shared_.begun);
+#pragma unroll 1
+    for (int i = 0; i < t.steps; ++i, ++position) {
+      const int stage = ring_slot(position);
+      barrier_wait(&shared_.empty_k[stage], ring_empty_parity(position));
+      load_step(shared_.k[stage], map_k, &shared_.full_k[stage], t, (t.last_step - 1 - i) * kKeys);
+      // After the first keys, which need not wait for the tile before to leave its rows.
+      if (i == 0) load_queries(map_q, t, turn);
+      __syncwarp();
+    }
+    if (t.steps == 0) load_queries(map_q, t, turn);
+    __syncwarp();
+  }
+}
+
+/// Zeros over the values of slots from `live` on.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::clear_values(T (*stage)[Shared::kSlab],
+                                                                        int live) const {
+  constexpr int kChunks = kSlabRowBytes / 16;
+#pragma unroll 1
+  for (int i = live * kChunks + lane_; i < kKeys * kChunks; i += 32) {
+#pragma unroll
+    for (int slab = 0; slab < kSlabs; ++slab) {
+      reinterpret_cast<uint4*>(stage[slab])[i] = make_uint4(0, 0, 0, 0);
+    }
+  }
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_values(const CUtensorMap* map_v) {
+  int position = 0;
+  unsigned tails = 0;
+  for (int turn = 0;; ++turn) {
+    const HopperTile t = next_tile(turn);
+    if (t.sequence < 0) return;
+#pragma unroll 1
+    for (int i = 0; i < t.steps; ++i, ++position) {
+      const int stage = ring_slot(position);
+      const int step_key = (t.last_step - 1 - i) * kKeys;
+      barrier_wait(&shared_.empty_v[stage], ring_empty_parity(position));
+      if (t.keys - step_key >= kKeys) {
+        load_step(shared_.v[stage], map_v, &shared_.full_v[stage], t, step_key);
+        __syncwarp();
+        continue;
+      }
+      load_step(shared_.v[stage], map_v, &shared_.tail, t, step_key);
+      barrier_wait(&shared_.tail, tails++ % 2);
+      clear_values(shared_.v[stage], t.keys - step_key);
+      fence_proxy_async_shared();
+      __syncwarp();
+      if (lane_ == 0) barrier_arrive(&shared_.full_v[stage]);
+    }
+  }
+}
+
+/// A warpgroup with its 64 rows of a tile.
+template <typename T, int kSlabs>
+class HopperConsumer {
+ public:
+  using Shared = HopperShared<T, kSlabs>;
+  static constexpr int kKeys = Shared::kKeys;
+  static constexpr int kScores = kKeys / 2;                   // registers of a thread
+  static constexpr int kOutputs = kSlabs * kSlabColumns / 2;  // likewise
+
+  __device__ HopperConsumer(const HopperCall& call, Shared& shared)
+      : call_(call),
+        shared_(shared),
+        group_(static_cast<int>(threadIdx.x) / 128 - 1),
+        lane_(static_cast<int>(threadIdx.x % 32)) {}
+
+  __device__ __forceinline__ void run();
+
+ private:
+  __device__ __forceinline__ HopperTile tile_of(int turn) const;
+  __device__ __forceinline__ bool attend(int turn);
+  __device__ __forceinline__ HopperWalk walk_of(const HopperTile& t, const Sequence& s) const;
+  __device__ __forceinline__ void compute_scores(float (&s)[kScores], int stage) const;
+  __device__ __forceinline__ void add_values(float (&o)[kOutputs],
+                                             const std::uint32_t (&p)[kScores / 2],
+                                             int stage) const;
+  __device__ __forceinline__ void hide(float (&s)[kScores], int step_key) const;
+  __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
+  __device__ __forceinline__ void write(int turn, float (&o)[kOutputs]);
+  /// Packed row of the sequence of accumulators 2 h, 2 h + 1.
+  __device__ __forceinline__ int row_of(const HopperTile& t, int h) const {
+    return t.first_row + group_ * kHopperGroupRows +
+           accumulator_row(static_cast<int>(threadIdx.x), 2 * h);
+  }
+  __device__ __forceinline__ std::int64_t vector_of(const HopperTile& t, int row) const {
+    return static_cast<std::int64_t>(t.first_token + row / call_.pack) * call_.a.num_heads +
+           t.unit * call_.pack + row % call_.pack;
+  }
+  __device__ __forceinline__ void release(std::uint64_t* barrier) const {
+    if (lane_ == 0) barrier_arrive(barrier);
+  }
+
+  const HopperCall& call_;
+  Shared& shared_;
+  int group_;
+  int lane_;
+  int position_ = 0;  ///< steps of the tiles before
+  ScoreUnits units_;
+  // Of the tile, of this thread's two rows.
+  float max_[2];
+  float sum_[2];
+};
+
+/// Through shuffles, so that the compiler knows a warp to agree on its branches. write() reads the
+/// tile again, whose slot stays taken until then.
+template <typename T, int kSlabs>
+__device__ __forceinline__ HopperTile HopperConsumer<T, kSlabs>::tile_of(int turn) const {
+  const HopperTile& from = shared_.tile[ring_slot(turn)];
+  const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
+  HopperTile t;
+  t.sequence = agreed(from.sequence);
+  t.unit = agreed(from.unit);
+  t.first_row = agreed(from.first_row);
+  t.rows = agreed(from.rows);
+  t.first_token = agreed(from.first_token);
+  t.keys = agreed(from.keys);
+  t.last_step = agreed(from.last_step);
+  t.steps = agreed(from.steps);
+  return t;
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ HopperWalk HopperConsumer<T, kSlabs>::walk_of(const HopperTile& t,
+                                                                         const Sequence& s) const {
+  const AttentionArguments& a = call_.a;
+  const int first_row = t.first_row + group_ * kHopperGroupRows;
+  const int last_row = min(first_row + kHopperGroupRows, t.rows) - 1;
+  HopperWalk walk;
+  walk.steps = t.steps;
+  walk.first_plain = walk.last_plain = t.steps;
+  if (units_.transforms) return walk;  // each score is changed on its way
+  if (last_row < first_row) {          // no rows: nothing to hide
+    walk.first_plain = 0;
+    return walk;
+  }
+  const KeyRange first = visible_keys(a, s.keys, position_of(a, s, first_row / call_.pack));
+  const KeyRange last = visible_keys(a, s.keys, position_of(a, s, last_row / call_.pack));
+  walk = hopper_walk(t.last_step, t.steps, last.begin, first.end, kKeys);
+  walk.first_plain = __shfl_sync(0xffffffffu, walk.first_plain, 0);
+  walk.last_plain = __shfl_sync(0xffffffffu, walk.last_plain, 0);
+  return walk;
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float (&s)[kScores],
+                                                                          int stage) const {
+  // Descriptors of a call are a few 16-byte units apart. Without hoist_none they would be made
+  // before the loop and fill its registers.
+  const std::uint64_t q = hoist_none(slab_descriptor(shared_address(shared_.q[group_])));
+  const std::uint64_t k = hoist_none(slab_descriptor(shared_address(shared_.k[stage])));
+  pin_registers(s);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kSlabs * 4; ++i) {
+    const int slab = i / 4;
+    wgmma_scores<T, kKeys>(s, q + (slab * Shared::kQuerySlab * 2 + i % 4 * 32) / 16,
+                           k + (slab * Shared::kSlab * 2 + i % 4 * 32) / 16, i > 0 ? 1 : 0);
+  }
+  wgmma_commit();
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::add_values(
+    float (&o)[kOutputs], const std::uint32_t (&p)[kScores / 2], int stage) const {
+  const std::uint64_t v =
+      hoist_none(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
+  pin_registers(o);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kKeys / 16; ++i) {
+    wgmma_values<T, kSlabs * kSlabColumns>(o, p + 4 * i, v + 2048 / 16 * i);
+  }
+  wgmma_commit();
+}
+
+/// Soft-cap, and what the thread's rows do not see.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::hide(float (&s)[kScores],
+                                                                int step_key) const {
+  if (units_.transforms) {
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) s[i] = transform_score(call_.a, s[i], nullptr, 0);
+  }
+  const int thread = static_cast<int>(threadIdx.x);
+  const int2 seen[2] = {shared_.seen[0][thread - 128], shared_.seen[1][thread - 128]};
+  const int from[2] = {step_key - seen[0].x, step_key - seen[1].x};
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) {
+    const int h = i / 2 % 2;
+    if (hopper_hidden(from[h], accumulator_column(thread, i), seen[h].y)) s[i] = -INFINITY;
+  }
+}
+
+/// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
+/// Sums stay per thread until the end.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::online_softmax_of(
+    float (&s)[kScores], float (&correction)[2]) {
+  const float scale_log2 = units_.scale_log2;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float m = max_[h];
+#pragma unroll
+    for (int i = 0; i < kScores / 2; ++i) m = fmaxf(m, s[i / 2 * 4 + 2 * h + i % 2]);
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    const float shift = softmax_shift(m, scale_log2, INFINITY);
+    correction[h] = exp2_approximate(fmaf(max_[h], scale_log2, -shift));
+    max_[h] = m;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kScores / 2; ++i) {
+      float& x = s[i / 2 * 4 + 2 * h + i % 2];
+      x = exp2_approximate(fmaf(x, scale_log2, -shift));
+      total += x;
+    }
+    sum_[h] = fmaf(sum_[h], correction[h], total);
+  }
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float (&o)[kOutputs]) {
+  const AttentionArguments& a = call_.a;
+  const HopperTile t = tile_of(turn);
+  float factor[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 1);
+    sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 2);
+    const int row = row_of(t, h);
+    const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * units_.scale_log2;
+    const float* const sink =
+        a.sinks != nullptr ? a.sinks + t.unit * call_.pack + row % call_.pack : nullptr;
+    const RowEnd end = end_row(max_log2, sum_[h], sink);
+    factor[h] = end.factor;
+    if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
+  }
+  // All four warps have read q; each then uses its own 16 rows of it.
+  named_barrier_sync(1 + group_, 128);
+  const std::uint32_t q = shared_address(shared_.q[group_]);
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < kSlabs * 4; ++i) {
+    const float* const x = o + 8 * i;
+    store_matrix_x4(
+        q + i / 4 * Shared::kQuerySlab * 2 + output_store_byte(thread, i),
+        pack2<T>(x[0] * factor[0], x[1] * factor[0]), pack2<T>(x[2] * factor[1], x[3] * factor[1]),
+        pack2<T>(x[4] * factor[0], x[5] * factor[0]), pack2<T>(x[6] * factor[1], x[7] * factor[1]));
+  }
+  __syncwarp();
+  const int columns = static_cast<int>(a.head_dim_v);
+#pragma unroll
+  for (int i = 0; i < kSlabs * 4; ++i) {  // four rows of a slab
+    const int slab = i / 4;
+    const int r = output_row(thread, i);
+    const int row = t.first_row + group_ * kHopperGroupRows + r;
+    const int column = slab * kSlabColumns + output_chunk(thread) * 8;
+    const uint4 x = *reinterpret_cast<const uint4*>(
+        reinterpret_cast<const unsigned char*>(shared_.q[group_][slab]) +
+        swizzle_128(r, output_chunk(thread) * 16));
+    if (row >= t.rows || column >= columns) continue;
+    *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
+  }
+  fence_proxy_async_shared();
+  __syncwarp();
+  release(&shared_.empty_q[group_]);
+  release(&shared_.empty_tile[ring_slot(turn)]);
+}
+
+/// False: there was no tile left.
+template <typename T, int kSlabs>
+__device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
+  const AttentionArguments& a = call_.a;
+  barrier_wait(&shared_.full_tile[ring_slot(turn)], ring_full_parity(turn));
+  const HopperTile t = tile_of(turn);
+  if (t.sequence < 0) return false;
+  const Sequence sequence{t.sequence, t.first_token, t.rows / call_.pack, t.keys};
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const KeyRange seen =
+        visible_keys(a, sequence.keys, position_of(a, sequence, row_of(t, h) / call_.pack));
+    shared_.seen[h][threadIdx.x - 128] =
+        make_int2(static_cast<int>(seen.begin),
+                  seen.end > seen.begin ? static_cast<int>(seen.end - seen.begin) : 0);
+    max_[h] = -INFINITY;
+    sum_[h] = 0.0f;
+  }
+  const HopperWalk walk = walk_of(t, sequence);
+  float o[kOutputs];
+#pragma unroll
+  for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
+
+  barrier_wait(&shared_.full_q[group_], turn % 2);
+  if (t.steps > 0) {
+    float s[kScores];
+    std::uint32_t p[kScores / 2];
+    float correction[2];
+    const auto stage_of = [&](int i) { return ring_slot(position_ + i); };
+    const auto parity_of = [&](int i) { return ring_full_parity(position_ + i); };
+    const auto key_of = [&](int i) { return (t.last_step - 1 - i) * kKeys; };
+    const auto to_fragments = [&] {
+#pragma unroll
+      for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
+    };
+    barrier_wait(&shared_.full_k[stage_of(0)], parity_of(0));
+    compute_scores(s, stage_of(0));
+    wgmma_wait<0>();
+    pin_registers(s);
+    release(&shared_.empty_k[stage_of(0)]);
+    hide(s, key_of(0));
+    online_softmax_of(s, correction);
+    to_fragments();
+    const auto step = [&](int i, auto plain) {
+      barrier_wait(&shared_.full_k[stage_of(i)], parity_of(i));
+      compute_scores(s, stage_of(i));
+      barrier_wait(&shared_.full_v[stage_of(i - 1)], parity_of(i - 1));
+      add_values(o, p, stage_of(i - 1));
+      wgmma_wait<1>();
+      pin_registers(s);
+      release(&shared_.empty_k[stage_of(i)]);
+      if constexpr (!plain.value) hide(s, key_of(i));
+      online_softmax_of(s, correction);
+      wgmma_wait<0>();
+      pin_registers(o);
+      release(&shared_.empty_v[stage_of(i - 1)]);
+      to_fragments();
+#pragma unroll
+      for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
+    };
+    // Steps at a mask's edges have a loop of their own: before those that every row sees whole, and
+    // after.
+    int i = 1;
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {
+      const int masked_end = part == 0 ? walk.first_plain : walk.steps;
+#pragma unroll 1
+      for (; i < masked_end; ++i) step(i, std::false_type{});
+      const int plain_end = part == 0 ? walk.last_plain : 0;
+#pragma unroll 1
+      for (; i < plain_end; ++i) step(i, std::true_type{});
+    }
+    const int last = t.steps - 1;
+    barrier_wait(&shared_.full_v[stage_of(last)], parity_of(last));
+    add_values(o, p, stage_of(last));
+    wgmma_wait<0>();
+    pin_registers(o);
+    release(&shared_.empty_v[stage_of(last)]);
+    position_ += t.steps;
+  }
+  write(turn, o);
+  return true;
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::run() {
+  units_ = score_units(call_.a);
+  for (int turn = 0; attend(turn); ++turn) {
+  }
+}
+
+/// grid: blocks that stay.
+template <typename T, int kSlabs>
+__global__ void __launch_bounds__(kHopperThreads, 1)
+    attention_hopper_kernel(const __grid_constant__ CUtensorMap map_q,
+                            const __grid_constant__ CUtensorMap map_k,
+                            const __grid_constant__ CUtensorMap map_v,
+                            const __grid_constant__ HopperCall call) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using Shared = HopperShared<T, kSlabs>;
+  extern __shared__ unsigned char memory[];
+  auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    prefetch_tensor_map(&map_q);
+    prefetch_tensor_map(&map_k);
+    prefetch_tensor_map(&map_v);
+    init_barriers(shared);
+  }
+  allow_dependent_launch();
+  wait_for_previous_grid();
+  fence_proxy_async();
+  order_tiles(shared, call);
+  if (threadIdx.x < 128) {
+    drop_registers<40>();
+    HopperProducer<T, kSlabs> producer(call, shared);
+    if (threadIdx.x < 32) {
+      producer.load_keys_and_queries(&map_q, &map_k);
+    } else if (threadIdx.x < 64) {
+      producer.load_values(&map_v);
+    } else if (threadIdx.x < 96) {
+      producer.draw_tiles();
+    }
+  } else {
+    raise_registers<232>();
+    HopperConsumer<T, kSlabs>(call, shared).run();
+  }
+#endif
+}
+
+}  // namespace attn::gpu

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "gpu/device/device.h"
+#include "gpu/kernels/attention.h"
+
+namespace attn::gpu {
+
+/// What decides whether the Hopper prefill kernel takes a layer's attention.
+struct HopperShape {
+  Type type = Type::kFloat32;
+  Type cache_type = Type::kFloat32;
+  std::int64_t num_heads = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t head_dim_v = 0;
+  std::int64_t page_size = 0;
+  bool mask_tensor = false;
+  int fixed_splits = 0;
+};
+
+/// "" when the kernel takes the layer, else one line why not. Host arithmetic, no device.
+std::string hopper_refusal(const HopperShape& shape);
+/// "" when this build has the kernel's code for the current device, else one line why not.
+std::string hopper_device_refusal();
+
+/// How one call is cut into blocks.
+struct HopperPlan {
+  bool taken = false;  ///< else the call goes to the kernels of attention_tensor_core
+  int blocks = 0;      ///< which stay and draw tiles
+  int section = 1;     ///< units of a section: hopper_work.h
+};
+
+/// A call of up to `max_rows` queries and `max_keys` keys a sequence. Not taken: calls of so few
+/// rows that they decode, of too many sequences, or beyond the kernel's numbers.
+HopperPlan plan_hopper(const HopperShape& shape, int multiprocessors, std::int64_t batch,
+                       std::int64_t max_rows, std::int64_t max_keys);
+
+/// The call of a taken plan, under the same rules as attention_tensor_core: outputs, lse, rows that
+/// see nothing, padding. `counter`: an unsigned zero, which it leaves zero. Pointers of the cache's
+/// pool and of q are part of a captured launch; tables, lengths and data may change.
+void attention_hopper(const AttentionArguments& arguments, const HopperPlan& plan,
+                      unsigned* counter, StreamHandle stream);
+
+}  // namespace attn::gpu

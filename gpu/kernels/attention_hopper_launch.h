@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include "gpu/kernels/attention.h"
+
+namespace attn::gpu {
+
+/// Parameters of the kernel beside its tensor maps.
+struct HopperCall {
+  AttentionArguments a;
+  unsigned* counter = nullptr;  ///< of tiles that blocks have drawn
+  int pack = 1;                 ///< heads of a unit
+  int units = 1;                ///< q tiles that share rows: num_heads / pack
+  int section = 1;
+  int piece = 8;  ///< keys of a box
+};
+
+/// q [tokens, num_heads, head_dim] in boxes of 64 rows (64 / pack queries), k and v
+/// [pages, kv heads, slots, head_dim] in boxes of `piece` slots, all of 64 columns.
+struct HopperMaps {
+  CUtensorMap q;
+  CUtensorMap k;
+  CUtensorMap v;
+};
+
+/// Launches of one number of slabs (64 columns) a row; one source file instantiates each.
+template <int kSlabs>
+void launch_hopper(const HopperMaps& maps, const HopperCall& call, int blocks, cudaStream_t stream);
+
+}  // namespace attn::gpu

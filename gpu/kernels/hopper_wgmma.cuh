@@ -1,0 +1,179 @@
+// wgmma of the Hopper prefill kernel: 64 rows, float32 sums, 16-bit operands in the slabs of
+// hopper_work.h. Scores multiply two operands of shared memory; outputs take the probabilities from
+// registers. Compute capability 9.0a only. How fences and waits belong together: wgmma_codes.cuh.
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/kernels/element.cuh"
+#include "gpu/kernels/wgmma_codes.cuh"
+
+namespace attn::gpu {
+
+/// Operand whose k is contiguous (q, and k of the scores): rows of 128 bytes, eight rows 1024 bytes
+/// apart. 16 deeper: address + 32; after 64 columns the next slab.
+__device__ __forceinline__ std::uint64_t slab_descriptor(std::uint32_t address) {
+  return wgmma_descriptor(address);
+}
+
+/// Operand whose columns are contiguous, one k a row (v of the outputs): eight rows 1024 bytes
+/// apart, the next 64 columns `slab_bytes` further. 16 deeper: address + 2048.
+__device__ __forceinline__ std::uint64_t slab_descriptor_transposed(std::uint32_t address,
+                                                                    std::uint32_t slab_bytes) {
+  return static_cast<std::uint64_t>((address & 0x3ffffu) >> 4) |
+         static_cast<std::uint64_t>(slab_bytes >> 4) << 16 | std::uint64_t{1024 >> 4} << 32 |
+         std::uint64_t{1} << 62;
+}
+
+/// No instruction: what is computed from the result stays where it is.
+__device__ __forceinline__ std::uint64_t hoist_none(std::uint64_t x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
+
+/// No instruction: uses of the registers do not move over it. After each wait that completes them,
+/// and before the fence in front of the next product.
+template <int kCount>
+__device__ __forceinline__ void pin_registers(float (&r)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(r[i])::"memory");
+}
+
+// clang-format off
+#define ATTN_SUMS_8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
+  "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define ATTN_SUMS_32 ATTN_SUMS_8(0), ATTN_SUMS_8(8), ATTN_SUMS_8(16), ATTN_SUMS_8(24)
+#define ATTN_SUMS_64 ATTN_SUMS_32, ATTN_SUMS_8(32), ATTN_SUMS_8(40), ATTN_SUMS_8(48), ATTN_SUMS_8(56)
+#define ATTN_SUMS_96 ATTN_SUMS_64, ATTN_SUMS_8(64), ATTN_SUMS_8(72), ATTN_SUMS_8(80), ATTN_SUMS_8(88)
+#define ATTN_SUMS_128 ATTN_SUMS_96, ATTN_SUMS_8(96), ATTN_SUMS_8(104), ATTN_SUMS_8(112), ATTN_SUMS_8(120)
+#define ATTN_WGMMA_SCORES_64(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+      "%32, %33, p, 1, 1, 0, 0;\n}" \
+      : ATTN_SUMS_32 : "l"(a), "l"(b), "r"(accumulate))
+#define ATTN_WGMMA_SCORES_128(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
+      "%64, %65, p, 1, 1, 0, 0;\n}" \
+      : ATTN_SUMS_64 : "l"(a), "l"(b), "r"(accumulate))
+#define ATTN_WGMMA_VALUES_64(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+      "{%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}" \
+      : ATTN_SUMS_32 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+#define ATTN_WGMMA_VALUES_128(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
+      "{%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}" \
+      : ATTN_SUMS_64 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+#define ATTN_WGMMA_VALUES_192(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n192k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, " \
+      "{%96, %97, %98, %99}, %100, p, 1, 1, 1;\n}" \
+      : ATTN_SUMS_96 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+#define ATTN_WGMMA_VALUES_256(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, " \
+      "{%128, %129, %130, %131}, %132, p, 1, 1, 1;\n}" \
+      : ATTN_SUMS_128 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+// clang-format on
+
+/// d (+)= a b^T of one 16 deep step, d [64, kColumns]; `accumulate` 0: d begins at 0.
+template <typename T, int kColumns>
+__device__ __forceinline__ void wgmma_scores(float (&d)[kColumns / 2], std::uint64_t a,
+                                             std::uint64_t b, int accumulate) {
+  static_assert(kColumns == 64 || kColumns == 128);
+  constexpr bool kHalf = TypeOf<T>::value == Type::kFloat16;
+  if constexpr (kColumns == 64) {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_SCORES_64("f16.f16");
+    } else {
+      ATTN_WGMMA_SCORES_64("bf16.bf16");
+    }
+  } else {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_SCORES_128("f16.f16");
+    } else {
+      ATTN_WGMMA_SCORES_128("bf16.bf16");
+    }
+  }
+}
+
+/// d += a b of one 16 deep step, a in the fragments of mma.cuh, b transposed as it lies.
+template <typename T, int kColumns>
+__device__ __forceinline__ void wgmma_values(float (&d)[kColumns / 2], const std::uint32_t* a,
+                                             std::uint64_t b) {
+  static_assert(kColumns % 64 == 0 && kColumns <= 256);
+  constexpr bool kHalf = TypeOf<T>::value == Type::kFloat16;
+  if constexpr (kColumns == 64) {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_VALUES_64("f16.f16");
+    } else {
+      ATTN_WGMMA_VALUES_64("bf16.bf16");
+    }
+  } else if constexpr (kColumns == 128) {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_VALUES_128("f16.f16");
+    } else {
+      ATTN_WGMMA_VALUES_128("bf16.bf16");
+    }
+  } else if constexpr (kColumns == 192) {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_VALUES_192("f16.f16");
+    } else {
+      ATTN_WGMMA_VALUES_192("bf16.bf16");
+    }
+  } else {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_VALUES_256("f16.f16");
+    } else {
+      ATTN_WGMMA_VALUES_256("bf16.bf16");
+    }
+  }
+}
+
+#undef ATTN_WGMMA_SCORES_64
+#undef ATTN_WGMMA_SCORES_128
+#undef ATTN_WGMMA_VALUES_64
+#undef ATTN_WGMMA_VALUES_128
+#undef ATTN_WGMMA_VALUES_192
+#undef ATTN_WGMMA_VALUES_256
+#undef ATTN_SUMS_8
+#undef ATTN_SUMS_32
+#undef ATTN_SUMS_64
+#undef ATTN_SUMS_96
+#undef ATTN_SUMS_128
+
+}  // namespace attn::gpu

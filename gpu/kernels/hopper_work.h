@@ -1,0 +1,226 @@
+// What the Hopper prefill kernel does where: its tiles and their order, the steps of a tile, the
+// boxes that a step's keys arrive in, and where a thread's elements lie. Plain arithmetic that host
+// and device share: tests run it without a device.
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/kernels/host_device.h"
+
+namespace attn::gpu {
+
+/// Packed rows of a tile: each of two warpgroups has half of them.
+inline constexpr int kHopperRows = 128;
+inline constexpr int kHopperGroupRows = 64;
+/// Key tiles in shared memory, of keys and of values.
+inline constexpr int kHopperStages = 2;
+/// A producer warpgroup and two consumers.
+inline constexpr int kHopperThreads = 384;
+/// Sequences of a call: their order lies in shared memory.
+inline constexpr int kHopperMostSequences = 512;
+/// Columns of a slab, the 128 bytes of 16-bit elements that the swizzle spans: rows of q, k and v
+/// are cut into slabs, [slab][row][64].
+inline constexpr int kSlabColumns = 64;
+inline constexpr int kSlabRowBytes = 128;
+
+/// Keys of a step: two stages of keys and values beside q fit into shared memory, and scores and
+/// outputs into the registers (16-bit elements; `slabs` of a row).
+constexpr int hopper_keys(int slabs) { return slabs <= 2 ? 128 : 64; }
+
+/// Heads of a group that are packed into the rows of a tile, row r being query r / pack, head r %
+/// pack. All of them where they divide a warpgroup's rows, because one box then loads whole
+/// queries.
+constexpr int hopper_pack(int group) { return kHopperGroupRows % group == 0 ? group : 1; }
+
+ATTN_HOST_DEVICE int ceil_div_int(int a, int b) { return (a + b - 1) / b; }
+
+// ---- order of the tiles
+// Sequences from the most keys to the fewest. In a sequence, sections of units (the packed heads of
+// one q tile) whose keys and values stay in the L2 together; in a section row tiles from the last,
+// which sees the most keys of a causal mask, to the first; then the units. The kernel's blocks draw
+// numbers of this order, so that the longest work starts first.
+
+/// Place of sequence `s` in the order: how many come before it.
+ATTN_HOST_DEVICE int hopper_rank(const int* keys, int sequences, int s) {
+  int rank = 0;
+  for (int t = 0; t < sequences; ++t) {
+    rank += keys[t] > keys[s] || (keys[t] == keys[s] && t < s) ? 1 : 0;
+  }
+  return rank;
+}
+
+/// Row tiles of a sequence.
+ATTN_HOST_DEVICE int hopper_row_tiles(int packed_rows) {
+  return ceil_div_int(packed_rows, kHopperRows);
+}
+
+struct HopperPlace {
+  int rank = 0;  ///< of the sequence
+  int unit = 0;
+  int row_tile = 0;
+};
+
+/// Tile `index` of first_tile[sequences]: first_tile[r] is the number of tiles of the sequences of
+/// ranks below r. `section`: units of a section.
+ATTN_HOST_DEVICE HopperPlace hopper_place(const int* first_tile, int sequences, int units,
+                                          int section, int index) {
+  int low = 0;
+  int high = sequences - 1;
+  while (low < high) {  // the last rank that begins at or before index: empty ones begin with it
+    const int middle = (low + high + 1) / 2;
+    if (first_tile[middle] <= index) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  const int rest = index - first_tile[low];
+  const int row_tiles = (first_tile[low + 1] - first_tile[low]) / units;
+  const int first_unit = rest / (section * row_tiles) * section;
+  const int width = units - first_unit < section ? units - first_unit : section;
+  const int within = rest - first_unit * row_tiles;
+  HopperPlace place;
+  place.rank = low;
+  place.unit = first_unit + within % width;
+  place.row_tile = row_tiles - 1 - within / width;
+  return place;
+}
+
+// ---- steps of a tile
+// Rows see one run of keys each, and both its ends move forward with the row: visible_keys().
+
+/// Steps of keys_per_step keys, first .. last - 1.
+struct HopperSteps {
+  int first = 0;
+  int last = 0;
+};
+
+/// Those in which some row of a tile sees a key: `begin` of its first row, `end` of its last.
+ATTN_HOST_DEVICE HopperSteps hopper_steps(std::int64_t begin, std::int64_t end, int keys_per_step) {
+  HopperSteps steps;
+  if (begin >= end) return steps;
+  steps.first = static_cast<int>(begin / keys_per_step);
+  steps.last = static_cast<int>((end + keys_per_step - 1) / keys_per_step);
+  return steps;
+}
+
+/// How a warpgroup walks through its tile's steps: from the last key to the first. The i-th step is
+/// `last_step` - 1 - i; from `first_plain` to `last_plain` - 1 (of i) every row sees every key.
+struct HopperWalk {
+  int steps = 0;
+  int first_plain = 0;
+  int last_plain = 0;
+};
+
+/// `begin` of the warpgroup's last row and `end` of its first: keys that all its rows see.
+ATTN_HOST_DEVICE HopperWalk hopper_walk(int last_step, int steps, std::int64_t begin,
+                                        std::int64_t end, int keys_per_step) {
+  HopperWalk walk;
+  walk.steps = steps;
+  walk.first_plain = walk.last_plain = steps;
+  if (begin < 0) begin = 0;
+  if (end <= begin) return walk;
+  const int first = static_cast<int>((begin + keys_per_step - 1) / keys_per_step);
+  const int last = static_cast<int>(end / keys_per_step);
+  if (last <= first) return walk;
+  const int from = last_step - last;  // of i
+  const int to = last_step - first;
+  walk.first_plain = from < 0 ? 0 : from > steps ? steps : from;
+  walk.last_plain = to < walk.first_plain ? walk.first_plain : to > steps ? steps : to;
+  return walk;
+}
+
+// ---- rings
+// Slots that are filled and read in turns, each with two mbarriers: full, which a filler's arrival
+// completes (with the bytes that it announced), and empty, which the readers complete together. A
+// wait names a phase by its parity; before the first phase a wait for parity 1 returns at once.
+
+ATTN_HOST_DEVICE int ring_slot(int position) { return position % kHopperStages; }
+/// What readers wait for before position `position` of a ring, and its filler on `empty`.
+ATTN_HOST_DEVICE unsigned ring_full_parity(int position) {
+  return static_cast<unsigned>(position / kHopperStages % 2);
+}
+ATTN_HOST_DEVICE unsigned ring_empty_parity(int position) { return ring_full_parity(position) ^ 1; }
+
+/// Arrivals that complete a phase of empty: a lane of each consumer warp; of q, of its warpgroup's;
+/// of the announced tiles, of the two warps that load, too.
+inline constexpr int kHopperReaders = 8;
+inline constexpr int kHopperQueryReaders = 4;
+inline constexpr int kHopperTileReaders = 10;
+
+// ---- boxes of a step
+// A box is a slab of `piece` keys of one page. Pieces never cross a page: they divide its size.
+
+/// Keys of a piece: the largest number that divides a page and a step. A multiple of 8, so that
+/// pieces begin where the swizzle does, or 0 where the page is none.
+constexpr int hopper_piece(std::int64_t page_size, int keys_per_step) {
+  if (page_size <= 0 || page_size % 8 != 0) return 0;
+  int piece = keys_per_step;
+  while (page_size % piece != 0) piece /= 2;
+  return piece;
+}
+
+/// Pieces of a step that hold a key of the sequence; the others are not loaded. `step_key`: the
+/// step's first key.
+ATTN_HOST_DEVICE int hopper_pieces(int keys, int step_key, int keys_per_step, int piece) {
+  const int live = keys - step_key < keys_per_step ? keys - step_key : keys_per_step;
+  return ceil_div_int(live, piece);
+}
+
+/// Where the keys from `key` on lie: the column of the page table, and the slot of its page.
+struct PagePlace {
+  int column = 0;
+  int slot = 0;
+};
+ATTN_HOST_DEVICE PagePlace page_place(int key, int page_size) {
+  PagePlace place;
+  place.column = static_cast<int>(static_cast<unsigned>(key) / static_cast<unsigned>(page_size));
+  place.slot = key - place.column * page_size;
+  return place;
+}
+
+// ---- places of elements
+
+/// Byte of a slab of rows of 128 bytes at which byte `byte` of a row lies: the 16-byte chunks
+/// change places with the row. Slabs begin at multiples of 1024 bytes.
+ATTN_HOST_DEVICE constexpr std::uint32_t swizzle_128(std::uint32_t row, std::uint32_t byte) {
+  return row * 128 + ((((byte >> 4) ^ row) & 7) << 4) + (byte & 15);
+}
+
+/// Row (of a warpgroup's 64) and column of element `i` of thread `thread`'s accumulators.
+ATTN_HOST_DEVICE constexpr int accumulator_row(int thread, int i) {
+  return 16 * (thread / 32 % 4) + thread % 32 / 4 + 8 * (i / 2 % 2);
+}
+ATTN_HOST_DEVICE constexpr int accumulator_column(int thread, int i) {
+  return 8 * (i / 4) + 2 * (thread % 4) + i % 2;
+}
+
+/// What store_matrix_x4 number `i` (16 columns) of outputs is told by thread `thread`: the byte of
+/// slab i / 4 at which its row of 8 begins.
+ATTN_HOST_DEVICE constexpr std::uint32_t output_store_byte(int thread, int i) {
+  return swizzle_128(static_cast<std::uint32_t>(thread % 128 / 32 * 16 + thread % 16),
+                     static_cast<std::uint32_t>(i % 4 * 32 + 16 * (thread % 32 / 16)));
+}
+/// Row (of a warpgroup's 64) and 16-byte chunk of slab i / 4 that thread `thread` then copies out,
+/// a warp four whole rows of a slab, and only rows that it has stored.
+ATTN_HOST_DEVICE constexpr int output_row(int thread, int i) {
+  return thread % 128 / 32 * 16 + i % 4 * 4 + thread % 32 / 8;
+}
+ATTN_HOST_DEVICE constexpr int output_chunk(int thread) { return thread % 8; }
+
+// ---- masks and online softmax
+
+/// True when a row that sees `width` keys, the step's first being its `from`-th (it may lie before
+/// or behind them), does not see key `column` of the step.
+ATTN_HOST_DEVICE bool hopper_hidden(int from, int column, int width) {
+  return static_cast<unsigned>(from + column) >= static_cast<unsigned>(width);
+}
+
+/// What is taken from scores (times scale_log2) before 2^x: nothing while a row has seen no key, so
+/// that its weights are 2^-inf and not NaN.
+template <typename Float>
+ATTN_HOST_DEVICE Float softmax_shift(Float max, Float scale_log2, Float infinity) {
+  return max == -infinity ? Float(0) : max * scale_log2;
+}
+
+}  // namespace attn::gpu

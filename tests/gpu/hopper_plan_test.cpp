@@ -1,0 +1,104 @@
+// Which calls the Hopper prefill kernel takes, and why not: host code, tested without a device.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "gpu/kernels/attention_hopper.h"
+#include "gpu/kernels/hopper_work.h"
+
+namespace attn::gpu {
+namespace {
+
+constexpr int kMultiprocessors = 132;
+
+HopperShape shape(std::int64_t head_dim = 128, std::int64_t heads = 32, std::int64_t kv_heads = 8) {
+  HopperShape s;
+  s.type = s.cache_type = Type::kBFloat16;
+  s.num_heads = heads;
+  s.num_kv_heads = kv_heads;
+  s.head_dim = s.head_dim_v = head_dim;
+  s.page_size = 64;
+  return s;
+}
+
+TEST(HopperRefusal, TakesSixteenBitTypesHeadSizesAndPagesOfEights) {
+  for (const Type type : {Type::kBFloat16, Type::kFloat16}) {
+    for (const std::int64_t d : {8, 40, 64, 72, 80, 96, 112, 128, 192, 256}) {
+      HopperShape s = shape(d);
+      s.type = s.cache_type = type;
+      EXPECT_EQ(hopper_refusal(s), "") << d;
+    }
+  }
+  for (const std::int64_t page : {8, 16, 24, 48, 64, 128, 256, 1024}) {
+    HopperShape s = shape();
+    s.page_size = page;
+    EXPECT_EQ(hopper_refusal(s), "") << page;
+  }
+  EXPECT_EQ(hopper_refusal(shape(128, 15, 3)), "");  // a group of 5: a head a tile
+}
+
+TEST(HopperRefusal, SaysWhatItDoesNotTake) {
+  HopperShape s = shape();
+  s.type = s.cache_type = Type::kFloat32;
+  EXPECT_EQ(hopper_refusal(s), "activations are neither bfloat16 nor float16");
+  s = shape();
+  s.cache_type = Type::kFloat8E4M3;
+  EXPECT_EQ(hopper_refusal(s), "the cache has another type than the activations");
+  EXPECT_EQ(hopper_refusal(shape(20)), "head_dim 20 and 20 are not multiples of 8 up to 256");
+  EXPECT_EQ(hopper_refusal(shape(264)), "head_dim 264 and 264 are not multiples of 8 up to 256");
+  s = shape(192);
+  s.head_dim_v = 128;
+  EXPECT_EQ(hopper_refusal(s), "head_dim 192 and 128 do not fill as many slabs of 64 columns");
+  s = shape();
+  s.page_size = 12;
+  EXPECT_EQ(hopper_refusal(s), "page_size 12 is no multiple of 8");
+  s = shape();
+  s.mask_tensor = true;
+  EXPECT_EQ(hopper_refusal(s), "a mask tensor is not implemented");
+  s = shape();
+  s.fixed_splits = 3;
+  EXPECT_EQ(hopper_refusal(s), "a fixed number of splits is not implemented");
+}
+
+TEST(HopperPlan, TakesWhatDoesNotDecode) {
+  const auto taken = [](const HopperShape& s, std::int64_t batch, std::int64_t rows,
+                        std::int64_t keys) {
+    return plan_hopper(s, kMultiprocessors, batch, rows, keys).taken;
+  };
+  EXPECT_TRUE(taken(shape(), 1, 4096, 4096));
+  EXPECT_TRUE(taken(shape(), 1, 5, 4096));
+  EXPECT_FALSE(taken(shape(), 1, 4, 4096));  // 16 packed rows
+  EXPECT_FALSE(taken(shape(128, 15, 3), 1, 3, 4096));
+  EXPECT_TRUE(taken(shape(128, 15, 3), 1, 4, 4096));
+  EXPECT_TRUE(taken(shape(), kHopperMostSequences, 100, 100));
+  EXPECT_FALSE(taken(shape(), kHopperMostSequences + 1, 100, 100));
+  EXPECT_FALSE(taken(shape(), 0, 0, 0));
+  EXPECT_FALSE(taken(shape(), 1, 100, std::int64_t{1} << 30));
+  HopperShape refused = shape();
+  refused.page_size = 7;
+  EXPECT_FALSE(taken(refused, 1, 4096, 4096));
+}
+
+TEST(HopperPlan, HasABlockForEachMultiprocessorOrTile) {
+  EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 4096, 4096).blocks, kMultiprocessors);
+  // 32 packed rows of 8 units.
+  EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 8, 4096).blocks, 8);
+  EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 3, 33, 4096).blocks, 3 * 8 * 2);
+}
+
+TEST(HopperPlan, SectionsKeepKeysAndValuesInTheL2) {
+  // 2 MB a kv head at 4096 keys, of which 32 MB hold 15; 8 MB at 16384.
+  EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 4096, 4096).section, 8);
+  EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 16384, 16384).section, 3);
+  EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 1 << 20, 1 << 20).section, 1);
+  // Five units a kv head where the group is not packed.
+  EXPECT_EQ(plan_hopper(shape(128, 15, 3), kMultiprocessors, 1, 65536, 65536).section, 5);
+}
+
+TEST(HopperPlan, PacksGroupsThatDivideAWarpgroupsRows) {
+  for (const int group : {1, 2, 4, 8, 16, 32, 64}) EXPECT_EQ(hopper_pack(group), group);
+  for (const int group : {3, 5, 6, 7, 12, 48, 128}) EXPECT_EQ(hopper_pack(group), 1);
+}
+
+}  // namespace
+}  // namespace attn::gpu

@@ -1,0 +1,225 @@
+// The Hopper prefill kernel (backend cuda:prefill=hopper) against the exact reference, against
+// itself and against the tiled kernel. It has not run on a device yet, so these tests wait for
+// ATTN_HOPPER=1: a kernel that hangs would take the other tests along.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "harness/backends/execution.h"
+#include "harness/compare/compare.h"
+#include "harness/fuzz/case_source.h"
+#include "harness/fuzz/fit.h"
+#include "harness/generate/case_spec.h"
+#include "reference/core/error.h"
+#include "tests/gpu/device_fixture.h"
+#include "tests/gpu/seeds.h"
+
+namespace attn::harness {
+namespace {
+
+constexpr const char* kHopper = "cuda:prefill=hopper";
+
+std::uint64_t case_count() { return environment_number("ATTN_GPU_CASES", 200); }
+
+class HopperPrefill : public OnDevice {
+ protected:
+  void SetUp() override {
+    OnDevice::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    if (std::getenv("ATTN_HOPPER") == nullptr) {
+      GTEST_SKIP() << "NOT TESTED: set ATTN_HOPPER=1 to run the kernel of " << kHopper;
+    }
+    try {
+      backend_ = make_backend(kHopper);
+    } catch (const Error& error) {
+      GTEST_SKIP() << "NOT TESTED: " << error.what();
+    }
+  }
+  bool supports(const AttentionConfig& config) const {
+    return backend_->unsupported_reason(config).empty();
+  }
+
+  std::unique_ptr<Backend> backend_;
+};
+
+void expect_none(const std::vector<std::string>& complaints) {
+  EXPECT_EQ(complaints.size(), 0U);
+  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 10); ++i) {
+    ADD_FAILURE() << complaints[i];
+  }
+}
+
+std::string why_wrong(const Case& c, const Trace& trace, const Backend& backend) {
+  CompareOptions options;
+  options.check_trust = false;
+  const Verdict verdict = compare(c, trace, backend.arithmetic(c.config), options);
+  return verdict.status == Status::kPassed ? "" : verdict.detail + ": " + c.repro;
+}
+
+/// Attention of a ragged batch whose sequences have more rows than decode: every head size bucket
+/// and what is between, groups that are packed and others, pages of one and of several boxes,
+/// masks, soft-cap, sinks, rows that see nothing, several steps and tiles.
+CaseSpec ragged_spec(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const auto draw = [&](std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+  };
+  const auto pick = [&](const auto& values) {
+    return values.at(static_cast<std::size_t>(draw(0, std::ssize(values) - 1)));
+  };
+  CaseSpec spec;
+  AttentionConfig& config = spec.config;
+  config.variant = Variant::kAttention;
+  config.entry_point = EntryPoint::kAttention;
+  config.num_key_value_heads = draw(1, 3);
+  config.num_attention_heads =
+      config.num_key_value_heads * pick(std::array<std::int64_t, 7>{1, 2, 3, 4, 5, 8, 16});
+  config.head_dim = pick(std::array<std::int64_t, 10>{128, 128, 64, 256, 192, 72, 112, 40, 136, 8});
+  config.head_dim_v = config.head_dim;
+  config.dtype = draw(0, 2) == 0 ? ElementType::kFloat16 : ElementType::kBFloat16;
+  config.kv_cache.dtype = config.dtype;
+  config.kv_cache.page_size =
+      pick(std::array<std::int64_t, 9>{8, 16, 24, 32, 48, 64, 128, 160, 256});
+  config.mask.variant = static_cast<MaskVariant>(draw(0, 4));
+  if (draw(0, 3) == 0 && config.mask.variant != MaskVariant::kNull) {
+    config.mask.align = MaskAlign::kTopLeft;
+  }
+  const std::int64_t span = draw(0, 1) == 0 ? draw(1, 40) : draw(41, 500);
+  if (config.mask.variant == MaskVariant::kChunkedCausal) config.mask.chunk_size = span;
+  if (config.mask.variant == MaskVariant::kSlidingWindowCausal ||
+      config.mask.variant == MaskVariant::kSlidingWindowNoncausal) {
+    config.mask.window_size = span;
+  }
+  if (draw(0, 3) == 0) config.logit_softcap = 20.0;
+  if (draw(0, 7) == 0) config.scale = -0.125;
+  spec.sinks = draw(0, 3) == 0;
+  const std::int64_t sequences = draw(1, 5);
+  for (std::int64_t b = 0; b < sequences; ++b) {
+    const std::int64_t rows = b == 0 ? draw(17, 260) : draw(0, 3) == 0 ? 0 : draw(1, 200);
+    const bool equal = draw(0, 2) == 0;
+    spec.rows.push_back({rows, equal ? rows : draw(0, 700)});
+  }
+  validate(spec);
+  return spec;
+}
+
+ExecMode mode_of(std::uint64_t n) {
+  constexpr std::array kModes{ExecMode::kPlain,       ExecMode::kRepeat, ExecMode::kGraph,
+                              ExecMode::kGraphReplay, ExecMode::kPadded, ExecMode::kSecondCall,
+                              ExecMode::kDirtyScratch};
+  return kModes.at(n % kModes.size());
+}
+
+std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t seed,
+                     ExecMode mode) {
+  Case c = make_case(spec, seed);
+  if (seed % 3 == 1) c.layout.cache = CacheOrder::kHnd;
+  if (seed % 5 == 1) c.layout.pool_offset = std::int64_t{5} << 30;
+  const OtherCase made = other_case(spec, seed);
+  Case other = make_case(made.spec, made.seed);
+  other.layout = c.layout;
+  const Trace trace = execute(backend, mode, c, &other, all_stages());
+  const std::string wrong = why_wrong(c, trace, backend);
+  return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
+}
+
+TEST_F(HopperPrefill, PassesOneTileOfTheShapeThatItIsMadeFor) {
+  CaseSpec spec = parse_case_spec(
+      R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":1,)"
+      R"("num_key_value_heads":1,"head_dim":128,"dtype":"bfloat16","mask":{"variant":"null"},)"
+      R"("kv_cache":{"page_size":128,"dtype":"bfloat16"}},"rows":[[128,128]]})");
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{128, 384}};  // further steps
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{128, 300}};  // values behind the end
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.config.mask.variant = MaskVariant::kCausal;
+  spec.rows = {{500, 500}};
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+}
+
+TEST_F(HopperPrefill, PassesRaggedCasesInEveryMode) {
+  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+    const CaseSpec spec = ragged_spec(seed);
+    if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
+    return run_case(*backend_, spec, seed, mode_of(seed));
+  }));
+}
+
+TEST_F(HopperPrefill, PassesASmallCoveringSet) {
+  const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
+  std::atomic<std::uint64_t> judged{0};
+  expect_none(for_each_seed(
+      0, std::min<std::uint64_t>(cases.size(), 60), [&](std::uint64_t n) -> std::string {
+        const auto spec = fitted(cases.at(n).spec, [&](const auto& c) { return supports(c); });
+        if (!spec) return "";
+        ++judged;
+        // All shared memory of all multiprocessors, written under a tool that follows each access.
+        const ExecMode mode = mode_of(n);
+        return run_case(*backend_, *spec, cases.at(n).seed,
+                        mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
+      }));
+  EXPECT_GT(judged.load(), 40U);
+}
+
+TEST_F(HopperPrefill, PassesRandomCases) {
+  std::atomic<std::uint64_t> judged{0};
+  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+    const auto spec = fitted(random_small_spec(seed), [&](const auto& c) { return supports(c); });
+    if (!spec) return "";
+    ++judged;
+    return run_case(*backend_, *spec, seed, mode_of(seed));
+  }));
+  EXPECT_GT(judged.load(), case_count() / 2);
+}
+
+/// A value of 16 bits as its place among all values.
+int ordered(std::uint16_t bits) {
+  return (bits & 0x8000U) != 0 ? -static_cast<int>(bits & 0x7fffU) : static_cast<int>(bits);
+}
+
+// Both lie within the bound; here they are set against each other, which tells a systematic
+// difference from roundings: most outputs are equal, and few are a unit apart.
+TEST_F(HopperPrefill, AgreesWithTheTiledKernel) {
+  const auto tiled = make_backend("cuda");
+  std::atomic<std::uint64_t> equal{0}, near{0}, all{0};
+  expect_none(for_each_seed(7000, std::min<std::uint64_t>(case_count(), 100),
+                            [&](std::uint64_t seed) -> std::string {
+                              const Case c = make_case(ragged_spec(seed), seed);
+                              const Trace a = backend_->run(c, all_stages());
+                              const Trace b = tiled->run(c, all_stages());
+                              const Tensor& x = a[Stage::kAttnOut];
+                              const Tensor& y = b[Stage::kAttnOut];
+                              const auto count = x.bytes().size() / 2;
+                              for (std::size_t i = 0; i < count; ++i) {
+                                const int p = ordered(x.as<std::uint16_t>()[i]);
+                                const int q = ordered(y.as<std::uint16_t>()[i]);
+                                equal += p == q ? 1 : 0;
+                                near += std::abs(p - q) <= 1 ? 1 : 0;
+                              }
+                              all += count;
+                              const std::string wrong = why_wrong(c, a, *backend_);
+                              return wrong.empty() ? why_wrong(c, b, *tiled) : wrong;
+                            }));
+  std::printf("%llu outputs: %.4f equal to the tiled kernel's, %.4f within one unit\n",
+              static_cast<unsigned long long>(all.load()),
+              static_cast<double>(equal.load()) / static_cast<double>(all.load()),
+              static_cast<double>(near.load()) / static_cast<double>(all.load()));
+}
+
+TEST_F(HopperPrefill, RefusesWhatItIsNotMadeForByName) {
+  AttentionConfig config = ragged_spec(1).config;
+  config.kv_cache.page_size = 12;
+  EXPECT_EQ(backend_->unsupported_reason(config),
+            "prefill=hopper: page_size 12 is no multiple of 8");
+}
+
+}  // namespace
+}  // namespace attn::harness
