@@ -130,6 +130,23 @@ std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t
   return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
 }
 
+// Needs no device: the cases of these tests exist.
+TEST(HopperCases, AreValidAndHaveMoreRowsThanDecode) {
+  std::int64_t with_values = 0;
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    const CaseSpec spec = ragged_spec(seed);
+    EXPECT_GT(spec.rows.at(0).first, 16);
+    EXPECT_EQ(spec.config.kv_cache.page_size % 8, 0);
+    EXPECT_EQ(spec.config.head_dim % 8, 0);
+    if (seed % 20 != 0) continue;
+    const Case c = make_case(spec, seed);
+    const OtherCase other = other_case(spec, seed);
+    EXPECT_EQ(other.spec.config, spec.config);
+    with_values += c.tokens();
+  }
+  EXPECT_GT(with_values, 1000);
+}
+
 TEST_F(HopperPrefill, PassesOneTileOfTheShapeThatItIsMadeFor) {
   CaseSpec spec = parse_case_spec(
       R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":1,)"

@@ -1,0 +1,70 @@
+# Compiles a source of the Hopper prefill kernel and looks at what came out: no spills, no products
+# put one after the other (C75xx), wgmma, tensor copies and register budgets in the PTX of both
+# types; in the machine code too where cuobjdump is installed.
+#   cmake -DNVCC=... -DROOT=... -DSLABS=N -DWORK=FOLDER -P hopper_code.cmake
+cmake_minimum_required(VERSION 3.25)
+
+file(REMOVE_RECURSE ${WORK})
+file(MAKE_DIRECTORY ${WORK})
+set(stem attention_hopper_slabs${SLABS})
+execute_process(
+    COMMAND ${NVCC} -std=c++17 -O3 -DNDEBUG -I${ROOT} -gencode=arch=compute_90a,code=sm_90a -cubin
+            -Xptxas -v --keep --keep-dir ${WORK} -o ${WORK}/${stem}.cubin
+            ${ROOT}/gpu/kernels/${stem}.cu
+    OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "nvcc failed:\n${log}")
+endif()
+if(log MATCHES "warning|C75[0-9][0-9]")
+  message(FATAL_ERROR "ptxas complains:\n${log}")
+endif()
+string(REGEX MATCHALL "[0-9]+ bytes stack frame, [0-9]+ bytes spill stores, [0-9]+ bytes spill loads"
+       frames "${log}")
+list(LENGTH frames kernels)
+if(NOT kernels EQUAL 2)
+  message(FATAL_ERROR "expected the kernels of two types, found ${kernels}:\n${log}")
+endif()
+foreach(frame IN LISTS frames)
+  if(NOT frame STREQUAL "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads")
+    message(FATAL_ERROR "registers are spilled: ${frame}")
+  endif()
+endforeach()
+
+file(READ ${WORK}/${stem}.ptx ptx)
+math(EXPR columns "64 * ${SLABS}")
+set(keys 64)
+if(SLABS LESS_EQUAL 2)
+  set(keys 128)
+endif()
+foreach(type bf16 f16)
+  foreach(width ${keys} ${columns})
+    if(NOT ptx MATCHES "wgmma.mma_async.sync.aligned.m64n${width}k16.f32.${type}.${type}")
+      message(FATAL_ERROR "no wgmma of ${width} columns in ${type}")
+    endif()
+  endforeach()
+endforeach()
+foreach(word "cp.async.bulk.tensor.3d" "cp.async.bulk.tensor.4d" "setmaxnreg.dec.sync.aligned.u32 40"
+        "setmaxnreg.inc.sync.aligned.u32 232" "fence.proxy.async.shared::cta")
+  string(FIND "${ptx}" "${word}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "no ${word} in the PTX")
+  endif()
+endforeach()
+
+get_filename_component(bin ${NVCC} DIRECTORY)
+find_program(cuobjdump cuobjdump HINTS ${bin})
+if(cuobjdump)
+  execute_process(COMMAND ${cuobjdump} -sass ${WORK}/${stem}.cubin OUTPUT_VARIABLE sass)
+  foreach(word HGMMA UTMALDG USETMAXREG)
+    if(NOT sass MATCHES "${word}")
+      message(FATAL_ERROR "no ${word} in the machine code")
+    endif()
+  endforeach()
+  if(sass MATCHES "HMMA\\.16816")
+    message(FATAL_ERROR "mma.sync in the machine code")
+  endif()
+  message("machine code: HGMMA, UTMALDG, USETMAXREG")
+else()
+  message("NOT TESTED: the machine code, because there is no cuobjdump; PTX and ptxas's log were")
+endif()
+file(REMOVE_RECURSE ${WORK})
