@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "harness/cli/ordered_pool.h"
 #include "harness/cli/session.h"
 
@@ -69,10 +73,22 @@ TEST(OrderedPool, EmitsInOrderAndStops) {
   const auto idle = [](std::size_t) {};
   EXPECT_EQ(run_in_order<std::size_t>(100, 4, work, emit, idle, [] { return false; }), 100u);
   for (std::size_t i = 0; i < 100; ++i) EXPECT_EQ(seen[i], i * i);
-  seen.clear();
-  EXPECT_LT(run_in_order<std::size_t>(1000, 2, work, emit, idle, [&] { return seen.size() >= 10; }),
-            1000u);
-  EXPECT_GE(seen.size(), 10u);
+}
+
+TEST(OrderedPool, BeginsNothingMoreOnceItIsStopped) {
+  constexpr std::size_t kEnough = 10;
+  std::atomic<std::size_t> emitted{0};
+  // Item 20 is not ended before ten were emitted, however slow the thread is that emits them.
+  const std::function<std::size_t(std::size_t)> work = [&](std::size_t i) {
+    while (i >= 2 * kEnough && emitted < kEnough) std::this_thread::yield();
+    return i;
+  };
+  const std::size_t count = run_in_order<std::size_t>(
+      1000, 2, work, [&](std::size_t) { ++emitted; }, [](std::size_t) {},
+      [&] { return emitted >= kEnough; });
+  EXPECT_EQ(count, emitted);
+  EXPECT_GE(count, kEnough);
+  EXPECT_LE(count, 2 * kEnough + 2);
 }
 
 TEST(ShellQuote, QuotesWhatAShellWouldRead) {

@@ -39,16 +39,11 @@ Outcome execute(const std::vector<std::string>& words, const How& how) {
   const ScratchFolder folder;
   const pid_t child = fork();
   if (child == 0) become(words, how, folder / "out", folder / "err");
-  for (const auto& [after_ms, signal] :
-       {std::pair{how.interrupt_after_ms, SIGINT}, std::pair{how.kill_after_ms, SIGKILL}}) {
-    if (after_ms == 0) continue;
-    std::this_thread::sleep_for(std::chrono::milliseconds(after_ms));
-    kill(child, signal);
-  }
+  const auto& when = how.kill_when ? how.kill_when : how.interrupt_when;
   int status = 0;
-  while (how.kill_when && waitpid(child, &status, WNOHANG) == 0) {
-    if (how.kill_when()) {
-      kill(child, SIGKILL);
+  while (when && waitpid(child, &status, WNOHANG) == 0) {
+    if (when()) {
+      kill(child, how.kill_when ? SIGKILL : SIGINT);
       break;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -81,6 +76,13 @@ std::function<bool()> written(const std::filesystem::path& path, int times) {
       ++seen;
     }
     return seen >= times;
+  };
+}
+
+std::function<bool()> has_lines(const std::filesystem::path& path, std::ptrdiff_t lines) {
+  return [path, lines] {
+    const std::string text = read_file(path);
+    return std::count(text.begin(), text.end(), '\n') >= lines;
   };
 }
 

@@ -16,9 +16,8 @@ struct Outcome {
 
 struct How {
   std::vector<std::pair<std::string, std::string>> environment = {};  ///< added to ours
-  int interrupt_after_ms = 0;                                         ///< SIGINT then; 0: never
-  int kill_after_ms = 0;                                              ///< SIGKILL then; 0: never
-  std::function<bool()> kill_when = {};  ///< asked every millisecond; SIGKILL once it says yes
+  std::function<bool()> interrupt_when = {};  ///< asked every millisecond; SIGINT once it says yes
+  std::function<bool()> kill_when = {};       ///< the same with SIGKILL
 };
 
 /// Runs attn-compare with these arguments in the source folder.
@@ -30,6 +29,9 @@ Outcome shell(const std::string& line);
 /// Says yes once `path` has been written `times` times since it was first seen. For kill_when: it
 /// depends on what the program has done, not on how fast the machine is.
 std::function<bool()> written(const std::filesystem::path& path, int times);
+
+/// Says yes once `path` has so many lines: a journal has one at its head and one for each item.
+std::function<bool()> has_lines(const std::filesystem::path& path, std::ptrdiff_t lines);
 
 /// The last line of a text, without its newline.
 std::string last_line(const std::string& text);

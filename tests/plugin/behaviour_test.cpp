@@ -51,9 +51,11 @@ class PluginBehaviour : public testing::TestWithParam<Misbehaviour> {};
 TEST_P(PluginBehaviour, CostsItsOwnCaseAndNoOther) {
   const auto& [what, word, says] = GetParam();
   if (what == "memory" && kSanitized) GTEST_SKIP() << "a sanitizer's shadow has no limit";
-  const Outcome outcome = verify_on(
-      plugin("bad", what + kBadRows), kFiles,
-      {"--timeout", kSanitized ? "20" : "4", "--memory-limit", kSanitized ? "8" : "0.25"});
+  // Where the time is not what is tested, a slow machine may take its own.
+  const std::string timeout = word == "timed out" ? "4" : "120";
+  const Outcome outcome =
+      verify_on(plugin("bad", what + kBadRows), kFiles,
+                {"--timeout", timeout, "--memory-limit", kSanitized ? "8" : "0.25"});
   const std::string text = unwrapped(outcome.out);
   const bool died = word == "crashed" || word == "timed out";
   EXPECT_EQ(outcome.code, died                                        ? 5
@@ -287,7 +289,7 @@ TEST_P(PluginOrphan, EndsWithItsParent) {
   }));
   kill(parent, SIGKILL);
   waitpid(parent, nullptr, 0);
-  constexpr std::chrono::seconds kToEnd{2};
+  constexpr std::chrono::seconds kToEnd{30};
   EXPECT_TRUE(within(kToEnd, [&] { return has_ended(workers.front()); })) << "it is still there";
   if (HasFailure()) kill(workers.front(), SIGKILL);
 }
