@@ -1,0 +1,397 @@
+#include "tests/gpu/emulator/device.h"
+
+#include <ucontext.h>
+
+#include <array>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gpu/kernels/tensor_map.h"
+
+namespace attn::gpu {
+
+EmulatedIndex threadIdx;
+EmulatedIndex blockIdx;
+EmulatedIndex gridDim;
+alignas(1024) unsigned char memory[kEmulatedShared];
+
+namespace emulator {
+namespace {
+
+constexpr std::size_t kStackBytes = 256 * 1024;
+
+/// Threads that wait until `expected` have come.
+struct Meeting {
+  int come = 0;
+  std::vector<int> waiting;
+};
+struct Barrier {
+  int count = 0;
+  int pending = 0;
+  std::int64_t bytes = 0;
+  unsigned phase = 0;
+  std::vector<int> waiting;
+};
+/// A box on its way.
+struct Copy {
+  std::uint32_t target = 0;
+  const CUtensorMap* map = nullptr;
+  const void* barrier = nullptr;
+  std::array<std::int64_t, 4> start{};
+};
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  bool done = false;
+  std::vector<std::vector<Product>> groups;  // committed, oldest first
+  std::vector<Product> open;
+};
+struct Warp {
+  Meeting meeting;
+  std::array<std::uint64_t, 32> given{};
+  std::array<int, 32> from{};
+  std::array<std::uint64_t, 32> got{};
+  std::array<std::uint32_t, 32> addresses{};
+  std::array<std::array<std::uint32_t, 4>, 32> registers{};
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::map<int, Meeting> named;  // 0: all threads; 100 + g: products of a warpgroup
+  std::map<const void*, Barrier> barriers;
+  std::vector<Copy> copies;
+  std::vector<int> ready;
+  ucontext_t scheduler;
+  int current = 0;
+  std::string wrong;
+  std::mt19937_64 random;
+  const std::function<void()>* kernel = nullptr;
+};
+Block block;
+
+void fail(const std::string& what) {
+  if (block.wrong.empty()) block.wrong = what;
+}
+void yield() {
+  swapcontext(&block.fibers[static_cast<std::size_t>(block.current)].context, &block.scheduler);
+}
+void wake(std::vector<int>& waiting) {
+  block.ready.insert(block.ready.end(), waiting.begin(), waiting.end());
+  waiting.clear();
+}
+/// The last that comes does `work` and wakes the others.
+template <typename Work>
+void meet(Meeting& meeting, int expected, const Work& work) {
+  if (++meeting.come < expected) {
+    meeting.waiting.push_back(block.current);
+    return yield();
+  }
+  work();
+  meeting.come = 0;
+  wake(meeting.waiting);
+}
+Warp& own_warp() { return block.warps[static_cast<std::size_t>(block.current / 32)]; }
+std::size_t own_lane() { return static_cast<std::size_t>(block.current % 32); }
+
+void settle(Barrier& barrier) {
+  if (barrier.pending < 0) fail("more arrivals than a barrier counts");
+  if (barrier.pending > 0 || barrier.bytes != 0) return;
+  barrier.pending = barrier.count;
+  barrier.phase ^= 1;
+  wake(barrier.waiting);
+}
+Barrier& barrier_at(const void* at) {
+  const auto found = block.barriers.find(at);
+  if (found == block.barriers.end()) {
+    fail("a barrier that nobody initialised");
+    return block.barriers[at];
+  }
+  return found->second;
+}
+
+/// The 128-byte swizzle: of the address, chunks of 16 bytes with the rows of 128.
+std::uint32_t swizzled(std::uint32_t address) { return address ^ ((address >> 7 & 7) << 4); }
+float element_at(std::uint32_t address, bool half) {
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, memory + swizzled(address), 2);
+  return half ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
+}
+float half_of(std::uint32_t word, int upper, bool half) {
+  const auto bits = static_cast<std::uint16_t>(upper != 0 ? word >> 16 : word & 0xffffU);
+  return half ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
+}
+
+/// Operand of a descriptor: rows of 16 k.
+std::vector<float> operand(std::uint64_t descriptor, int rows, bool transposed, bool half) {
+  const auto address = static_cast<std::uint32_t>(descriptor & 0x3fffU) << 4;
+  const auto leading = static_cast<std::uint32_t>(descriptor >> 16 & 0x3fffU) << 4;
+  const auto stride = static_cast<std::uint32_t>(descriptor >> 32 & 0x3fffU) << 4;
+  if (descriptor >> 62 != 1) fail("a descriptor without the 128-byte swizzle");
+  std::vector<float> values(static_cast<std::size_t>(rows) * 16);
+  for (std::uint32_t r = 0; r < static_cast<std::uint32_t>(rows); ++r) {
+    for (std::uint32_t k = 0; k < 16; ++k) {
+      const std::uint32_t at =
+          transposed ? address + r / 64 * leading + k / 8 * stride + k % 8 * 128 + r % 64 * 2
+                     : address + r / 8 * stride + r % 8 * 128 + k * 2;
+      values[r * 16 + k] = element_at(at, half);
+    }
+  }
+  return values;
+}
+
+/// The same product of all threads of a warpgroup.
+void multiply(int group, std::size_t which) {
+  const auto fiber = [&](int t) -> Fiber& {
+    return block.fibers[static_cast<std::size_t>(128 * group + t)];
+  };
+  const auto of = [&](int t) -> const Product& { return fiber(t).groups.front()[which]; };
+  const Product& first = of(0);
+  std::vector<float> a;
+  if (first.a_registers == nullptr) {
+    a = operand(first.a, 64, false, first.half);
+  } else {
+    a.resize(64 * 16);
+    for (int row = 0; row < 64; ++row) {
+      for (int k = 0; k < 16; ++k) {
+        const int lane = row % 8 * 4 + k % 8 / 2;
+        const int reg = row % 16 / 8 + 2 * (k / 8);
+        const Product& p = of(row / 16 * 32 + lane);
+        a[static_cast<std::size_t>(row * 16 + k)] = half_of(p.a_registers[reg], k % 2, first.half);
+      }
+    }
+  }
+  const std::vector<float> b = operand(first.b, first.columns, first.b_transposed, first.half);
+  for (int t = 0; t < 128; ++t) {
+    const Product& p = of(t);
+    if (p.a != first.a || p.b != first.b) fail("threads of a warpgroup disagree on a product");
+    for (int i = 0; i < p.columns / 2; ++i) {
+      const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2);
+      const int column = 8 * (i / 4) + 2 * (t % 4) + i % 2;
+      float sum = p.accumulate ? p.d[i] : 0.0f;
+      for (int k = 0; k < 16; ++k) {
+        sum += a[static_cast<std::size_t>(row * 16 + k)] *
+               b[static_cast<std::size_t>(column * 16 + k)];
+      }
+      p.d[i] = sum;
+    }
+  }
+}
+
+TensorMapShape<4> shape_of(const CUtensorMap& map) {
+  TensorMapShape<4> shape;
+  std::memcpy(static_cast<void*>(&shape), &map, sizeof(shape));
+  return shape;
+}
+
+void land(const Copy& copy) {
+  const TensorMapShape<4> shape = shape_of(*copy.map);
+  std::uint32_t row = 0;
+  std::array<std::int64_t, 4> i{};
+  for (i[3] = 0; i[3] < shape.box[3]; ++i[3]) {
+    for (i[2] = 0; i[2] < shape.box[2]; ++i[2]) {
+      for (i[1] = 0; i[1] < shape.box[1]; ++i[1], ++row) {
+        for (i[0] = 0; i[0] < shape.box[0]; ++i[0]) {
+          bool inside = true;
+          std::int64_t offset = (copy.start[0] + i[0]) * 2;
+          for (std::size_t axis = 0; axis < 4; ++axis) {
+            const std::int64_t at = copy.start[axis] + i[axis];
+            inside = inside && at >= 0 && at < static_cast<std::int64_t>(shape.sizes[axis]);
+            if (axis > 0) offset += at * static_cast<std::int64_t>(shape.strides[axis - 1]);
+          }
+          unsigned char* const to =
+              memory + swizzled(copy.target + row * 128 + static_cast<std::uint32_t>(i[0]) * 2);
+          if (inside) {
+            std::memcpy(to, static_cast<const char*>(shape.base) + offset, 2);
+          } else {
+            std::memset(to, 0, 2);
+          }
+        }
+      }
+    }
+  }
+  Barrier& barrier = barrier_at(copy.barrier);
+  barrier.bytes -= static_cast<std::int64_t>(row) * shape.box[0] * 2;
+  settle(barrier);
+}
+
+void start_fiber() {
+  (*block.kernel)();
+  block.fibers[static_cast<std::size_t>(block.current)].done = true;
+  yield();
+}
+
+void reset(int threads) {
+  std::memset(memory, 0xff, sizeof(memory));  // NaN
+  block.warps.assign(static_cast<std::size_t>(threads / 32), {});
+  block.named.clear();
+  block.barriers.clear();
+  block.copies.clear();
+  block.ready.clear();
+  block.fibers.resize(static_cast<std::size_t>(threads));
+  for (int t = 0; t < threads; ++t) {
+    Fiber& fiber = block.fibers[static_cast<std::size_t>(t)];
+    if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(kStackBytes);
+    fiber.done = false;
+    fiber.groups.clear();
+    fiber.open.clear();
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, start_fiber, 0);
+    block.ready.push_back(t);
+  }
+}
+
+}  // namespace
+
+std::string run(int blocks, int threads, std::uint64_t seed, const std::function<void()>& kernel) {
+  block.random.seed(seed);
+  block.wrong.clear();
+  block.kernel = &kernel;
+  gridDim.x = static_cast<unsigned>(blocks);
+  for (int b = 0; b < blocks && block.wrong.empty(); ++b) {
+    blockIdx.x = static_cast<unsigned>(b);
+    reset(threads);
+    while (block.wrong.empty() && block.ready.size() + block.copies.size() > 0) {
+      const std::size_t choices = block.ready.size() + block.copies.size();
+      std::size_t i = block.random() % choices;
+      if (i >= block.ready.size()) {
+        i -= block.ready.size();
+        const Copy copy = block.copies[i];
+        block.copies.erase(block.copies.begin() + static_cast<std::ptrdiff_t>(i));
+        land(copy);
+        continue;
+      }
+      block.current = block.ready[i];
+      block.ready[i] = block.ready.back();
+      block.ready.pop_back();
+      threadIdx.x = static_cast<unsigned>(block.current);
+      swapcontext(&block.scheduler, &block.fibers[static_cast<std::size_t>(block.current)].context);
+    }
+    for (std::size_t t = 0; t < block.fibers.size(); ++t) {
+      if (!block.fibers[t].done) fail("thread " + std::to_string(t) + " waits for ever");
+    }
+    for (const auto& [at, barrier] : block.barriers) {
+      if (barrier.bytes != 0) fail("a barrier is left with bytes to come");
+    }
+  }
+  return block.wrong;
+}
+
+void sync_threads() {
+  meet(block.named[0], static_cast<int>(block.fibers.size()), [] {});
+}
+void sync_warp() {
+  meet(own_warp().meeting, 32, [] {});
+}
+void named_barrier(int id, int threads) {
+  meet(block.named[id], threads, [] {});
+}
+
+std::uint64_t shuffle(std::uint64_t value, int from_lane) {
+  Warp& warp = own_warp();
+  warp.given[own_lane()] = value;
+  warp.from[own_lane()] = from_lane;
+  meet(warp.meeting, 32, [&] {
+    for (std::size_t l = 0; l < 32; ++l) {
+      warp.got[l] = warp.given[static_cast<std::size_t>(warp.from[l])];
+    }
+  });
+  return warp.got[own_lane()];
+}
+
+void barrier_init(const void* barrier, unsigned count) {
+  Barrier& b = block.barriers[barrier];
+  b.count = b.pending = static_cast<int>(count);
+}
+void barrier_arrive(const void* barrier, unsigned bytes) {
+  Barrier& b = barrier_at(barrier);
+  b.bytes += bytes;
+  --b.pending;
+  settle(b);
+}
+void barrier_wait(const void* barrier, unsigned parity) {
+  Barrier& b = barrier_at(barrier);
+  while (b.phase == parity) {  // the phase of that parity is not over
+    b.waiting.push_back(block.current);
+    yield();
+  }
+}
+
+void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, const int* start,
+                 int rank) {
+  Copy copy;
+  copy.target = static_cast<std::uint32_t>(static_cast<unsigned char*>(shared) - memory);
+  if (copy.target % 128 != 0) fail("a box that does not begin with a row");
+  if (start[0] * 2 % 16 != 0) fail("a box that begins within 16 bytes");
+  copy.map = map;
+  copy.barrier = barrier;
+  for (int axis = 0; axis < rank; ++axis) copy.start[static_cast<std::size_t>(axis)] = start[axis];
+  block.copies.push_back(copy);
+}
+
+void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]) {
+  Warp& warp = own_warp();
+  warp.addresses[own_lane()] = address;
+  warp.registers[own_lane()] = {r[0], r[1], r[2], r[3]};
+  meet(warp.meeting, 32, [&] {
+    for (std::size_t l = 0; l < 32; ++l) {
+      for (std::size_t m = 0; m < 4; ++m) {
+        std::memcpy(memory + warp.addresses[8 * m + l / 4] + l % 4 * 4, &warp.registers[l][m], 4);
+      }
+    }
+  });
+}
+
+void product(const Product& p) {
+  block.fibers[static_cast<std::size_t>(block.current)].open.push_back(p);
+}
+void products_commit() {
+  Fiber& fiber = block.fibers[static_cast<std::size_t>(block.current)];
+  fiber.groups.push_back(std::move(fiber.open));
+  fiber.open.clear();
+}
+/// Products happen when all four warps wait for them: until then the operands must stay.
+void products_wait(int pending) {
+  const int group = block.current / 128;
+  meet(block.named[100 + group], 128, [&] {
+    const auto begin = block.fibers.begin() + 128 * group;
+    while (begin->groups.size() > static_cast<std::size_t>(pending)) {
+      for (std::size_t i = 0; i < begin->groups.front().size(); ++i) multiply(group, i);
+      for (auto fiber = begin; fiber != begin + 128; ++fiber) {
+        fiber->groups.erase(fiber->groups.begin());
+      }
+    }
+  });
+}
+
+}  // namespace emulator
+
+namespace {
+template <int kRank>
+CUtensorMap keep(const TensorMapShape<kRank>& shape) {
+  static_assert(sizeof(TensorMapShape<4>) <= sizeof(CUtensorMap));
+  TensorMapShape<4> whole;
+  whole.base = shape.base;
+  whole.type = shape.type;
+  whole.sizes.fill(1);
+  whole.strides.fill(0);
+  whole.box.fill(1);
+  for (std::size_t i = 0; i < kRank; ++i) whole.sizes[i] = shape.sizes[i];
+  for (std::size_t i = 0; i < kRank; ++i) whole.box[i] = shape.box[i];
+  for (std::size_t i = 0; i + 1 < kRank; ++i) whole.strides[i] = shape.strides[i];
+  CUtensorMap map = {};
+  std::memcpy(&map, static_cast<const void*>(&whole), sizeof(whole));
+  return map;
+}
+}  // namespace
+
+CUtensorMap make_tensor_map(const TensorMapShape<3>& shape) { return keep(shape); }
+CUtensorMap make_tensor_map(const TensorMapShape<4>& shape) { return keep(shape); }
+
+}  // namespace attn::gpu

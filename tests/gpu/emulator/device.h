@@ -1,0 +1,115 @@
+#pragma once
+
+// A block of a Hopper kernel on the host: each thread is a fiber, and what the kernel asks of the
+// chip is done as its manual and measurements say: mbarriers that count arrivals and bytes, copies
+// of boxes that land some time later, wgmma on swizzled shared memory that is read when it is
+// waited for, shuffles and barriers that threads meet in. Fibers and copies take turns at random.
+// Built with this folder before the root, so that it stands in for the kernels' PTX.
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+#include <cuda_runtime_api.h>
+#include <vector_functions.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#define __CUDA_ARCH_FEAT_SM90_ALL 1
+
+namespace attn::gpu {
+
+struct EmulatedIndex {
+  unsigned x = 0;
+};
+extern EmulatedIndex threadIdx;
+extern EmulatedIndex blockIdx;
+extern EmulatedIndex gridDim;
+/// The block's shared memory.
+inline constexpr std::size_t kEmulatedShared = 227 * 1024;
+extern unsigned char memory[];
+
+namespace emulator {
+
+/// Runs `kernel` in every thread of every block, blocks one after the other. "" or what went wrong:
+/// threads that wait for ever, a barrier with more arrivals than it counts.
+std::string run(int blocks, int threads, std::uint64_t seed, const std::function<void()>& kernel);
+
+void sync_threads();
+void sync_warp();
+void named_barrier(int id, int threads);
+std::uint64_t shuffle(std::uint64_t value, int from_lane);
+void barrier_init(const void* barrier, unsigned count);
+void barrier_arrive(const void* barrier, unsigned bytes);
+void barrier_wait(const void* barrier, unsigned parity);
+/// Of a map that the emulated make_tensor_map made.
+void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, const int* start,
+                 int rank);
+void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]);
+
+/// d [64, columns] of the warpgroup's threads (+)= a b of one 16 deep step, once it is waited for.
+struct Product {
+  float* d = nullptr;
+  int columns = 0;
+  bool half = false;  ///< float16, else bfloat16
+  bool accumulate = true;
+  std::uint64_t a = 0;                         ///< descriptor, or
+  const std::uint32_t* a_registers = nullptr;  ///< the thread's fragment
+  std::uint64_t b = 0;
+  bool b_transposed = false;
+};
+void product(const Product& p);
+void products_commit();
+void products_wait(int pending);
+
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::sync_threads(); }
+inline void __syncwarp() { emulator::sync_warp(); }
+inline int emulated_lane() { return static_cast<int>(threadIdx.x % 32); }
+inline int __shfl_sync(unsigned, int x, int lane) {
+  return static_cast<int>(
+      static_cast<std::uint32_t>(emulator::shuffle(static_cast<std::uint32_t>(x), lane)));
+}
+inline int __shfl_up_sync(unsigned, int x, int by) {
+  const int from = emulated_lane() >= by ? emulated_lane() - by : emulated_lane();
+  return __shfl_sync(0, x, from);
+}
+inline float __shfl_xor_sync(unsigned, float x, int with) {
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, &x, 4);
+  const auto got = static_cast<std::uint32_t>(emulator::shuffle(bits, emulated_lane() ^ with));
+  std::memcpy(&x, &got, 4);
+  return x;
+}
+inline float __shfl_sync(unsigned, float x, int lane) {
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, &x, 4);
+  const auto got = static_cast<std::uint32_t>(emulator::shuffle(bits, lane));
+  std::memcpy(&x, &got, 4);
+  return x;
+}
+inline unsigned atomicAdd(unsigned* at, unsigned by) {
+  const unsigned before = *at;
+  *at += by;
+  return before;
+}
+inline unsigned atomicExch(unsigned* at, unsigned to) {
+  const unsigned before = *at;
+  *at = to;
+  return before;
+}
+template <typename T>
+T __ldcg(const T* p) {
+  return *p;
+}
+inline int min(int a, int b) { return a < b ? a : b; }
+
+}  // namespace attn::gpu

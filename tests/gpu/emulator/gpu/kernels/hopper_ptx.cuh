@@ -1,0 +1,36 @@
+#pragma once
+
+// Stands in for gpu/kernels/hopper_ptx.cuh.
+
+#include "gpu/kernels/mma.cuh"
+
+namespace attn::gpu {
+
+inline void fence_barrier_init() {}
+inline void barrier_arrive_bytes(std::uint64_t* barrier, unsigned bytes) {
+  emulator::barrier_arrive(barrier, bytes);
+}
+inline void fence_proxy_async() {}
+inline void fence_proxy_async_shared() {}
+inline void prefetch_tensor_map(const CUtensorMap*) {}
+inline void tensor_load_3d(void* shared, const CUtensorMap* map, std::uint64_t* barrier, int c0,
+                           int c1, int c2) {
+  const int start[3] = {c0, c1, c2};
+  emulator::tensor_load(shared, map, barrier, start, 3);
+}
+inline void tensor_load_4d(void* shared, const CUtensorMap* map, std::uint64_t* barrier, int c0,
+                           int c1, int c2, int c3) {
+  const int start[4] = {c0, c1, c2, c3};
+  emulator::tensor_load(shared, map, barrier, start, 4);
+}
+template <int>
+void raise_registers() {}
+template <int>
+void drop_registers() {}
+inline void named_barrier_sync(int id, int threads) { emulator::named_barrier(id, threads); }
+inline void store_matrix_x4(std::uint32_t address, std::uint32_t r0, std::uint32_t r1,
+                            std::uint32_t r2, std::uint32_t r3) {
+  emulator::store_matrix(address, {r0, r1, r2, r3});
+}
+
+}  // namespace attn::gpu
