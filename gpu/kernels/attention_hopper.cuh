@@ -142,9 +142,16 @@ class HopperProducer {
     return t.unit * call_.pack * static_cast<int>(call_.a.num_kv_heads) /
            static_cast<int>(call_.a.num_heads);
   }
+  /// Of a step: its boxes, and where the one of this lane lies.
+  struct Box {
+    int boxes = 0;
+    int page = 0;
+    int slot = 0;
+  };
+  __device__ __forceinline__ Box look_up(const HopperTile& t, int step_key) const;
   __device__ __forceinline__ void load_step(T (*stage)[Shared::kSlab], const CUtensorMap* map,
-                                            std::uint64_t* barrier, const HopperTile& t,
-                                            int step_key) const;
+                                            std::uint64_t* barrier, int kv_head,
+                                            const Box& box) const;
   __device__ __forceinline__ void load_queries(const CUtensorMap* map, const HopperTile& t,
                                                int turn) const;
   __device__ __forceinline__ void clear_values(T (*stage)[Shared::kSlab], int live) const;
@@ -178,30 +185,41 @@ __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::tile_at(int ind
   return t;
 }
 
-/// The step's boxes, one a lane; `barrier` counts all of them.
+/// The lane's box of a step, looked up before the step's stage is free: what the page table answers
+/// is then there.
+template <typename T, int kSlabs>
+__device__ __forceinline__ typename HopperProducer<T, kSlabs>::Box
+HopperProducer<T, kSlabs>::look_up(const HopperTile& t, int step_key) const {
+  const CacheView& cache = call_.a.cache;
+  Box box;
+  box.boxes = hopper_pieces(t.keys, step_key, kKeys, call_.piece) * kSlabs;
+  if (lane_ >= box.boxes) return box;
+  const int key = step_key + lane_ / kSlabs * call_.piece;
+  const PagePlace at = page_place(key, static_cast<int>(cache.page_size));
+  box.slot = at.slot;
+  box.page = static_cast<int>(cache.page_table[t.sequence * cache.table_stride + at.column]);
+  return box;
+}
+
+/// The boxes of a step, one a lane; `barrier` counts all of them.
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_step(T (*stage)[Shared::kSlab],
                                                                      const CUtensorMap* map,
                                                                      std::uint64_t* barrier,
-                                                                     const HopperTile& t,
-                                                                     int step_key) const {
-  const CacheView& cache = call_.a.cache;
+                                                                     int kv_head,
+                                                                     const Box& box) const {
+  static_assert(kKeys / 8 * kSlabs <= 32, "a lane has one box");
   const int piece = call_.piece;
-  const int boxes = hopper_pieces(t.keys, step_key, kKeys, piece) * kSlabs;
   if (lane_ == 0) {
-    barrier_arrive_bytes(barrier, static_cast<unsigned>(boxes * piece * kSlabRowBytes));
+    barrier_arrive_bytes(barrier, static_cast<unsigned>(box.boxes * piece * kSlabRowBytes));
   }
   __syncwarp();
-  const std::uint32_t* const pages = cache.page_table + t.sequence * cache.table_stride;
-  const int kv_head = kv_head_of(t);
-#pragma unroll 1
-  for (int i = lane_; i < boxes; i += 32) {
-    const int row = i / kSlabs * piece;
-    const int slab = i % kSlabs;
-    const PagePlace at = page_place(step_key + row, static_cast<int>(cache.page_size));
-    tensor_load_4d(&stage[slab][row * kSlabColumns], map, barrier, slab * kSlabColumns, at.slot,
-                   kv_head, static_cast<int>(pages[at.column]));
+  if (lane_ < box.boxes) {
+    const int slab = lane_ % kSlabs;
+    tensor_load_4d(&stage[slab][lane_ / kSlabs * piece * kSlabColumns], map, barrier,
+                   slab * kSlabColumns, box.slot, kv_head, box.page);
   }
+  __syncwarp();
 }
 
 /// Both warpgroups' rows, once they have left the tile before. A warpgroup without rows gets none:
@@ -268,11 +286,13 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_keys_and_queries
     const HopperTile t = next_tile(turn);
     if (t.sequence < 0) return;
     if (lane_ == 0) barrier_arrive(&shared_.begun);
+    const int kv_head = kv_head_of(t);
 #pragma unroll 1
     for (int i = 0; i < t.steps; ++i, ++position) {
       const int stage = ring_slot(position);
+      const Box box = look_up(t, (t.last_step - 1 - i) * kKeys);
       barrier_wait(&shared_.empty_k[stage], ring_empty_parity(position));
-      load_step(shared_.k[stage], map_k, &shared_.full_k[stage], t, (t.last_step - 1 - i) * kKeys);
+      load_step(shared_.k[stage], map_k, &shared_.full_k[stage], kv_head, box);
       // After the first keys, which need not wait for the tile before to leave its rows.
       if (i == 0) load_queries(map_q, t, turn);
       __syncwarp();
@@ -303,17 +323,18 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_values(const CUt
   for (int turn = 0;; ++turn) {
     const HopperTile t = next_tile(turn);
     if (t.sequence < 0) return;
+    const int kv_head = kv_head_of(t);
 #pragma unroll 1
     for (int i = 0; i < t.steps; ++i, ++position) {
       const int stage = ring_slot(position);
       const int step_key = (t.last_step - 1 - i) * kKeys;
+      const Box box = look_up(t, step_key);
       barrier_wait(&shared_.empty_v[stage], ring_empty_parity(position));
       if (t.keys - step_key >= kKeys) {
-        load_step(shared_.v[stage], map_v, &shared_.full_v[stage], t, step_key);
-        __syncwarp();
+        load_step(shared_.v[stage], map_v, &shared_.full_v[stage], kv_head, box);
         continue;
       }
-      load_step(shared_.v[stage], map_v, &shared_.tail, t, step_key);
+      load_step(shared_.v[stage], map_v, &shared_.tail, kv_head, box);
       barrier_wait(&shared_.tail, tails++ % 2);
       clear_values(shared_.v[stage], t.keys - step_key);
       fence_proxy_async_shared();
@@ -359,6 +380,10 @@ class HopperConsumer {
   __device__ __forceinline__ std::int64_t vector_of(const HopperTile& t, int row) const {
     return static_cast<std::int64_t>(t.first_token + row / call_.pack) * call_.a.num_heads +
            t.unit * call_.pack + row % call_.pack;
+  }
+  /// Wide rows: descriptors would be made before the loop and fill its registers.
+  __device__ __forceinline__ static std::uint64_t here(std::uint64_t descriptor) {
+    return kSlabs > 2 ? hoist_none(descriptor) : descriptor;
   }
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
     if (lane_ == 0) barrier_arrive(barrier);
@@ -418,10 +443,9 @@ __device__ __forceinline__ HopperWalk HopperConsumer<T, kSlabs>::walk_of(const H
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float (&s)[kScores],
                                                                           int stage) const {
-  // Descriptors of a call are a few 16-byte units apart. Without hoist_none they would be made
-  // before the loop and fill its registers.
-  const std::uint64_t q = hoist_none(slab_descriptor(shared_address(shared_.q[group_])));
-  const std::uint64_t k = hoist_none(slab_descriptor(shared_address(shared_.k[stage])));
+  // Descriptors of a call are a few 16-byte units apart.
+  const std::uint64_t q = here(slab_descriptor(shared_address(shared_.q[group_])));
+  const std::uint64_t k = here(slab_descriptor(shared_address(shared_.k[stage])));
   pin_registers(s);
   wgmma_fence();
 #pragma unroll
@@ -437,7 +461,7 @@ template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs>::add_values(
     float (&o)[kOutputs], const std::uint32_t (&p)[kScores / 2], int stage) const {
   const std::uint64_t v =
-      hoist_none(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
+      here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
   pin_registers(o);
   wgmma_fence();
 #pragma unroll
