@@ -54,6 +54,18 @@ TEST(FuzzOnPlugin, MistakesOfLseAreNamed) {
   }
 }
 
+/// A paged kernel that attends to all slots of the pages it needs: stage, place, smallest case,
+/// name.
+TEST(FuzzOnPlugin, WholePagesAreNamed) {
+  const Outcome outcome = fuzz(plugin("whole_pages"), "60");
+  EXPECT_EQ(outcome.code, 1) << outcome.out << outcome.err;
+  EXPECT_THAT(
+      unwrapped(outcome.out),
+      HasSubstr("attention, stage lse, got nan for 2.25398, row 0 (sequence 0, position 0), "
+                "head 0 (NaN or infinity in 1 elements); shrunk to 1 head, 1 key, page 128; "
+                "looks like: last page's tail not masked (exactly)"));
+}
+
 /// In another process, from the line alone: the same error at the same place.
 TEST(FuzzOnPlugin, TheLineShowsTheSameFailureAgain) {
   for (const std::string& backend :

@@ -110,6 +110,13 @@ struct RunningSoftmax {
   bool tied = false;           ///< the sink was as large as a score
 };
 
+/// Whether unused slots follow the last key that a row sees.
+[[maybe_unused]] bool sees_unused_slots(const Case& c, const KvCache& cache,
+                                        const KeyRange& visible, std::int64_t keys) {
+  return visible.begin < keys && visible.end == keys && keys % cache.page_size != 0 &&
+         c.config.mask.variant != MaskVariant::kTensor;
+}
+
 [[maybe_unused]] bool hides_keys(const KeyRange& visible, std::int64_t keys) {
   return visible.begin < visible.end && visible.end - visible.begin < keys;
 }
@@ -236,6 +243,9 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
         ATTN_FAULT(masked_set_to_10000, hides_keys(state.visible, keys)) ||
         ATTN_FAULT(maximum_of_hidden_keys, hides_keys(state.visible, keys))) {
       state.visible = {0, keys};
+    }
+    if (ATTN_FAULT(last_page_tail_unmasked, sees_unused_slots(c, cache, state.visible, keys))) {
+      state.visible.end = (keys / cache.page_size + 1) * cache.page_size;
     }
     if (state.visible.begin < state.visible.end) {
       seen_.begin = std::min(seen_.begin, state.visible.begin);
