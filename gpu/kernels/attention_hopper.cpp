@@ -26,8 +26,9 @@ int group_of(std::int64_t heads, std::int64_t kv_heads) {
 
 #ifndef ATTN_FAULTY
 // Tensor maps want a number of pages; the cache's is not known here, and pages behind it are in no
-// table.
-constexpr std::uint64_t kPages = std::uint64_t{1} << 31;
+// table. So many that neither their number nor the address of the last leaves what a map can hold.
+constexpr std::uint64_t kMostPages = std::uint64_t{1} << 31;
+constexpr std::uint64_t kMostPoolBytes = std::uint64_t{1} << 47;
 
 CUtensorMap query_map(const AttentionArguments& a, int pack) {
   TensorMapShape<3> shape;
@@ -45,15 +46,16 @@ CUtensorMap query_map(const AttentionArguments& a, int pack) {
 CUtensorMap cache_map(const AttentionArguments& a, bool values, int piece) {
   const CacheView& c = a.cache;
   const auto bytes = [](std::int64_t elements) { return static_cast<std::uint64_t>(2 * elements); };
+  const std::uint64_t page_bytes = bytes(values ? c.v_page_stride : c.k_page_stride);
+  const std::uint64_t pages = std::clamp<std::uint64_t>(kMostPoolBytes / page_bytes, 1, kMostPages);
   TensorMapShape<4> shape;
   shape.base = values ? c.v : c.k;
   shape.type = a.type;
   shape.sizes = {static_cast<std::uint64_t>(values ? a.head_dim_v : a.head_dim),
                  static_cast<std::uint64_t>(c.page_size),
-                 static_cast<std::uint64_t>(a.num_kv_heads), kPages};
+                 static_cast<std::uint64_t>(a.num_kv_heads), pages};
   shape.strides = {bytes(values ? c.v_token_stride : c.k_token_stride),
-                   bytes(values ? c.v_head_stride : c.k_head_stride),
-                   bytes(values ? c.v_page_stride : c.k_page_stride)};
+                   bytes(values ? c.v_head_stride : c.k_head_stride), page_bytes};
   shape.box = {kSlabColumns, static_cast<std::uint32_t>(piece), 1, 1};
   return make_tensor_map(shape);
 }
@@ -109,7 +111,8 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   const std::int64_t units = s.num_heads / pack;
   if (!hopper_refusal(s).empty() || batch == 0 || batch > kHopperMostSequences) return plan;
   if (max_rows * group <= kDecodeRows) return plan;
-  if (max_keys > kMostKeys || packed > kMostPackedRows) return plan;
+  // Without any keys there may be no pool to make a map of.
+  if (max_keys == 0 || max_keys > kMostKeys || packed > kMostPackedRows) return plan;
   const std::int64_t tiles = (packed + kHopperRows - 1) / kHopperRows * units * batch;
   if (tiles > kMostTiles) return plan;
   // Units of one kv head share its keys and values.

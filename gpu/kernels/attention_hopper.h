@@ -34,7 +34,7 @@ struct HopperPlan {
 };
 
 /// A call of up to `max_rows` queries and `max_keys` keys a sequence. Not taken: calls of so few
-/// rows that they decode, of too many sequences, or beyond the kernel's numbers.
+/// rows that they decode, of too many sequences, without keys, or beyond the kernel's numbers.
 HopperPlan plan_hopper(const HopperShape& shape, int multiprocessors, std::int64_t batch,
                        std::int64_t max_rows, std::int64_t max_keys);
 

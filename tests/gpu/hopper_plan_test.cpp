@@ -73,6 +73,7 @@ TEST(HopperPlan, TakesWhatDoesNotDecode) {
   EXPECT_TRUE(taken(shape(), kHopperMostSequences, 100, 100));
   EXPECT_FALSE(taken(shape(), kHopperMostSequences + 1, 100, 100));
   EXPECT_FALSE(taken(shape(), 0, 0, 0));
+  EXPECT_FALSE(taken(shape(), 1, 100, 0));  // no pool
   EXPECT_FALSE(taken(shape(), 1, 100, std::int64_t{1} << 30));
   HopperShape refused = shape();
   refused.page_size = 7;
