@@ -1,10 +1,11 @@
 """Element types: names, DLPack codes, numpy views and decoding to float32."""
 
 import ctypes as ct
+import sys
 
 import numpy as np
 
-from . import _abi
+from . import _abi, _dlpack
 
 # name: (DLPack code, bits, numpy type of the codes)
 _TYPES = {
@@ -25,6 +26,11 @@ def dlpack(name):
         raise _abi.Error(f"\"{name}\" is no element type; known: {', '.join(_TYPES)}")
     code, bits, _ = _TYPES[name]
     return _abi.DType(code, bits, 1)
+
+
+def kind_of(name):
+    """DLPack's (code, bits) of a type's name, of numpy's truth values too."""
+    return (6, 8) if name == "bool" else _TYPES[name][:2]
 
 
 def name_of(dtype):
@@ -91,27 +97,43 @@ def decode(codes, name):
 
 
 def codes_of(array):
-    """(codes as a numpy array, type name) of what a kernel returned: a numpy, torch or JAX array, or
-    anything with __dlpack__."""
-    module = type(array).__module__.partition(".")[0]
-    if module == "torch":
-        import torch
-
-        array = array.detach().cpu()
-        name = str(array.dtype).removeprefix("torch.")
-        if name in ("float64", "float32", "float16"):
-            return array.numpy(), name
-        width = {2: torch.int16, 1: torch.uint8}[array.element_size()]
-        return array.contiguous().view(width).numpy().view(code_type(name)), name
+    """(codes as a numpy array, type name) of what a kernel returned: a numpy array, or anything with
+    __dlpack__ (torch, JAX, CuPy, ...). Copied only where it is not in host memory."""
+    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
+        array, name = _on_host(array)
+        if name:
+            return array, name
+    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
+        codes, kind = _dlpack.take(array)
+        if kind not in _NAMES:
+            raise _abi.Error(f"a result has DLPack's type {kind[0]} of {kind[1]} bits; known: "
+                             f"{', '.join(_TYPES)}")
+        return codes.view(code_type(_NAMES[kind])), _NAMES[kind]
     if not isinstance(array, np.ndarray):
-        imports = hasattr(array, "__dlpack__") and not hasattr(array, "__array__")
-        array = np.from_dlpack(array) if imports else np.asarray(array)
+        array = np.asarray(array)
     name = array.dtype.name
     if name not in _TYPES:
         raise _abi.Error(f"a result has type {name}; known: {', '.join(_TYPES)}")
     if array.dtype != code_type(name):  # ml_dtypes
         array = np.ascontiguousarray(array).view(code_type(name))
     return array, name
+
+
+def _on_host(array):
+    """(array, "") without what keeps a framework's tensor from giving its memory: gradients, another
+    device; or (codes, type name) where its DLPack does not know its type."""
+    array = array.detach() if hasattr(array, "detach") else array
+    if int(array.__dlpack_device__()[0]) not in _dlpack.IN_HOST_MEMORY:
+        for copy in ("cpu", "get"):  # torch; CuPy
+            if callable(getattr(array, copy, None)):
+                return _on_host(getattr(array, copy)())
+        if hasattr(array, "__array__"):  # JAX
+            return np.asarray(array), ""
+    name = str(getattr(array, "dtype", "")).removeprefix("torch.")
+    torch = sys.modules.get("torch")  # there, where the array is one of its
+    if torch is not None and isinstance(array, torch.Tensor) and name.startswith("float8"):
+        return array.contiguous().view(torch.uint8).numpy(), name
+    return array, ""
 
 
 def c_tensor(array, name=None):

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from . import _types
+from . import _dlpack, _types
 
 _MASKS = ("null", "causal", "chunked_causal", "sliding_window_causal", "sliding_window_noncausal",
           "tensor")
@@ -71,7 +71,8 @@ class Problem:
     [num_kv_heads] or [pages, page_size, num_kv_heads], sinks [num_heads], mask [tokens, keys].
 
     As numpy arrays: types that numpy lacks (bfloat16, fp8) are given as their exact float32 values,
-    codes(name) has the codes. to("torch", device) and to("jax") give the same in their own types.
+    codes(name) has the codes, dlpack(name) the same memory for libraries that have those types.
+    to("torch", device) and to("jax") give the same problem in their own types, copied.
     """
 
     _TENSORS = ("q", "k_cache", "v_cache", "k_scale", "v_scale", "page_table", "row_offsets",
@@ -105,11 +106,22 @@ class Problem:
     def element_type(self, name):
         return self._codes[name][1]
 
+    def dlpack(self, name):
+        """The tensor itself, in its own type and with its strides, for any library that reads DLPack:
+        x.from_dlpack(problem.dlpack("q")). No copy: valid during the call, not to be written."""
+        if name not in self._codes:
+            return None
+        codes, element = self._codes[name]
+        return _dlpack.Lent(codes, _types.kind_of(element))
+
     def to(self, framework, device=None):
-        """The same problem with tensors of another framework, copied: "torch" or "jax"."""
+        """The same problem with tensors of another framework: "torch" or "jax", copied to the device;
+        or those that a function makes of an object with __dlpack__ (np.from_dlpack)."""
+        if callable(framework):
+            return _Converted(self, _by(framework), device)
         convert = {"torch": _to_torch, "jax": _to_jax}.get(framework)
         if convert is None:
-            raise ValueError(f"to(\"{framework}\"): known are torch and jax")
+            raise ValueError(f"to(\"{framework}\"): known are torch, jax, or a function from DLPack")
         return _Converted(self, convert, device)
 
     def visible(self, b):
@@ -187,7 +199,7 @@ class _Converted(Problem):
 
     def device_array(self, array):
         """A numpy array of yours (a mask, indices) as a tensor of the framework on the device."""
-        return self._convert(np.ascontiguousarray(array), array.dtype.name, self._device)
+        return self._convert(np.array(array), array.dtype.name, self._device)
 
     def _gather(self, which, b):
         slots = self.device_array(self.slots(b))
@@ -211,17 +223,30 @@ def _widen(array):
     return array.float() if hasattr(array, "float") else array.astype("float32")
 
 
+def _by(from_dlpack):
+    """The tensors of a problem are lent; what is made on the way there belongs to its reader."""
+
+    def convert(codes, name, device):
+        is_ours = codes.base is None
+        if name == "bool":  # many read none from DLPack
+            codes, name = codes.view(np.uint8), "uint8"
+        return from_dlpack(_dlpack.Lent(codes, _types.kind_of(name), copied=is_ours))
+
+    return convert
+
+
 def _to_torch(codes, name, device):
     import torch
 
-    dense = np.array(codes, order="C")
     if name == "uint32":
-        return torch.from_numpy(dense.astype(np.int64)).to(device)
-    tensor = torch.from_numpy(dense.view(np.int16) if dense.dtype == np.uint16 else dense)
-    wanted = getattr(torch, name, None)
-    if wanted is not None and tensor.dtype != wanted:
-        tensor = tensor.view(wanted)
-    return tensor.to(device)
+        codes, name = codes.astype(np.int64), "int64"
+    # Older ones read no 8-bit floats and no truth values from DLPack: those go as their bytes.
+    as_bytes = name == "bool" or codes.itemsize == 1
+    kind = _types.kind_of("uint8" if as_bytes else name)
+    tensor = torch.from_dlpack(_dlpack.Lent(codes.view(np.uint8) if as_bytes else codes, kind, False))
+    tensor = tensor.to(device, copy=True).contiguous()
+    wanted = getattr(torch, name)
+    return tensor if tensor.dtype == wanted else tensor.view(wanted)
 
 
 def _to_jax(codes, name, device):
