@@ -134,10 +134,13 @@ std::string mode_not_declared(ExecMode mode, std::uint32_t modes) {
   const std::string name = "mode " + std::string(name_of(mode)) + ": ";
   if (mode == ExecMode::kPadded) {
     return (modes & ATTN_MODE_PADDED) != 0 ? ""
-                                           : name + "the plug-in does not declare ATTN_MODE_PADDED";
+                                           : name +
+                                                 "the plug-in does not declare ATTN_MODE_PADDED "
+                                                 "(a Python function: @backend(padding=...))";
   }
   if ((modes & ATTN_MODE_REPLAY) == 0) {
-    return name + "the plug-in does not declare ATTN_MODE_REPLAY";
+    return name +
+           "the plug-in does not declare ATTN_MODE_REPLAY (a Python function: @backend(graph=...))";
   }
   if ((modes & ATTN_MODE_PADDED) == 0) {
     throw BackendFailure(Status::kFailed,

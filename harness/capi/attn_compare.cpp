@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "golden/golden_file.h"
 #include "golden/second_evaluation.h"
 #include "harness/backends/backend_failure.h"
+#include "harness/backends/execution.h"
 #include "harness/backends/plugin.h"
 #include "harness/backends/worker.h"
 #include "harness/capi/case_handle.h"
@@ -68,9 +70,33 @@ json options_of(const char* text) {
   return options;
 }
 
+/// How a case is to be run: {"exec": "graph_replay", "spec": TEXT, "seed": N}, the last two where
+/// the mode needs another case of the same config.
+struct Execution {
+  explicit Execution(const json& options) {
+    const auto modes = harness::parse_exec_modes(options.value("exec", std::string("plain")));
+    if (modes.size() != 1) throw Error(ErrorKind::kUsage, "exec: give one mode", "exec");
+    mode = modes.front();
+    if (!needs_other_case(mode)) return;
+    if (!options.contains("spec")) {
+      throw Error(ErrorKind::kUsage,
+                  "exec: " + std::string(name_of(mode)) +
+                      " needs a second case, which is made from a config: give a generated case",
+                  "exec");
+    }
+    const harness::OtherCase made = harness::other_case(
+        harness::parse_case_spec(options.at("spec").get<std::string>()),
+        options.value("seed", std::uint64_t{1}), mode == harness::ExecMode::kGraphReplay);
+    other = harness::make_case(made.spec, made.seed);
+  }
+
+  harness::ExecMode mode = harness::ExecMode::kPlain;
+  std::optional<Case> other;
+};
+
 /// Runs the backend and judges what it answers; what goes wrong is the row's outcome.
-void judge(const Case& c, const harness::Backend& backend, const harness::CompareOptions& options,
-           harness::ReportRow& row) {
+void judge(const Case& c, const harness::Backend& backend, const Execution& execution,
+           const harness::CompareOptions& options, harness::ReportRow& row) {
   harness::Verdict& verdict = row.verdict;
   try {
     verdict.detail = backend.unsupported_reason(c.config);
@@ -78,7 +104,9 @@ void judge(const Case& c, const harness::Backend& backend, const harness::Compar
       verdict.status = harness::Status::kUnsupported;
       return;
     }
-    const Trace trace = backend.run(c, stages_of(c.config));
+    const Trace trace =
+        harness::execute(backend, execution.mode, c, execution.other ? &*execution.other : nullptr,
+                         stages_of(c.config));
     verdict = harness::compare(c, trace, backend.arithmetic(c.config), options);
   } catch (const harness::BackendFailure& failure) {
     verdict.status = failure.status();
@@ -266,8 +294,9 @@ char* attn_check(const attn_plugin* plugin, const attn_case* c, const char* opti
     row.name = c->c.id;
     row.backend = backend->name();
     row.repro = options.value("repro", std::string());
+    const Execution execution(options);
     const auto start = std::chrono::steady_clock::now();
-    judge(c->c, *backend, compare, row);
+    judge(c->c, *backend, execution, compare, row);
     row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     json result = json::parse(harness::to_json_line(row));
     result["text"] = console_text(row);

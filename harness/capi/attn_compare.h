@@ -70,8 +70,10 @@ ATTN_COMPARE_EXPORT const attn_tensor *attn_trace_stage(const attn_trace *trace,
 /* ---- judging ---- */
 
 /* Runs the plug-in on the case in this process, twice, in guarded memory, and judges every stage.
- * `options` is JSON: {"taps": true, "threads": 1, "backend_options": "", "name": "mine"}. Returns
- * the JSON of a report's row, with "text": what `attn-compare run` prints of it. */
+ * `options` is JSON: {"taps": true, "threads": 1, "backend_options": "", "name": "mine", "exec":
+ * "plain", "spec": "", "seed": 1}: exec is a mode of `run --exec`, spec and seed are those of the
+ * case, for modes that make another one from them. Returns the JSON of a report's row, with "text":
+ * what `attn-compare run` prints of it. */
 ATTN_COMPARE_EXPORT char *attn_check(const attn_plugin *plugin, const attn_case *c,
                                      const char *options);
 

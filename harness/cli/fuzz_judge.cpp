@@ -68,7 +68,8 @@ Sample FuzzJudge::make(ExecMode mode, const harness::CaseSpec& spec, std::uint64
   Sample sample;
   sample.c = harness::make_case(spec, seed);
   if (needs_other_case(mode)) {
-    const harness::OtherCase other = harness::other_case(spec, seed);
+    const harness::OtherCase other =
+        harness::other_case(spec, seed, mode == ExecMode::kGraphReplay);
     sample.other = harness::make_case(other.spec, other.seed);
   }
   return sample;

@@ -104,8 +104,8 @@ Verdict compare_bitwise(const Trace& a, const Trace& b) {
 /// "largest difference between cpu and exact: ..." for each stage that both have.
 void print_differences(std::ostream& out, const RunOptions& options, const Trace& a,
                        const Trace& b) {
-  const bool comparable = std::ranges::any_of(
-      all_stages(), [&](Stage stage) { return a.has(stage) && b.has(stage); });
+  const bool comparable =
+      std::ranges::any_of(all_stages(), [&](Stage stage) { return a.has(stage) && b.has(stage); });
   if (!comparable) {
     out << "\n" << options.backend << " and " << options.against << " have no stage in common\n";
     return;
@@ -142,7 +142,8 @@ std::optional<Case> make_other(const LoadedCase& loaded, harness::ExecMode mode)
                     " needs a second case, which is made from a config: give --config",
                 "--exec");
   }
-  const harness::OtherCase other = harness::other_case(*loaded.spec, loaded.seed);
+  const harness::OtherCase other =
+      harness::other_case(*loaded.spec, loaded.seed, mode == harness::ExecMode::kGraphReplay);
   return harness::make_case(other.spec, other.seed);
 }
 

@@ -44,13 +44,17 @@ FuzzCase CaseSource::at(std::int64_t n) const {
   return {std::move(random.spec), random.seed, CaseOrigin::kRandom, {}, {}};
 }
 
-OtherCase other_case(const CaseSpec& spec, std::uint64_t seed) {
+OtherCase other_case(const CaseSpec& spec, std::uint64_t seed, bool keeps_rows) {
   OtherCase other{spec, ~seed};
   other.spec.profile = "normal";
   const bool longer = seed % 2 == 1;
+  const bool same_rows = keeps_rows && seed % 4 < 2;
+  const bool attention = spec.config.starts_at_attention();
   for (RowSpec& row : other.spec.rows) {
+    const std::int64_t queries = attention ? row.first : row.second;
     row.first = longer ? 2 * row.first + 1 : row.first / 2;
     row.second = longer ? row.second + 3 : (row.second + 1) / 2;
+    if (same_rows) (attention ? row.first : row.second) = queries;
   }
   return other;
 }

@@ -48,12 +48,13 @@ class CaseSource {
 };
 
 /// Another case of the same config, for modes that run one before: other values, other lengths
-/// (longer or shorter, as the seed falls), other pages.
+/// (longer or shorter, as the seed falls), other pages. `keeps_rows`: every other seed has as many
+/// queries as before, so that a kernel for one query a sequence is asked too.
 struct OtherCase {
   CaseSpec spec;
   std::uint64_t seed = 0;
 };
-OtherCase other_case(const CaseSpec& spec, std::uint64_t seed);
+OtherCase other_case(const CaseSpec& spec, std::uint64_t seed, bool keeps_rows = false);
 
 /// Why the values of a case show little by themselves: "all keys equal", "scale 0" and "one visible
 /// key" make every softmax a mean, and "no visible key" leaves none. "" for a case that is not so

@@ -103,11 +103,14 @@ std::string refusal(const std::string& options, ExecMode mode) {
 
 TEST(PluginModes, UndeclaredOnesAreUnsupported) {
   EXPECT_EQ(refusal("no_modes", ExecMode::kGraph),
-            "mode graph: the plug-in does not declare ATTN_MODE_REPLAY");
+            "mode graph: the plug-in does not declare ATTN_MODE_REPLAY (a Python function: "
+            "@backend(graph=...))");
   EXPECT_EQ(refusal("only_padded", ExecMode::kGraphReplay),
-            "mode graph_replay: the plug-in does not declare ATTN_MODE_REPLAY");
+            "mode graph_replay: the plug-in does not declare ATTN_MODE_REPLAY (a Python function: "
+            "@backend(graph=...))");
   EXPECT_EQ(refusal("no_modes", ExecMode::kPadded),
-            "mode padded: the plug-in does not declare ATTN_MODE_PADDED");
+            "mode padded: the plug-in does not declare ATTN_MODE_PADDED (a Python function: "
+            "@backend(padding=...))");
   EXPECT_EQ(refusal("only_padded", ExecMode::kPadded), "");
   EXPECT_EQ(refusal("only_replay", ExecMode::kGraph),
             "query() declares ATTN_MODE_REPLAY without ATTN_MODE_PADDED");

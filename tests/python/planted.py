@@ -94,6 +94,41 @@ def wrong_shape(problem):
 
 
 @ac.backend()
+def leaves(problem):
+    import sys
+
+    sys.exit("enough")
+
+
+@ac.backend()
+def prints(problem):
+    print("a line\n" * 1000)
+    return evaluate(problem)
+
+
+@ac.backend()
+def not_a_number(problem):
+    out, lse = evaluate(problem)
+    out[0, 0, 3] = np.nan
+    return out, lse
+
+
+@ac.backend()
+def nothing(problem):
+    evaluate(problem)
+
+
+@ac.backend()
+def three(problem):
+    return *evaluate(problem), 1
+
+
+@ac.backend()
+def a_number(problem):
+    return 1.0, 2.0
+
+
+@ac.backend()
 def exits(problem):
     import os
 

@@ -52,6 +52,13 @@ def test_a_layer_is_fed_to_an_attention_kernel():
     ("loses_the_device", 5, "illegal memory access"),
     ("writes_input", 1, "changed its input q, element 0"),
     ("wrong_type", 1, "returned out in float16, declared is float32"),
+    ("wrong_shape", 1, "returned out of shape [3, 4, 15], wanted is [3, 4, 16]"),
+    ("leaves", 1, "leaves called sys.exit('enough')"),
+    ("not_a_number", 1, "row 0 (sequence 0, position 17), head 0, channel 3"),
+    ("nothing", 1, "nothing returned None; wanted is out or (out, lse)"),
+    ("three", 1, "three returned a tuple of 3; wanted is out or (out, lse)"),
+    ("a_number", 1, "returned out as a value of type float; wanted is an array of shape [3, 4, 16]"),
+    ("prints", 0, "1 passed, 0 failed"),
 ])
 def test_what_goes_wrong_is_named_and_the_run_ends(name, code, words):
     result = one_case(name, "--timeout", 2 if name == "hangs" else 60)
@@ -69,7 +76,8 @@ def test_the_worker_is_replaced_after_a_crash():
 
 
 @pytest.mark.parametrize("spec, words", [
-    (f"py:{PLANTED}:nothing", 'has no "nothing"; backends in it: right, kv_head_modulo'),
+    (f"py:{PLANTED}:naught", 'has no "naught"; backends in it: right, kv_head_modulo'),
+    (f"py:{PLANTED}:MISTAKES", "a backend is a function of a problem, not a list of 7"),
     (f"py:{PLANTED}", "write py:FILE:NAME"),
     ("py:missing.py:x", "there is no file missing.py"),
     (f"py:{PLANTED}:tuned:config=7", "the only option is config=0 to config=1"),

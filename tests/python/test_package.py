@@ -170,6 +170,18 @@ def test_errors_and_refusals_are_said():
         ac.Arithmetic(out="float31").fill(ac._abi.Capability(), "float32")
 
 
+def test_a_decorator_without_parentheses_makes_a_backend():
+    assert ac.check(ac.backend(planted.evaluate), SPEC).passed
+
+
+def test_an_interrupt_is_passed_on():
+    def interrupted(problem):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ac.check(interrupted, SPEC)
+
+
 def test_every_configuration_is_judged():
     spec = ac.attention(2, 1, 16, rows=[(3, 9)])
     report = ac.check(planted.tuned, spec)

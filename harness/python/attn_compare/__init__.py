@@ -17,10 +17,12 @@ from .arithmetic import Arithmetic
 from .backends import Backend, Unsupported, backend
 from .capture import Capture, capture
 from .checking import Case, Report, attention, check, generate, reference
-from .problem import Config, Problem, Sequence
+from .graphs import TorchGraph
+from .problem import MASKS, Config, Problem, Sequence
 from .testing import cases
 
 __all__ = [
-    "Arithmetic", "Backend", "Capture", "Case", "Config", "Error", "Problem", "Report", "Sequence",
-    "Unsupported", "attention", "backend", "capture", "cases", "check", "generate", "reference",
+    "Arithmetic", "Backend", "Capture", "Case", "Config", "Error", "MASKS", "Problem", "Report", "Sequence",
+    "TorchGraph", "Unsupported", "attention", "backend", "capture", "cases", "check", "generate",
+    "reference",
 ]

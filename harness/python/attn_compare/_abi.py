@@ -54,7 +54,7 @@ class Capability(ct.Structure):
         ("round_twice", ct.c_int32), ("fused_cache", ct.c_int32), ("reserved", ct.c_int32),
         ("operand_roundoff", ct.c_double), ("scaling", DType), ("partial", DType),
         ("native_weights", ct.c_int32), ("layouts", ct.c_uint32), ("modes", ct.c_uint32),
-        ("reserved2", ct.c_int32),
+        ("padding_rows", ct.c_int32),
     ]
 
 

@@ -120,10 +120,14 @@ class Case:
         finally:
             lib.attn_trace_destroy(trace)
 
-    def check(self, f, taps=True, threads=None):
-        """Runs f, a backend or a plain function, on the case and judges what it returns."""
+    def check(self, f, taps=True, threads=None, exec="plain"):
+        """Runs f, a backend or a plain function, on the case and judges what it returns. exec: a mode
+        of `attn-compare run --exec`."""
         backend = as_backend(f)
-        options = {"taps": taps, "threads": threads or os.cpu_count() or 1, "name": backend.name}
+        options = {"taps": taps, "threads": threads or os.cpu_count() or 1, "name": backend.name,
+                   "exec": exec}
+        if self.spec is not None:
+            options.update(spec=_text(self.spec), seed=self.seed)
         reports = []
         numbers = [backend.chosen] if backend.chosen is not None else range(len(backend.configs))
         for number in numbers:  # each configuration by itself
@@ -131,6 +135,9 @@ class Case:
                 options["backend_options"] = f"config={number}"
             text = _abi.take_text(_abi.library().attn_check(
                 ct.byref(backend._plugin), self._handle, json.dumps(options).encode()))
+            if backend.interrupted is not None:
+                interrupted, backend.interrupted = backend.interrupted, None
+                raise interrupted
             reports.append(Report(json.loads(text), self))
         backend.chosen = None
         return max(reports, key=lambda report: (not report.passed, report.ratio))

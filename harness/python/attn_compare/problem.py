@@ -7,7 +7,7 @@ import numpy as np
 
 from . import _dlpack, _types
 
-_MASKS = ("null", "causal", "chunked_causal", "sliding_window_causal", "sliding_window_noncausal",
+MASKS = ("null", "causal", "chunked_causal", "sliding_window_causal", "sliding_window_noncausal",
           "tensor")
 
 
@@ -22,7 +22,7 @@ class Config:
 
     def __init__(self, c):
         self.json = _parse(c.json)
-        self.mask = _MASKS[c.mask]
+        self.mask = MASKS[c.mask]
         self.top_left = bool(c.mask_align)
         self.has_sinks = bool(c.has_sinks)
         self.dtype = _types.name_of(c.dtype)
@@ -37,6 +37,23 @@ class Config:
     @property
     def group_size(self):
         return self.num_heads // self.num_kv_heads
+
+    def beyond(self, *taken):
+        """The first thing that the config asks for beyond plain attention, "" where there is none, as
+        supports may return it.
+        Plain is no mask or a causal one that ends at the last key, keys and values in the type of
+        the queries, head_dim_v equal to head_dim. taken: what is fine all the same, of "softcap",
+        "sinks", "top_left", "head_dim_v", "cache_dtype", "scale_granularity" and the names of masks.
+        """
+        asked = {
+            "softcap": self.softcap, "sinks": self.has_sinks,
+            "top_left": self.top_left and self.mask not in ("null", "tensor"),
+            "head_dim_v": self.head_dim != self.head_dim_v,
+            "cache_dtype": self.cache_dtype != self.dtype,
+            "scale_granularity": self.scale_granularity,
+            self.mask: self.mask not in ("null", "causal"),
+        }
+        return next((word for word, is_asked in asked.items() if is_asked and word not in taken), "")
 
     @property
     def scale_granularity(self):
@@ -124,6 +141,28 @@ class Problem:
             raise ValueError(f"to(\"{framework}\"): known are torch, jax, or a function from DLPack")
         return _Converted(self, convert, device)
 
+    def fixed(self):
+        """The problem in memory of its own, for graphs that record a call: refill() puts another one
+        of the same shapes there."""
+        held = Problem.__new__(Problem)
+        held.__dict__.update(config=self.config, batch=self.batch, tokens=self.tokens,
+                             scale=self.scale, softcap=self.softcap)
+        held._codes = {name: (np.array(codes), kind) for name, (codes, kind) in self._codes.items()}
+        for name in self._TENSORS:
+            getattr(held, name)
+        return held
+
+    def refill(self, problem):
+        """Puts the values of `problem` into the memory of a fixed one."""
+        for name in self._codes:
+            self._codes[name][0][...] = problem.codes(name)
+            if getattr(self, name) is not self._codes[name][0]:
+                getattr(self, name)[...] = getattr(problem, name)
+
+    def to_as(self, other):
+        """In the types and on the device of a converted problem."""
+        return _Converted(self, other._convert, other._device)
+
     def visible(self, b):
         """Which keys the rows of sequence b see, [rows, keys] bool."""
         c = self.config
@@ -182,6 +221,27 @@ class _Converted(Problem):
         self.batch, self.tokens = problem.batch, problem.tokens
         self.scale, self.softcap = problem.scale, problem.softcap
         self._problem, self._convert, self._device = problem, convert, device
+        self._is_fixed = False
+
+    def to(self, framework, device=None):
+        """Tensors that are fixed stay; else as Problem.to."""
+        return self if self._is_fixed else self._problem.to(framework, device)
+
+    def fixed(self):
+        """These tensors, all made, from now on where they are. The problem that they are of must be a
+        fixed one too."""
+        for name in (*self._TENSORS, *self._ON_DEVICE):
+            getattr(self, name)
+        self._is_fixed = True
+        return self
+
+    def refill(self, problem):
+        """Copies the tensors of `problem` into these."""
+        self._problem.refill(problem)
+        new = problem.to_as(self)
+        for name in (*self._codes, *self._ON_DEVICE):
+            if name not in ("page_table", "row_offsets", "key_lengths"):
+                getattr(self, name).copy_(getattr(new, name))
 
     def __getattr__(self, name):
         if name in self._ON_DEVICE:
@@ -199,6 +259,10 @@ class _Converted(Problem):
 
     def device_array(self, array):
         """A numpy array of yours (a mask, indices) as a tensor of the framework on the device."""
+        if self._is_fixed:
+            raise RuntimeError("a recorded call copied an array of the host to the device "
+                               "(sequences() and visible() do): it would be the recorded one in "
+                               "every replay; use the tensors of the problem")
         return self._convert(np.array(array), array.dtype.name, self._device)
 
     def _gather(self, which, b):
