@@ -2,16 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-
 import attn_compare as ac
 
 
-def supports(c):
-    same = c.cache_dtype == c.dtype and c.head_dim == c.head_dim_v
-    return same and not (c.softcap or c.has_sinks) or "softcap, sinks or other types"
-
-
-@ac.backend(lse=False, supports=supports,
+@ac.backend(lse=False, supports=lambda c: c.beyond("top_left", *ac.MASKS),
             arithmetic=ac.Arithmetic(out="dtype", probabilities="dtype", exp_rel=2**-21))
 def attention(problem):
     p = problem.to("jax")

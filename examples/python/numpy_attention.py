@@ -1,9 +1,6 @@
 """Attention in numpy: attn-compare fuzz --backend py:examples/python/numpy_attention.py:attention"""
-
 import numpy as np
-
 import attn_compare as ac
-
 
 @ac.backend(supports=lambda c: c.dtype == "float32" or "only float32")
 def attention(problem):

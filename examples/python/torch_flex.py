@@ -1,19 +1,13 @@
 """flex_attention: attn-compare fuzz --backend py:examples/python/torch_flex.py:flex"""
-
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
 import attn_compare as ac
 
 compiled = torch.compile(flex_attention, dynamic=True)
+MASKS = [mask for mask in ac.MASKS if mask != "tensor"]
 
-
-def supports(c):
-    fits = all(16 <= d <= 128 for d in (c.head_dim, c.head_dim_v)) and c.cache_dtype == c.dtype
-    return fits and c.mask != "tensor" and not (c.softcap or c.has_sinks) or "other sizes or terms"
-
-
-@ac.backend(supports=supports,
+@ac.backend(supports=lambda c: c.beyond("head_dim_v", "top_left", *MASKS) or (
+                16 <= min(c.head_dim, c.head_dim_v) and max(c.head_dim, c.head_dim_v) <= 128 or "sizes"),
             arithmetic=ac.Arithmetic(out="dtype", probabilities="dtype", block=32, exp_rel=2**-21,
                                      accumulator="float32_tensor_core"))
 def flex(problem):

@@ -5,13 +5,10 @@ import torch.nn.functional as F
 import attn_compare as ac
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MASKS = [mask for mask in ac.MASKS if mask != "tensor"]
 
 
-def supports(c):
-    return c.cache_dtype == c.dtype and c.mask != "tensor" and not (c.softcap or c.has_sinks) or "more"
-
-
-@ac.backend(lse=False, supports=supports,
+@ac.backend(lse=False, supports=lambda c: c.beyond("head_dim_v", "top_left", *MASKS),
             arithmetic=ac.Arithmetic(out="dtype", probabilities="dtype", block=64,
                                      accumulator="float32_tensor_core", exp_rel=2**-22))
 def sdpa(problem):
