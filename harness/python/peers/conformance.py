@@ -1,138 +1,312 @@
 #!/usr/bin/env python3
-"""Judges known-good kernels on generated cases and keeps the tallies.
+"""Judges known-good kernels on generated cases, keeps the tallies and drafts what they get wrong.
 
-    harness/python/peers/conformance.py [PEER...] [--program attn-compare] [--output data/conformance]
+    python3 harness/python/peers/conformance.py --all --budget 900 --out DIR
 
-Each peer of peers.py (or --file FILE) runs `attn-compare fuzz`: eager ones 2,000 cases, compiled ones
-300 of at most 40 combinations of what they are compiled for, at most --time seconds each. A file
-PEER-VERSION-DEVICE.json each. A peer whose file is of the same commit is not repeated, unless --again.
-Exit code 1 when a peer failed a case.
+Each peer of peers.py (or --file FILE) runs `attn-compare fuzz`: eager ones 2,000 cases, compiled ones 300
+of at most 40 combinations of what they are compiled for, for at most three minutes and its share of the
+budget. After each peer DIR/conformance/PEER-VERSION-DEVICE.json is written, and for each kind of failure
+the shrunk case DIR/findings/NAME.h5 and a draft NAME.md. A run that was killed, or whose budget ended, goes
+on when it is started again: a peer whose file is whole and of the same commit is left out (but for
+--again), and one that was cut goes on in its journal. Needs the package attn_compare (the wheel, or
+PYTHONPATH=BUILD/python). Exit code: 1 when a peer failed a case, 4 when no peer is here, 2 when none is
+named.
 """
 
 import argparse
-import collections
+import ast
+import hashlib
 import json
+import os
 import pathlib
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 EAGER_CASES, COMPILED_CASES, COMPILES = 2000, 300, 40
+PEER_SECONDS = 180.0  # at most, everything included
+KINDS = 4  # of failures that are shrunk for a peer
+
+# What a peer may be made of, asked of another process: importing it here could end this one.
+_VERSIONS = """
+import json, platform, subprocess
+found = {"python": platform.python_version()}
+for name in ("numpy", "torch", "triton", "jax", "flash_attn", "flashinfer"):
+    try: found[name] = str(__import__(name).__version__)
+    except Exception: pass
+if "torch" in found:
+    import torch
+    if torch.cuda.is_available():
+        found.update(device=torch.cuda.get_device_name(), cuda=str(torch.version.cuda),
+                     cudnn=str(torch.backends.cudnn.version()))
+try:
+    words = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    line = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()[0]
+    found.setdefault("device", line.split(",")[0].strip())
+    found["driver"] = line.split(",")[1].strip()
+except Exception: pass
+print(json.dumps(found))
+"""
 
 
 def versions():
-    """What the peers are made of, and the device."""
-    found = {}
-    try:
-        import torch
+    """Of what peers are made of, and the device."""
+    done = subprocess.run([sys.executable, "-c", _VERSIONS], capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return json.loads(lines[-1]) if lines else {}
 
-        found["torch"] = torch.__version__
-        if torch.cuda.is_available():
-            found["device"] = torch.cuda.get_device_name()
-            found["cuda"] = torch.version.cuda
-            found["cudnn"] = str(torch.backends.cudnn.version())
-    except ImportError:
-        pass
-    try:
-        import jax
 
-        found["jax"] = jax.__version__
-    except ImportError:
-        pass
+def named_in(file):
+    """EAGER, COMPILED and LIBRARIES (of a peer, torch where it is not said) of a file of peers."""
+    found = {"EAGER": [], "COMPILED": [], "LIBRARIES": {}}
+    for node in ast.parse(pathlib.Path(file).read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in found:
+            found[node.targets[0].id] = ast.literal_eval(node.value)
     return found
 
 
-def tally(report):
-    """The counts and the largest error/bound of a fuzz report (docs/cli.md, Reports)."""
-    rows = report["rows"]
-    counts = collections.Counter(row["status"] for row in rows)
-    largest, reasons, failures = {}, collections.Counter(), {}
-    for row in rows:
-        if row["status"] == "unsupported":
-            reasons[row["detail"]] += 1
-        for stage in row["stages"] if row["status"] in ("passed", "failed") else []:
-            ratio = float(stage["worst_ratio"])
-            largest[stage["stage"]] = max(largest.get(stage["stage"], 0.0), ratio)
-        if row["status"] in ("failed", "crashed", "timed_out"):
-            kind = (row["status"], row["first_bad_stage"], re.sub(r"\d+", "N", row["detail"])[:120])
-            first = failures.setdefault(kind, {
-                "status": row["status"], "stage": row["first_bad_stage"], "cases": 0,
-                "worst_ratio": row["worst_ratio"], "detail": row["detail"], "repro": row["repro"]})
-            first["cases"] += 1
-    return {
-        "cases": len(rows),
-        **{name: counts.get(name, 0) for name in ("passed", "failed", "unsupported", "mistrusted",
-                                                  "crashed", "timed_out")},
-        "largest_error_over_bound": largest,
-        "unsupported_reasons": dict(reasons.most_common()),
-        "failures": list(failures.values()),
-    }
+def find_program(given):
+    """(program, environment): given, of the package's wheel, of its build folder, or on the PATH."""
+    import attn_compare
+
+    environment = {**os.environ, "ATTN_PYTHON": os.environ.get("ATTN_PYTHON", sys.executable)}
+    if given:
+        return given, environment
+    package = pathlib.Path(attn_compare.__file__).resolve().parent
+    program = package / "_bin" / "attn-compare"
+    if program.is_file():
+        paths = [str(package / "_lib"), environment.get("LD_LIBRARY_PATH", "")]
+        environment["LD_LIBRARY_PATH"] = ":".join(p for p in paths if p)
+        return str(program), environment
+    built = package.parent.parent / "bin" / "attn-compare"
+    return (str(built) if built.is_file() else "attn-compare"), environment
 
 
-def run(peer, options, found):
-    compiled = peer in options.compiled
-    with tempfile.TemporaryDirectory() as folder:
-        report = pathlib.Path(folder) / "report.json"
-        words = [options.program, "fuzz", "--backend", f"py:{options.file}:{peer}", "--cases",
-                 str(options.cases or (COMPILED_CASES if compiled else EAGER_CASES)), "--exec",
-                 options.exec, "--time", str(options.time), "--jobs", str(1 if compiled else options.jobs),
-                 "--seed", str(options.seed), "--json", str(report)]
-        if compiled:
-            words += ["--max-compiles", str(COMPILES)]
-        done = subprocess.run(words, capture_output=True, text=True)
-        if not report.is_file():
-            sys.exit(f"{peer}: attn-compare ended with {done.returncode}: {done.stderr[-500:]}")
-        data = json.loads(report.read_text())
-    shown = done.stdout.rfind("fails:")
-    result = {"schema_version": 1, "peer": peer, **found, "commit": data["tool"]["commit"],
-              "exec": options.exec, "seed": options.seed, "seconds": round(data["seconds"], 1),
-              **tally(data)}
-    return result, done.stdout[shown:] if shown >= 0 else ""
+def interrupt_after(child, seconds, limit):
+    """Waits; at `seconds` the child is asked to end, at `limit` it is ended. Whether it was asked."""
+    start = time.monotonic()
+    try:
+        child.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(max(1.0, limit - (time.monotonic() - start)))
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    return True
 
 
-def main():
+def rows_of(journal):
+    """The rows that a journal of `fuzz --resume` holds; its last line may be cut."""
+    rows = []
+    for line in journal.read_text().splitlines()[1:] if journal.is_file() else []:
+        try:
+            rows.append(json.loads(json.loads(line)["lines"][0]))
+        except ValueError:
+            break
+    return rows
+
+
+class Peer:
+    """One peer's run of `attn-compare fuzz`."""
+
+    def __init__(self, name, options, named, found):
+        self.name, self.options, self.found = name, options, found
+        self.compiled = name in (options.compiled or named["COMPILED"])
+        self.version = found.get(named["LIBRARIES"].get(name, "torch"), "none")
+        self.cases = options.cases or (COMPILED_CASES if self.compiled else EAGER_CASES)
+        words = f"{name}-{self.version}-{found.get('device', 'cpu')}"
+        self.path = options.out / "conformance" / (re.sub(r"[^\w.+-]", "-", words) + ".json")
+        file = pathlib.Path(options.file).resolve()
+        here = pathlib.Path.cwd()  # what is recorded is to be run from the repository, wherever that is
+        file = file.relative_to(here) if file.is_relative_to(here) else file
+        self.backend = f"py:{file}:{name}"
+        self.words = ["fuzz", "--backend", self.backend, "--cases", str(self.cases), "--exec",
+                      options.exec, "--seed", str(options.seed), "--timeout",
+                      str(options.timeout or (90 if self.compiled else 20)), "--max-failures",
+                      str(KINDS), "--no-shrink"]
+        if self.compiled:
+            self.words += ["--max-compiles", str(COMPILES)]
+        digest = hashlib.sha256(" ".join([options.commit, *self.words]).encode()).hexdigest()
+        self.journal = options.out / ".journals" / f"{name}-{digest[:12]}"
+
+    def judged_before(self):
+        if self.options.again or not self.path.is_file():
+            return False
+        kept = json.loads(self.path.read_text())
+        return kept["commit"] == self.options.commit and kept["complete"]
+
+    def fuzz(self, folder, seconds):
+        """The report, and what the program printed; (None, why) where nothing was judged. Failures are
+        left in FOLDER/corpus as they are: a shrinking one could take all the time that there is."""
+        report = folder / "report.json"
+        words = [*self.words, "--json", str(report), "--resume", str(self.journal), "--corpus",
+                 str(folder / "corpus"), "--jobs", str(1 if self.compiled else self.options.jobs)]
+        child, cut = self.start(words, folder, seconds)
+        if report.is_file() and report.stat().st_size:
+            return {**json.loads(report.read_text()), "cut": cut}, (folder / "out").read_text()
+        rows = rows_of(self.journal)
+        if cut and rows:  # a case that hangs does not end when it is asked to
+            return {"rows": rows, "cut": True}, ""
+        lines = (folder / "err").read_text().strip().splitlines() or ["it printed nothing"]
+        return None, f"attn-compare ended with {child.returncode}: {lines[-1]}"
+
+    def start(self, words, folder, seconds):
+        with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
+            child = subprocess.Popen([self.options.program, *words], stdout=out, stderr=err,
+                                     env=self.options.environment, start_new_session=True)
+            return child, interrupt_after(child, seconds * 0.8, seconds)
+
+    def shrink(self, folder, seconds):
+        """The failures with an answer, as small as there is time for. (entries, what was printed)"""
+        entries = [(p, entry) for p in sorted((folder / "corpus").glob("*.json"))
+                   if (entry := json.loads(p.read_text())).get("stage") or entry.get("relation")]
+        if not entries or seconds < 2:
+            return [entry for _, entry in entries], ""
+        (folder / "shrunk").mkdir()
+        for path, _ in entries:
+            shutil.copy(path, folder / "shrunk")
+        words = ["fuzz", "--backend", self.backend, "--cases", str(len(entries)), "--seed",
+                 str(self.options.seed), "--corpus", str(folder / "shrunk"), "--jobs", "1"]
+        self.start(words, folder, seconds)
+        known = {path.name for path, _ in entries}
+        new = [json.loads(p.read_text()) for p in sorted((folder / "shrunk").glob("*.json"))
+               if p.name not in known]
+        return new or [entry for _, entry in entries], (folder / "out").read_text()
+
+    def run(self, seconds):
+        """The tally, written to its file; None where the peer is not here. (tally or None, text)"""
+        from tallies import tally
+
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary)
+            (folder / "corpus").mkdir()
+            left = lambda: seconds - (time.monotonic() - start)
+            data, text = self.fuzz(folder, 0.75 * seconds)
+            if data is None:
+                return None, text
+            corpus, account = self.shrink(folder, 0.75 * left())
+        o = self.options
+        result = {
+            "schema_version": 1, "peer": self.name, "version": self.version,
+            **{"device": "cpu", **self.found}, "commit": o.commit, "exec": o.exec, "seed": o.seed,
+            "wanted_cases": self.cases, "complete": not data["cut"],
+            "seconds": round(time.monotonic() - start, 1), **tally(data)}
+        self.save({**result, "findings": []})  # before anything else can go wrong
+        result["findings"] = self.draft(corpus, result, left())
+        self.save(result)
+        text = account or text
+        shown = text.find("fails:")
+        return result, text[shown:] if shown >= 0 else ""
+
+    def save(self, result):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.replace(self.path)  # whole or not at all
+
+    def draft(self, corpus, result, seconds):
+        """The names of the findings of failures above their bound; what crashed has no answer to keep."""
+        import findings
+
+        names = []
+        for entry in corpus:
+            worst = None
+            if not entry.get("relation"):
+                worst = findings.worst_element(
+                    [self.options.program], self.backend, entry, self.options.environment,
+                    max(5.0, seconds / len(corpus)))
+            made_of = {key: result[key] for key in ("version", "commit", *self.found) if key in result}
+            try:
+                names.append(findings.write(self.options.out / "findings", self.name, entry,
+                                            self.backend, made_of, worst))
+            except Exception as error:  # its case is in the account, which is printed
+                print(f"  a failure of {self.name} could not be drafted: {error}", flush=True)
+        return names
+
+
+def line_of(peer, result):
+    worst = max(result["largest_error_over_bound"].values(), default=0.0)
+    return (f"{peer}: {result['passed']} passed, {result['failed']} failed, {result['unsupported']} "
+            f"unsupported, {result['mistrusted']} mistrusted, {result['crashed']} crashed, "
+            f"{result['timed_out']} timed out; largest error/bound {worst:.3g}; {result['seconds']} s"
+            + ("" if result["complete"] else f"; cut at {result['cases']} of {result['wanted_cases']}"))
+
+
+def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("peers", nargs="*", help="none: all that --file has")
+    parser.add_argument("peers", nargs="*")
+    parser.add_argument("--all", action="store_true", help="every peer of --file, eager ones first")
     parser.add_argument("--file", default=str(HERE / "peers.py"))
-    parser.add_argument("--program", default="attn-compare")
-    parser.add_argument("--output", default="data/conformance")
+    parser.add_argument("--program", help="attn-compare (that of the package)")
+    parser.add_argument("--out", default="data", type=pathlib.Path)
+    parser.add_argument("--budget", type=float, default=1800.0, help="seconds for all peers together")
     parser.add_argument("--cases", type=int, help="2000, of compiled peers 300")
-    parser.add_argument("--time", type=float, default=170.0, help="seconds for each peer")
-    parser.add_argument("--jobs", type=int, default=4, help="processes of an eager peer")
-    parser.add_argument("--exec", default="plain,second_call,repeat")
+    parser.add_argument("--jobs", type=int, default=max(1, min(12, (os.cpu_count() or 2) - 2)),
+                        help="processes of an eager peer")
+    parser.add_argument("--timeout", type=float, help="seconds for a case: 20, of compiled peers 90")
+    parser.add_argument("--exec", default="plain,second_call,dirty_scratch,repeat")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--compiled", default="flex,jax_cudnn", type=lambda text: text.split(","))
+    parser.add_argument("--compiled", type=lambda text: text.split(","), help="else what --file says")
     parser.add_argument("--again", action="store_true")
-    options = parser.parse_args()
-    found = versions()
+    return parser, parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    parser, options = parse(arguments)
+    started = time.monotonic()
+    named = named_in(options.file)
+    if options.all:
+        options.peers = named["EAGER"] + named["COMPILED"]
     if not options.peers:
-        sys.path.insert(0, str(HERE))
-        text = pathlib.Path(options.file).read_text()
-        options.peers = re.findall(r"^@ac\.backend.*?^def (\w+)", text, re.M | re.S)
-    commit = subprocess.run([options.program, "--version"], capture_output=True, text=True).stdout
-    commit = re.search(r"commit\s+(\S+)", commit).group(1)
-    folder = pathlib.Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    bad = 0
-    for peer in options.peers:
-        library = "jax" if peer.startswith("jax") else "torch"
-        name = f"{peer}-{found.get(library, 'none')}-{found.get('device', 'cpu')}"
-        path = folder / (re.sub(r"[^\w.+-]", "-", name) + ".json")
-        if path.is_file() and not options.again and json.loads(path.read_text())["commit"] == commit:
-            print(f"{peer}: judged before at {commit}")
+        parser.error(f"name peers of {options.file}, or --all: "
+                     f"{', '.join(named['EAGER'] + named['COMPILED'])}")
+    try:
+        options.program, options.environment = find_program(options.program)
+        told = subprocess.run([options.program, "--version"], capture_output=True, text=True,
+                              env=options.environment)
+        options.commit = re.search(r"commit\s+(\S+)", told.stdout).group(1)
+    except ImportError as error:
+        parser.error(f"{error}; install the wheel, or put BUILD/python on PYTHONPATH")
+    except OSError as error:
+        parser.error(f"{options.program}: {error.strerror}; give --program")
+    except AttributeError:
+        parser.error(f"{options.program} --version: {(told.stderr or told.stdout).strip()[-200:]}")
+    found = versions()
+    print(", ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+    bad = judged = 0
+    for number, name in enumerate(options.peers):
+        peer = Peer(name, options, named, found)
+        if peer.judged_before():
+            print(f"{name}: judged before at {options.commit}", flush=True)
+            judged += 1
             continue
-        result, account = run(peer, options, found)
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        worst = max(result["largest_error_over_bound"].values(), default=0.0)
-        print(f"{peer}: {result['passed']} passed, {result['failed']} failed, "
-              f"{result['unsupported']} unsupported, {result['crashed'] + result['timed_out']} "
-              f"crashed or timed out; largest error/bound {worst:.3g}; {result['seconds']} s",
-              flush=True)
-        print(account, flush=True) if account else None
+        left = options.budget - (time.monotonic() - started)
+        seconds = min(PEER_SECONDS, left / (len(options.peers) - number))
+        if seconds < 5:
+            print(f"{name}: no time left; start again with the same --out to go on", flush=True)
+            continue
+        result, text = peer.run(seconds)
+        if result is None:
+            print(f"{name}: NOT RUN: {text}", flush=True)
+            continue
+        judged += 1
+        print(line_of(name, result), flush=True)
+        for entry in result["findings"]:
+            print(f"  {options.out / 'findings' / entry}.md", flush=True)
+        print(text, flush=True) if text else None
         bad += bool(result["failures"])
-    return 1 if bad else 0
+    return 1 if bad else 0 if judged else 4
 
 
 if __name__ == "__main__":

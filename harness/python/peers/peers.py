@@ -337,3 +337,4 @@ with contextlib.suppress(ImportError):
 EAGER = ["sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "aten_flash", "varlen",
          "flash_attn", "flashinfer_single"]
 COMPILED = ["flex", "jax_cudnn"]
+LIBRARIES = {"jax_cudnn": "jax", "flash_attn": "flash_attn", "flashinfer_single": "flashinfer"}

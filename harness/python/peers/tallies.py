@@ -1,0 +1,99 @@
+"""What a fuzz report (docs/cli.md, Reports) says of a peer, and of which cases it does not take."""
+
+import collections
+import itertools
+import json
+import re
+import shlex
+
+OUTCOMES = ("passed", "failed", "unsupported", "mistrusted", "crashed", "timed_out")
+BAD = ("failed", "crashed", "timed_out")
+
+
+def spec_of(row):
+    """The spec in the words that make the row's case again, None where there are none."""
+    words = shlex.split(row.get("repro") or "")
+    for flag, value in zip(words, words[1:]):
+        if flag == "--config":
+            return json.loads(value)
+    return None
+
+
+def facts(spec):
+    """Conditions that hold for a case, in the words of waivers where these have one."""
+    c = spec["config"]
+    attention = c.get("entry_point") == "attention"
+    queries = [row[0] if attention else row[1] for row in spec["rows"]]
+    keys = [row[1] if attention else row[0] + row[1] for row in spec["rows"]]
+    cache = c.get("kv_cache") or {}
+    mask = c.get("mask") or {}
+    mask = mask if isinstance(mask, dict) else {"variant": mask}
+    dim, dim_v = c["head_dim"], c.get("head_dim_v") or c["head_dim"]
+    found = {
+        f"entry_point == {c.get('entry_point', 'forward')}", f"dtype == {c['dtype']}",
+        f"kv_cache.dtype == {cache.get('dtype') or c['dtype']}",
+        f"mask == {mask.get('variant', 'causal')}", f"mask.align == {mask.get('align')}",
+    }
+    group = c["num_attention_heads"] // c["num_key_value_heads"]
+    found |= {word for word, holds in {
+        "group_size > 1": group > 1, "group_size == 1": group == 1,
+        "head_dim != head_dim_v": dim != dim_v, "head_dim % 8 != 0": dim % 8 or dim_v % 8,
+        "sinks == true": spec.get("sinks"), "logit_softcap != null": c.get("logit_softcap"),
+        "queries == 1": max(queries, default=0) == 1, "queries > 1": max(queries, default=0) > 1,
+        "queries < keys": any(q < k for q, k in zip(queries, keys)),
+        "queries > keys": any(q > k for q, k in zip(queries, keys)),
+        "batch > 1": len(queries) > 1,
+    }.items() if holds}
+    found |= {f"head_dim > {n}" for n in (8, 16, 32, 64, 96, 128, 192, 256) if max(dim, dim_v) > n}
+    found |= {f"head_dim < {n}" for n in (8, 16, 32, 64) if min(dim, dim_v) < n}
+    return found
+
+
+def conditions(refused, taken):
+    """[(condition, cases)] that hold for refused cases and for none that was taken, the most telling
+    first: one fact, else two. Cases that no such condition tells apart are counted under ""."""
+    left, found = [facts(spec) for spec in refused], []
+    held = [facts(spec) for spec in taken]
+    for size in (1, 2):
+        while left:
+            counts = collections.Counter(
+                pair for case in left for pair in itertools.combinations(sorted(case), size))
+            told = [(n, pair) for pair, n in counts.items()
+                    if not any(set(pair) <= case for case in held)]
+            if not told:
+                break
+            n, pair = max(told, key=lambda entry: (entry[0], entry[1]))
+            found.append((" && ".join(pair), n))
+            left = [case for case in left if not set(pair) <= case]
+    return found + [("", len(left))] * bool(left)
+
+
+def tally(report):
+    """The counts, the largest error/bound, what was refused and when, and one entry for each kind of
+    failure."""
+    rows = [{**row, "status": row["status"].replace(" ", "_")} for row in report["rows"]]
+    counts = collections.Counter(row["status"] for row in rows)
+    taken = [spec for row in rows if row["status"] in ("passed", "failed", "mistrusted")
+             if (spec := spec_of(row))]
+    largest, failures = {}, {}
+    refused = collections.defaultdict(list)
+    for row in rows:
+        if row["status"] == "unsupported":
+            refused[row["detail"]].append(row)
+        for stage in row["stages"] if row["status"] in ("passed", "failed") else []:
+            ratio = float(stage["worst_ratio"])
+            largest[stage["stage"]] = max(largest.get(stage["stage"], 0.0), ratio)
+        if row["status"] in BAD:
+            kind = (row["status"], row["first_bad_stage"], re.sub(r"\d+", "N", row["detail"])[:120])
+            first = failures.setdefault(kind, {
+                "status": row["status"], "stage": row["first_bad_stage"], "cases": 0,
+                "worst_ratio": row["worst_ratio"], "detail": row["detail"], "repro": row["repro"]})
+            first["cases"] += 1
+    reasons = [{"reason": reason, "cases": len(found),
+                "when": dict(conditions([s for row in found if (s := spec_of(row))], taken))}
+               for reason, found in sorted(refused.items(), key=lambda entry: -len(entry[1]))]
+    return {
+        "cases": len(rows), **{name: counts.get(name, 0) for name in OUTCOMES},
+        "largest_error_over_bound": largest, "unsupported_reasons": reasons,
+        "failures": list(failures.values()),
+    }
