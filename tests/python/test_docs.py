@@ -47,5 +47,5 @@ def test_every_keyword_of_the_decorator_is_explained():
 
 def test_the_case_words_of_the_guide_are_known():
     text = GUIDE.read_text().split("Words of `cases` and `generate`:", 1)[1].split(";", 1)[0]
-    for word in re.findall(r"\w+", text):
-        assert ac.generate(f"{word} or any", n=1), word
+    words = re.findall(r"\w+", text)
+    assert len(words) > 15 and ac.generate(" or ".join([*words, "any"]), n=1)
