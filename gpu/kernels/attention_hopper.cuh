@@ -253,6 +253,7 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
     HopperTile t;
     if (index < total) t = tile_at(index);
     barrier_wait(&shared_.empty_tile[ring_slot(turn)], ring_empty_parity(turn));
+    __syncwarp();  // a lane that came after the tile's end would wait for the wrong phase
     if (lane_ == 0) {
       shared_.tile[ring_slot(turn)] = t;
       barrier_arrive(&shared_.full_tile[ring_slot(turn)]);

@@ -22,11 +22,12 @@ namespace attn::gpu {
 
 std::uint64_t emulated_seed = 0;
 std::string emulated_mistake;
+emulator::Starved emulated_starved;
 
 template <int kSlabs>
 void launch_hopper(const HopperMaps& maps, const HopperCall& call, int blocks, cudaStream_t) {
   static_assert(kHopperSharedBytes<Bf16, kSlabs> <= kEmulatedShared);
-  emulated_mistake = emulator::run(blocks, kHopperThreads, emulated_seed, [&] {
+  emulated_mistake = emulator::run(blocks, kHopperThreads, emulated_seed, emulated_starved, [&] {
     if (call.a.type == Type::kBFloat16) {
       attention_hopper_kernel<Bf16, kSlabs>(maps.q, maps.k, maps.v, call);
     } else {
@@ -357,10 +358,30 @@ TEST(HopperEmulation, ManySequences) {
   EXPECT_EQ(run(p, 1), "");
 }
 
+/// Several tiles, steps and tails, with each warp and some single lanes behind all others.
+TEST(HopperEmulation, AnyWarpOrLaneMayComeLast) {
+  Problem p;
+  p.heads = 4;
+  p.head_dim = p.head_dim_v = 64;
+  p.page_size = 32;
+  p.mask = MaskKind::kCausal;
+  p.multiprocessors = 1;
+  p.sequences = {{70, 300}, {10, 0}, {20, 140}};
+  for (int warp = 0; warp < kHopperThreads / 32; ++warp) {
+    for (const emulator::Starved starved :
+         {emulator::Starved{32 * warp, 32}, emulator::Starved{32 * warp, 1},
+          emulator::Starved{32 * warp + 13, 1}, emulator::Starved{32 * warp + 31, 1}}) {
+      emulated_starved = starved;
+      EXPECT_EQ(run(p, 1, 11), "") << starved.first << " " << starved.count;
+    }
+  }
+  emulated_starved = {};
+}
+
 /// ATTN_EMULATED_CALLS raises their number.
 TEST(HopperEmulation, RandomCalls) {
   const char* const wanted = std::getenv("ATTN_EMULATED_CALLS");
-  const std::uint64_t calls = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 48;
+  const std::uint64_t calls = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 32;
   for (std::uint64_t seed = 0; seed < calls; ++seed) {
     const Problem p = random_problem(seed);
     EXPECT_EQ(run(p, seed, 7), "") << seed << ": " << p.text();

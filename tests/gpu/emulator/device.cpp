@@ -93,6 +93,8 @@ void meet(Meeting& meeting, int expected, const Work& work) {
   work();
   meeting.come = 0;
   wake(meeting.waiting);
+  block.ready.push_back(block.current);  // not ahead of the others
+  yield();
 }
 Warp& own_warp() { return block.warps[static_cast<std::size_t>(block.current / 32)]; }
 std::size_t own_lane() { return static_cast<std::size_t>(block.current % 32); }
@@ -249,7 +251,8 @@ void reset(int threads) {
 
 }  // namespace
 
-std::string run(int blocks, int threads, std::uint64_t seed, const std::function<void()>& kernel) {
+std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
+                const std::function<void()>& kernel) {
   block.random.seed(seed);
   block.wrong.clear();
   block.kernel = &kernel;
@@ -257,9 +260,18 @@ std::string run(int blocks, int threads, std::uint64_t seed, const std::function
   for (int b = 0; b < blocks && block.wrong.empty(); ++b) {
     blockIdx.x = static_cast<unsigned>(b);
     reset(threads);
+    if (starved.count == 0) {
+      starved = {static_cast<int>(block.random() % static_cast<std::uint64_t>(threads)), 1};
+    }
+    const auto waits = [&](int thread) {
+      return thread >= starved.first && thread < starved.first + starved.count;
+    };
     while (block.wrong.empty() && block.ready.size() + block.copies.size() > 0) {
       const std::size_t choices = block.ready.size() + block.copies.size();
       std::size_t i = block.random() % choices;
+      for (std::size_t n = 0; n < choices && i < block.ready.size() && waits(block.ready[i]); ++n) {
+        i = (i + 1) % choices;
+      }
       if (i >= block.ready.size()) {
         i -= block.ready.size();
         const Copy copy = block.copies[i];

@@ -38,9 +38,17 @@ extern unsigned char memory[];
 
 namespace emulator {
 
+/// Threads that come last whenever another can go: a barrier that has gone two phases further looks
+/// to them as if it had not moved. Without any: one, drawn.
+struct Starved {
+  int first = 0;
+  int count = 0;
+};
+
 /// Runs `kernel` in every thread of every block, blocks one after the other. "" or what went wrong:
 /// threads that wait for ever, a barrier with more arrivals than it counts.
-std::string run(int blocks, int threads, std::uint64_t seed, const std::function<void()>& kernel);
+std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
+                const std::function<void()>& kernel);
 
 void sync_threads();
 void sync_warp();
