@@ -238,8 +238,9 @@ Bounded rows_of(const Bounded& x, std::span<const std::int64_t> which) {
 }
 
 Bounded decode_tap(const Tensor& tensor, std::span<const std::int64_t> rows) {
-  const std::int64_t all = tensor.shape().empty() ? 0 : tensor.dim(0);
-  const std::int64_t columns = all == 0 ? 0 : tensor.size() / all;
+  std::int64_t columns =
+      tensor.shape().empty() ? 0 : 1;  // a row has them where there is no row too
+  for (std::size_t axis = 1; axis < tensor.shape().size(); ++axis) columns *= tensor.shape()[axis];
   Bounded out;
   out.y.resize(std::ssize(rows), columns);
   for (Index i = 0; i < out.y.rows() && columns > 0; ++i) {

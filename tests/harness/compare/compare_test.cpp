@@ -62,6 +62,17 @@ TEST(Compare, PassesEveryStageInOrder) {
   EXPECT_LE(verdict.worst_ratio(), 1.0);
 }
 
+/// A layer with nothing new to do: its matrices have no row, and as many columns as ever.
+TEST(Compare, PassesACaseWithoutNewRows) {
+  CaseSpec spec = parse_case_spec(kLayer);
+  spec.rows = {{5, 0}, {3, 0}};
+  const Evaluated r = run("cpu", make_case(spec, 11));
+  const Verdict verdict = compare(r.c, r.trace, r.arithmetic);
+  EXPECT_EQ(verdict.status, Status::kPassed) << verdict.detail;
+  EXPECT_EQ(verdict.rows_total, 0);
+  EXPECT_EQ(report_of(verdict, Stage::kQProj).elements, 0);
+}
+
 TEST(Compare, NamesTheFirstBadStageAndWhere) {
   Evaluated r = run("cpu", layer_case());
   // Row 7 is sequence 1's second: position 1. Head 2, channel 3.

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "harness/compare/attention_bound.h"
+#include "harness/compare/attention_rows.h"
 
 // One or two elements per stage, small enough to work the formulas of docs/numerics.md by hand.
 // Float32 roundoff is written u, bfloat16's w.
@@ -339,6 +340,13 @@ TEST_F(StageBounds, HiddenNaNDoesNotReachARow) {
   EXPECT_EQ(attend(block, options_).out.y(0, 0), 2.0);
   block.masks = {{0, 2, {}}};
   EXPECT_TRUE(std::isnan(attend(block, options_).out.y(0, 0)));
+}
+
+/// Products want their columns to match where there is no row too.
+TEST(Taps, HaveTheirColumnsWithoutARow) {
+  const Bounded none = decode_tap(Tensor(ElementType::kFloat32, {0, 2, 3}), {});
+  EXPECT_EQ(none.y.rows(), 0);
+  EXPECT_EQ(none.y.cols(), 6);
 }
 
 }  // namespace
