@@ -38,7 +38,7 @@ class IsolatedBackend final : public Backend, public LayoutTaker {
   IsolatedBackend(std::string spec, const Isolation& isolation)
       : spec_(std::move(spec)), isolation_(isolation) {
     try {
-      idle_.push_back(start());
+      idle_.push_back(start(&name_));
     } catch (const BackendFailure&) {
       broken_ = std::current_exception();
     }
@@ -123,10 +123,12 @@ class IsolatedBackend final : public Backend, public LayoutTaker {
         return worker;
       }
     }
-    return start();
+    return start(nullptr);
   }
 
-  std::unique_ptr<WorkerProcess> start() const {
+  /// A worker with the backend loaded, and what that calls itself. Only the first says its name:
+  /// other threads read it by the time that more are started.
+  std::unique_ptr<WorkerProcess> start(std::string* name) const {
     auto worker = std::make_unique<WorkerProcess>(isolation_);
     WireWriter question;
     question.text(spec_);
@@ -134,9 +136,7 @@ class IsolatedBackend final : public Backend, public LayoutTaker {
       const WorkerMessage answer = worker->ask(MessageKind::kLoad, question.data());
       WireReader reader(answer.data);
       if (answer.kind != MessageKind::kAnswer) rethrow(answer.kind, reader);
-      const std::string name = reader.text();
-      const std::scoped_lock lock(mutex_);
-      name_ = name;
+      if (name != nullptr) *name = reader.text();
     } catch (const BackendFailure& failure) {
       throw BackendFailure(failure.status(), std::string("while it was loaded: ") + failure.what());
     }
@@ -148,7 +148,7 @@ class IsolatedBackend final : public Backend, public LayoutTaker {
   std::exception_ptr broken_;  ///< why it could not be loaded
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<WorkerProcess>> idle_;
-  mutable std::string name_;
+  std::string name_;
 };
 
 }  // namespace

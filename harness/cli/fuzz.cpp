@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -116,9 +117,7 @@ class Fuzzer {
   std::int64_t number_of(std::int64_t k) const { return shard_.index - 1 + k * shard_.count; }
   std::int64_t own_cases() const;
   bool is_kept() const { return journal_ || results_; }
-  bool has_enough_failures() const {
-    return std::ssize(failures_.groups()) >= options_.max_failures;
-  }
+  bool has_enough_failures() const { return kinds_ >= options_.max_failures; }
   bool is_over() const {
     return interrupted() || reporter_.seconds() > length_.seconds ||
            (has_enough_failures() && !is_part_of_more());
@@ -141,6 +140,7 @@ class Fuzzer {
   std::unique_ptr<harness::Journal> journal_;
   std::unique_ptr<harness::ResultFile> results_;
   FuzzFailures failures_;
+  std::atomic<std::int64_t> kinds_ = 0;  ///< of failures: the threads of the pool ask for it
   FuzzTotals totals_;
   std::int64_t not_looked_at_ = 0;  ///< failures beyond --max-failures kinds
 };
@@ -234,6 +234,7 @@ void Fuzzer::take(FuzzItem item) {
       }
     }
   }
+  kinds_ = std::ssize(failures_.groups());
   keep(item, note);
   totals_.add(item.result.row, note);
   reporter_.report().rows.push_back(std::move(item.result.row));

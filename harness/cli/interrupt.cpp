@@ -2,16 +2,19 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <string_view>
 
 namespace attn::cli {
 namespace {
 
-volatile std::sig_atomic_t g_interrupted = 0;
+// Any thread may get the signal, and all ask: a sig_atomic_t is for one thread and its own handler.
+std::atomic<bool> g_interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "what a signal handler may write");
 
 void remember(int) {
-  g_interrupted = 1;
+  g_interrupted = true;
   constexpr std::string_view kMessage =
       "\ninterrupted: the running cases are finished first; Ctrl-C again ends at once\n";
   // Nothing can be done where stderr is closed.
@@ -31,11 +34,11 @@ void set_handler(void (*handler)(int), int flags) {
 // SA_RESETHAND brings the default back after the first signal, so that a second Ctrl-C ends the
 // process at once even when a case takes long.
 InterruptGuard::InterruptGuard() {
-  g_interrupted = 0;
+  g_interrupted = false;
   set_handler(remember, static_cast<int>(SA_RESETHAND) | SA_RESTART);
 }
 InterruptGuard::~InterruptGuard() { set_handler(SIG_DFL, 0); }
 
-bool interrupted() { return g_interrupted != 0; }
+bool interrupted() { return g_interrupted; }
 
 }  // namespace attn::cli
