@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <ranges>
 #include <utility>
 
 #include "harness/backends/plugin_config.h"
@@ -325,15 +324,17 @@ std::string PluginCall::changed_input(const Operand& operand) const {
 
 /// What was written between the elements that an allocation holds.
 std::string PluginCall::written_gap(const GuardedMemory& memory) const {
-  const auto is_in = [&](const Operand& o) { return o.memory.get() == &memory; };
-  auto holders = list_ | std::views::filter(is_in);
-  if (holders.front().placement.is_dense()) return "";
-  const std::size_t width = element_size(holders.front().type);
+  std::vector<const Operand*> holders;
+  for (const Operand& operand : list_) {
+    if (operand.memory.get() == &memory) holders.push_back(&operand);
+  }
+  if (holders.front()->placement.is_dense()) return "";
+  const std::size_t width = element_size(holders.front()->type);
   for (const ByteRange& range : memory.accessible()) {
     const auto part = memory.bytes().subspan(range.begin, range.end - range.begin);
     std::vector<std::byte> rest(part.begin(), part.end());
-    for (const Operand& operand : holders) {
-      for (const Run& run : runs_of(operand.placement)) {
+    for (const Operand* const operand : holders) {
+      for (const Run& run : runs_of(operand->placement)) {
         const std::size_t begin = std::max(static_cast<std::size_t>(run.at) * width, range.begin);
         const std::size_t end =
             std::min(static_cast<std::size_t>(run.at + run.count) * width, range.end);

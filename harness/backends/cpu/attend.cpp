@@ -123,8 +123,8 @@ struct RunningSoftmax {
 
 /// Head of the cache that a tile reads.
 std::int64_t cached_head_of(const Case& c, const Tile& tile) {
-  const std::int64_t heads = c.config.num_key_value_heads;
-  const std::int64_t group = c.config.group_size();
+  [[maybe_unused]] const std::int64_t heads = c.config.num_key_value_heads;
+  [[maybe_unused]] const std::int64_t group = c.config.group_size();
   if (ATTN_FAULT(kv_head_wrong_divisor, heads > 1 && group != heads)) {
     return std::min(tile.kv_head * group / heads, heads - 1);
   }
@@ -238,7 +238,7 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
       state.l = 1.0f;
     }
     state.shown = state.visible;
-    const std::int64_t keys = keys_of(c, tile.sequence);
+    [[maybe_unused]] const std::int64_t keys = keys_of(c, tile.sequence);
     if (ATTN_FAULT(masked_by_65504, hides_keys(state.visible, keys)) ||
         ATTN_FAULT(masked_set_to_10000, hides_keys(state.visible, keys)) ||
         ATTN_FAULT(maximum_of_hidden_keys, hides_keys(state.visible, keys))) {
@@ -264,7 +264,7 @@ TileAttention::TileAttention(const Case& c, const KvCache& cache, const Tile& ti
 }
 
 float TileAttention::sink_of(std::int64_t head) const {
-  const std::int64_t group = case_.config.group_size();
+  [[maybe_unused]] const std::int64_t group = case_.config.group_size();
   if (ATTN_FAULT(sink_of_kv_head, group > 1)) head /= group;
   if (ATTN_FAULT(sink_scaled)) {
     return sinks_[static_cast<std::size_t>(head)] *
@@ -310,13 +310,15 @@ void TileAttention::load_keys(std::int64_t begin, std::int64_t end) {
 /// Whether the sums keep an older maximum than the new one, which the bugs of a lazy rescale do.
 bool TileAttention::keeps_maximum([[maybe_unused]] RunningSoftmax& state,
                                   [[maybe_unused]] float m) {
-  constexpr float kFromBlockToBlock = 8.0f;
+  [[maybe_unused]] constexpr float kFromBlockToBlock = 8.0f;
   [[maybe_unused]] constexpr float kInAll = 2.7725887f;  // ln 2^4
   [[maybe_unused]] const float before = state.largest;
   if (ATTN_FAULT(lazy_rescale_past_fp8, m > state.m && m - state.m < kInAll)) return true;
-  if (!ATTN_FAULT(small_growth_kept, m > state.m)) return false;
-  state.largest = std::max(before, m);
-  return state.m != -kInfinity && state.largest - before < kFromBlockToBlock;
+  if (ATTN_FAULT(small_growth_kept, m > state.m)) {
+    state.largest = std::max(before, m);
+    return state.m != -kInfinity && state.largest - before < kFromBlockToBlock;
+  }
+  return false;
 }
 
 void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int64_t block_end) {
