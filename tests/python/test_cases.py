@@ -1,3 +1,4 @@
+import os
 import time
 
 import pytest
@@ -15,7 +16,8 @@ def test_forty_cases(case):
 
 
 def test_they_took_less_than_20_seconds_of_cpu():
-    assert time.process_time() - STARTED < 20
+    slower = float(os.environ.get("ATTN_TEST_TIMEOUT_FACTOR", 1))  # as a sanitized build is
+    assert time.process_time() - STARTED < 20 * slower
 
 
 @ac.cases("decode and gqa", n=5)

@@ -10,6 +10,7 @@ import pytest
 PROGRAM = os.environ["ATTN_COMPARE_PROGRAM"]
 PLANTED = str(pathlib.Path(__file__).with_name("planted.py"))
 SOURCE = pathlib.Path(os.environ["ATTN_SOURCE_DIR"])
+SLOWER = float(os.environ.get("ATTN_TEST_TIMEOUT_FACTOR", 1))  # than a build without sanitizers
 CASE = json.dumps({"config": {"variant": "attention", "entry_point": "attention",
                               "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
                               "dtype": "float32", "mask": {"variant": "causal"},
@@ -17,8 +18,8 @@ CASE = json.dumps({"config": {"variant": "attention", "entry_point": "attention"
 
 
 def run(*words, **more):
-    return subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=120,
-                          **more)
+    return subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True,
+                          timeout=120 * SLOWER, **more)
 
 
 def one_case(name, *words):

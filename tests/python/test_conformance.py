@@ -16,6 +16,7 @@ import attn_compare as ac
 SOURCE = pathlib.Path(os.environ["ATTN_SOURCE_DIR"])
 PEERS = SOURCE / "harness/python/peers"
 STANDINS = pathlib.Path(__file__).with_name("standins.py")
+SLOWER = float(os.environ.get("ATTN_TEST_TIMEOUT_FACTOR", 1))  # than a build without sanitizers
 sys.path.insert(0, str(PEERS))
 
 import findings  # noqa: E402
@@ -28,7 +29,8 @@ def words(out, *more):
 
 
 def conformance(out, *more):
-    return subprocess.run(words(out, *more), capture_output=True, text=True, timeout=200, cwd=SOURCE)
+    return subprocess.run(words(out, *more), capture_output=True, text=True,
+                          timeout=200 * SLOWER, cwd=SOURCE)
 
 
 def kept(out, peer):
