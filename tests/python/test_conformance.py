@@ -24,13 +24,13 @@ import tallies  # noqa: E402
 
 
 def words(out, *more):
-    return [sys.executable, PEERS / "conformance.py", "--file", STANDINS, "--out", out, "--cases", "12",
+    return [sys.executable, PEERS / "conformance.py", "--file", STANDINS, "--out", out, "--cases", "8",
             "--jobs", "1", "--exec", "plain", *map(str, more)]
 
 
 def conformance(out, *more):
     return subprocess.run(words(out, *more), capture_output=True, text=True,
-                          timeout=200 * SLOWER, cwd=SOURCE)
+                          timeout=1500 * SLOWER, cwd=SOURCE)
 
 
 def kept(out, peer):
@@ -41,36 +41,33 @@ def kept(out, peer):
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     out = tmp_path_factory.mktemp("all")
-    start = time.monotonic()
-    done = conformance(out, "--all", "--budget", 200, "--timeout", 1)
-    return out, done, time.monotonic() - start
+    return out, conformance(out, "--all", "--budget", 2000, "--timeout", 6)
 
 
 def test_all_peers_are_judged_in_one_run(everything):
-    out, done, seconds = everything
+    out, done = everything
     assert done.returncode == 1, done.stdout + done.stderr
-    assert seconds < 210
     names = sorted(path.name for path in (out / "conformance").glob("*.json"))
     version = f"-{np.__version__}-cpu.json"
     assert names == [n + version for n in ("buggy", "compiled", "crashes", "good", "hangs", "refuses")]
     assert 'absent: NOT RUN: attn-compare ended with 2' in done.stdout
     for path in (out / "conformance").glob("*.json"):
         result = json.loads(path.read_text())
-        assert sum(result[name] for name in tallies.OUTCOMES) == result["cases"] <= 12
+        assert sum(result[name] for name in tallies.OUTCOMES) == result["cases"] == 8
         assert result["version"] == np.__version__ and result["python"]
-    for path in out.rglob("*.*"):
+    for path in (p for p in out.rglob("*.*") if p.is_file()):
         assert str(SOURCE).encode() not in path.read_bytes(), f"{path} has a path of this machine"
 
 
 def test_a_right_peer_passes(everything):
     result = kept(everything[0], "good")
-    assert result["complete"] and result["cases"] == 12 and not result["failures"]
-    assert result["passed"] > 6 and not result["findings"]
+    assert result["complete"] and result["cases"] == 8 and not result["failures"]
+    assert result["passed"] > 4 and not result["findings"]
     assert 0 < max(result["largest_error_over_bound"].values()) <= 1
 
 
 def test_a_wrong_peer_ends_as_a_finding(everything):
-    out, done, _ = everything
+    out, done = everything
     result = kept(out, "buggy")
     assert result["failed"] and result["failures"][0]["repro"].startswith("attn-compare run")
     assert result["findings"], done.stdout
@@ -81,16 +78,30 @@ def test_a_wrong_peer_ends_as_a_finding(everything):
     assert case.check(standins.buggy).status == "failed"
     page = (out / "findings" / f"{name}.md").read_text()
     assert "ends as: undecided" in page and f"| numpy | {np.__version__} |" in page
-    assert "confirmed in float64: yes: numpy's float64 agrees with the reference" in page
-    assert "x the bound of" in page and "attn-compare run --config" in page
-    assert result["commit"] in page
+    assert "attn-compare run --config" in page and result["commit"] in page
+    assert "confirmed in float64: NO" not in page
+
+
+def test_a_finding_is_confirmed_in_float64(tmp_path):
+    backend = f"py:{STANDINS}:buggy"
+    entry = {"spec": ac.attention(4, 2, 16, rows=[(3, 40)]), "seed": 3, "exec": "plain", "relation": "",
+             "backend": backend, "stage": "lse"}
+    worst = findings.worst_element([os.environ["ATTN_COMPARE_PROGRAM"]], backend, entry, None, 200)
+    name = findings.write(tmp_path, "buggy", entry, backend, {"numpy": np.__version__}, worst)
+    page = (tmp_path / f"{name}.md").read_text()
+    assert "confirmed in float64: yes: numpy's float64 agrees with the reference" in page, page
+    ratio = float(page.split("the peer ")[1].split(": ")[1].split("x the bound")[0])
+    assert ratio == pytest.approx(float(worst["worst_ratio"]), rel=1e-2)
+    (tmp_path / f"{name}.md").write_text("ends as: a finding\n")
+    findings.write(tmp_path, "buggy", entry, backend, {}, worst)  # what a person wrote stays
+    assert (tmp_path / f"{name}.md").read_text() == "ends as: a finding\n"
 
 
 def test_what_is_refused_is_told_by_a_condition(everything):
     result = kept(everything[0], "refuses")
     assert not result["failures"] and result["unsupported"]
     (reason,) = [r for r in result["unsupported_reasons"] if r["reason"] == "there is no kernel for it"]
-    assert "" not in reason["when"] and sum(reason["when"].values()) == reason["cases"] > 0
+    assert sum(reason["when"].values()) == reason["cases"] > 0
 
 
 def test_crashes_and_hangs_are_counted(everything):
@@ -98,21 +109,20 @@ def test_crashes_and_hangs_are_counted(everything):
     crashed = kept(out, "crashes")
     assert crashed["crashed"] and crashed["passed"] and not crashed["findings"]
     hung = kept(out, "hangs")
-    assert hung["timed_out"] and not hung["passed"]
+    assert hung["timed_out"] and hung["passed"]
     assert hung["failures"][0]["status"] == "timed_out"
 
 
 def test_what_is_whole_is_not_judged_again(everything):
     out = everything[0]
     assert "good: judged before" in conformance(out, "good", "--timeout", 9).stdout
-    assert "good: 1" in conformance(out, "good", "--again").stdout
+    assert "judged before" not in conformance(out, "good", "--again").stdout
 
 
 def test_a_killed_run_goes_on(tmp_path):
     child = subprocess.Popen(words(tmp_path, "good", "hangs"), start_new_session=True,
                              stdout=subprocess.DEVNULL, cwd=SOURCE)
-    deadline = time.monotonic() + 100
-    while not list(tmp_path.glob("conformance/good-*.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("conformance/good-*.json")):
         assert child.poll() is None
         time.sleep(0.1)
     os.killpg(child.pid, signal.SIGKILL)
@@ -121,13 +131,26 @@ def test_a_killed_run_goes_on(tmp_path):
     assert "good: judged before" in conformance(tmp_path, "good").stdout
 
 
+def end_after(out, rows):
+    """Ends a run with `timeout`'s signal when its journal has as many rows; what it printed."""
+    child = subprocess.Popen(words(out, "good", "--cases", 3000), stdout=subprocess.PIPE, text=True,
+                             cwd=SOURCE)
+    journals = out / ".journals"
+    while child.poll() is None:
+        kept_rows = [len(path.read_text().splitlines()) - 1 for path in journals.glob("good-*")]
+        if kept_rows and kept_rows[0] >= rows:
+            child.terminate()
+            break
+        time.sleep(0.05)
+    return child.communicate()[0]
+
+
 def test_a_peer_that_was_cut_goes_on_in_its_journal(tmp_path):
-    first = conformance(tmp_path, "good", "--cases", 3000, "--budget", 8)
+    assert "cut at" in end_after(tmp_path, 3)
     cut = kept(tmp_path, "good")
-    assert not cut["complete"] and 0 < cut["cases"] < 3000, first.stdout
-    assert "cut at" in first.stdout
-    conformance(tmp_path, "good", "--cases", 3000, "--budget", 8)
-    assert kept(tmp_path, "good")["cases"] > cut["cases"]
+    assert not cut["complete"] and 3 <= cut["cases"] < 3000
+    end_after(tmp_path, cut["cases"] + 3)
+    assert kept(tmp_path, "good")["cases"] >= cut["cases"] + 3
 
 
 def test_nothing_here_is_told():
@@ -168,6 +191,17 @@ def test_a_wrong_reference_would_be_told(monkeypatch):
     exact["attn_out"][1] *= 1.001
     monkeypatch.setattr(case, "reference", lambda: exact)
     assert findings.confirm(case, 0, None).startswith("NO: a plain evaluation is")
+
+
+def test_a_failure_is_an_entry_of_a_corpus():
+    failure = {"stage": "lse", "repro": "attn-compare run --config '{\"rows\": [[1, 2]]}' --seed 7 "
+                                        "--backend py:a.py:b --exec graph_replay"}
+    assert tallies.entry_of(failure, "py:a.py:b") == {
+        "spec": {"rows": [[1, 2]]}, "seed": 7, "exec": "graph_replay", "backend": "py:a.py:b",
+        "stage": "lse", "relation": ""}
+    broken = {"stage": None, "repro": "attn-compare invariance --config '{}' --seed 7 --relations repeat"}
+    assert tallies.entry_of(broken, "x")["relation"] == "repeat"
+    assert tallies.entry_of({"stage": None, "repro": ""}, "x") is None
 
 
 def test_conditions_tell_cases_apart():

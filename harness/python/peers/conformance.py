@@ -20,7 +20,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -88,16 +87,28 @@ def find_program(given):
     return (str(built) if built.is_file() else "attn-compare"), environment
 
 
+class Stop:
+    """Whether this run was asked to end, by an interrupt or by `timeout`."""
+
+    asked = False
+
+    @classmethod
+    def listen(cls):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(cls, "asked", True))
+
+
 def interrupt_after(child, seconds, limit):
-    """Waits; at `seconds` the child is asked to end, at `limit` it is ended. Whether it was asked."""
+    """Waits; at `seconds`, or when this run is to end, the child is asked to end, and some time later
+    it is ended. Whether it was asked."""
     start = time.monotonic()
-    try:
-        child.wait(seconds)
+    while child.poll() is None and time.monotonic() - start < seconds and not Stop.asked:
+        time.sleep(0.05)
+    if child.poll() is not None:
         return False
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGINT)
     try:
-        child.wait(max(1.0, limit - (time.monotonic() - start)))
+        child.wait(8.0 if Stop.asked else max(1.0, limit - (time.monotonic() - start)))
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -131,7 +142,7 @@ class Peer:
         self.backend = f"py:{file}:{name}"
         self.words = ["fuzz", "--backend", self.backend, "--cases", str(self.cases), "--exec",
                       options.exec, "--seed", str(options.seed), "--timeout",
-                      str(options.timeout or (90 if self.compiled else 20)), "--max-failures",
+                      str(options.timeout or (120 if self.compiled else 60)), "--max-failures",
                       str(KINDS), "--no-shrink"]
         if self.compiled:
             self.words += ["--max-compiles", str(COMPILES)]
@@ -145,11 +156,11 @@ class Peer:
         return kept["commit"] == self.options.commit and kept["complete"]
 
     def fuzz(self, folder, seconds):
-        """The report, and what the program printed; (None, why) where nothing was judged. Failures are
-        left in FOLDER/corpus as they are: a shrinking one could take all the time that there is."""
+        """The report, and what the program printed; (None, why) where nothing was judged. Nothing is
+        shrunk here: that could take all the time that there is."""
         report = folder / "report.json"
-        words = [*self.words, "--json", str(report), "--resume", str(self.journal), "--corpus",
-                 str(folder / "corpus"), "--jobs", str(1 if self.compiled else self.options.jobs)]
+        words = [*self.words, "--json", str(report), "--resume", str(self.journal), "--jobs",
+                 str(1 if self.compiled else self.options.jobs)]
         child, cut = self.start(words, folder, seconds)
         if report.is_file() and report.stat().st_size:
             return {**json.loads(report.read_text()), "cut": cut}, (folder / "out").read_text()
@@ -165,22 +176,25 @@ class Peer:
                                      env=self.options.environment, start_new_session=True)
             return child, interrupt_after(child, seconds * 0.8, seconds)
 
-    def shrink(self, folder, seconds):
-        """The failures with an answer, as small as there is time for. (entries, what was printed)"""
-        entries = [(p, entry) for p in sorted((folder / "corpus").glob("*.json"))
-                   if (entry := json.loads(p.read_text())).get("stage") or entry.get("relation")]
-        if not entries or seconds < 2:
-            return [entry for _, entry in entries], ""
-        (folder / "shrunk").mkdir()
-        for path, _ in entries:
-            shutil.copy(path, folder / "shrunk")
+    def shrink(self, failures, folder, seconds):
+        """One failure of each kind that has an answer, as small as there is time for. (entries of a
+        corpus, what was printed)"""
+        from tallies import entry_of
+
+        entries = [entry for failure in failures if failure["status"] == "failed"
+                   if (entry := entry_of(failure, self.backend))][:KINDS]
+        if not entries or seconds < 2 or Stop.asked:
+            return ([] if Stop.asked else entries), ""
+        corpus = folder / "corpus"
+        corpus.mkdir()
+        known = {f"{number}.json": entry for number, entry in enumerate(entries)}
+        for name, entry in known.items():
+            (corpus / name).write_text(json.dumps(entry))
         words = ["fuzz", "--backend", self.backend, "--cases", str(len(entries)), "--seed",
-                 str(self.options.seed), "--corpus", str(folder / "shrunk"), "--jobs", "1"]
+                 str(self.options.seed), "--corpus", str(corpus), "--jobs", "1", "--relations", "none"]
         self.start(words, folder, seconds)
-        known = {path.name for path, _ in entries}
-        new = [json.loads(p.read_text()) for p in sorted((folder / "shrunk").glob("*.json"))
-               if p.name not in known]
-        return new or [entry for _, entry in entries], (folder / "out").read_text()
+        new = [json.loads(p.read_text()) for p in sorted(corpus.glob("*.json")) if p.name not in known]
+        return new or entries, (folder / "out").read_text()
 
     def run(self, seconds):
         """The tally, written to its file; None where the peer is not here. (tally or None, text)"""
@@ -190,18 +204,18 @@ class Peer:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary)
-            (folder / "corpus").mkdir()
             left = lambda: seconds - (time.monotonic() - start)
             data, text = self.fuzz(folder, 0.75 * seconds)
             if data is None:
                 return None, text
-            corpus, account = self.shrink(folder, 0.75 * left())
+            told = tally(data)
+            corpus, account = self.shrink(told["failures"], folder, 0.75 * left())
         o = self.options
         result = {
             "schema_version": 1, "peer": self.name, "version": self.version,
             **{"device": "cpu", **self.found}, "commit": o.commit, "exec": o.exec, "seed": o.seed,
             "wanted_cases": self.cases, "complete": not data["cut"],
-            "seconds": round(time.monotonic() - start, 1), **tally(data)}
+            "seconds": round(time.monotonic() - start, 1), **told}
         self.save({**result, "findings": []})  # before anything else can go wrong
         result["findings"] = self.draft(corpus, result, left())
         self.save(result)
@@ -254,7 +268,8 @@ def parse(arguments):
     parser.add_argument("--cases", type=int, help="2000, of compiled peers 300")
     parser.add_argument("--jobs", type=int, default=max(1, min(12, (os.cpu_count() or 2) - 2)),
                         help="processes of an eager peer")
-    parser.add_argument("--timeout", type=float, help="seconds for a case: 20, of compiled peers 90")
+    parser.add_argument("--timeout", type=float, help="seconds for a case, and to load a peer: 60, of compiled "
+                        "ones 120")
     parser.add_argument("--exec", default="plain,second_call,dirty_scratch,repeat")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compiled", type=lambda text: text.split(","), help="else what --file says")
@@ -282,6 +297,7 @@ def main(arguments=None):
         parser.error(f"{options.program}: {error.strerror}; give --program")
     except AttributeError:
         parser.error(f"{options.program} --version: {(told.stderr or told.stdout).strip()[-200:]}")
+    Stop.listen()
     found = versions()
     print(", ".join(f"{key} {value}" for key, value in found.items()), flush=True)
     bad = judged = 0
@@ -291,6 +307,9 @@ def main(arguments=None):
             print(f"{name}: judged before at {options.commit}", flush=True)
             judged += 1
             continue
+        if Stop.asked:
+            print("ended as asked; start again with the same --out to go on", flush=True)
+            break
         left = options.budget - (time.monotonic() - started)
         seconds = min(PEER_SECONDS, left / (len(options.peers) - number))
         if seconds < 5:

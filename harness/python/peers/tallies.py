@@ -19,6 +19,18 @@ def spec_of(row):
     return None
 
 
+def entry_of(failure, backend):
+    """A failure as an entry of fuzz's corpus, from the words that make it again; None where these do
+    not say."""
+    words = shlex.split(failure["repro"] or "")
+    said = dict(zip(words, words[1:]))
+    if "--config" not in said or "--seed" not in said:
+        return None
+    return {"spec": json.loads(said["--config"]), "seed": int(said["--seed"]),
+            "exec": said.get("--exec", "plain"), "backend": backend, "stage": failure["stage"] or "",
+            "relation": said.get("--relations", "")}
+
+
 def facts(spec):
     """Conditions that hold for a case, in the words of waivers where these have one."""
     c = spec["config"]
