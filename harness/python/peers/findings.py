@@ -141,7 +141,7 @@ def write(folder, peer, entry, backend, found, worst):
 
 ends as: undecided (declared arithmetic corrected, with the reason; a listed limitation; or a finding)
 
-- peer: {peer} (harness/python/peers/peers.py)
+- peer: {peer} ({backend.split(":")[1]})
 - what: {entry.get('relation') and 'relation ' + entry['relation'] + ' is broken' or element}
 - confirmed in float64: {confirmed}
 - nearest known report: not searched yet
