@@ -151,8 +151,10 @@ TEST(Execution, ASecondCallShowsWhatTheFirstLeft) {
 }
 
 TEST(Execution, DirtyMemoryReachesFreshBlocksAndKeptScratch) {
+#if !defined(__SANITIZE_ADDRESS__)  // whose heap gives out no block again for a while
   EXPECT_TRUE(
       std::isnan(run(TrustsFreshMemory(), ExecMode::kDirtyScratch)[Stage::kAttnOut].value(0)));
+#endif
   EXPECT_TRUE(std::isnan(run(KeepsScratch(), ExecMode::kDirtyScratch)[Stage::kAttnOut].value(0)));
   EXPECT_FALSE(std::isnan(run(KeepsScratch(), ExecMode::kRepeat)[Stage::kAttnOut].value(0)));
 }
