@@ -19,9 +19,9 @@ ctest --test-dir "build/$preset" -j "$(nproc)" --output-on-failure --no-tests=er
   --output-junit "$ROOT/build/$preset.junit.xml" "${filter[@]}" "$@" | tee "$log" || status=$?
 # A suite that skips everything still says "100% passed", so the GPU tests are counted apart.
 gpu=$(ctest --test-dir "build/$preset" -L gpu -N | sed -n 's/^Total Tests: //p')
-skipped=$(grep -c 'gpu.*Skipped' "$log" || true)
+skipped=$(grep -c 'gpu.*\*\*\*Skipped' "$log" || true)
 if nvidia-smi >/dev/null 2>&1; then device="a device is present"; else device="no device here"; fi
 echo "gpu tests: $((gpu - skipped)) run, $skipped skipped ($device)"
-browser=$(grep -c '_browser_test .*Skipped' "$log" || true)
+browser=$(grep -c '_browser_test .*\*\*\*Skipped' "$log" || true)
 [ "$browser" -eq 0 ] || echo "browser tests of the dashboard: $browser skipped; ctest -R browser -V says why"
 exit "$status"
