@@ -12,40 +12,16 @@
 
 #include "harness/generate/case_spec.h"
 #include "harness/relations/relations.h"
+#include "tests/relations/tampered.h"
 
 namespace attn::harness {
 namespace {
 
-/// The cpu backend on a case that was tampered with, its answer tampered with.
-class Mistaken : public Backend {
+/// The cpu backend with a mistake.
+class Mistaken : public Tampered {
  public:
-  using OfCase = std::function<void(Case&)>;
-  using OfAnswer = std::function<void(const Case&, Trace&)>;
-
   Mistaken(OfCase of_case, OfAnswer of_answer)
-      : inner_(make_backend("cpu")),
-        of_case_(std::move(of_case)),
-        of_answer_(std::move(of_answer)) {}
-
-  std::string name() const override { return "mistaken"; }
-  std::string unsupported_reason(const AttentionConfig& config) const override {
-    return inner_->unsupported_reason(config);
-  }
-  Arithmetic arithmetic(const AttentionConfig& config) const override {
-    return inner_->arithmetic(config);
-  }
-  Trace run(const Case& c, std::span<const Stage> wanted) const override {
-    Case tampered = c;
-    if (of_case_) of_case_(tampered);
-    Trace trace = inner_->run(tampered, wanted);
-    if (of_answer_) of_answer_(c, trace);
-    return trace;
-  }
-
- private:
-  std::unique_ptr<Backend> inner_;
-  OfCase of_case_;
-  OfAnswer of_answer_;
+      : Tampered("cpu", std::move(of_case), std::move(of_answer)) {}
 };
 
 /// A stage of the answer, element by element.

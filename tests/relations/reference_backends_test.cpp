@@ -12,39 +12,10 @@
 
 #include "harness/generate/case_spec.h"
 #include "harness/relations/relations.h"
+#include "tests/relations/tampered.h"
 
 namespace attn::harness {
 namespace {
-
-/// The exact backend on a case that was tampered with, its answer tampered with.
-class Tampered : public Backend {
- public:
-  using OfCase = std::function<void(Case&)>;
-  using OfAnswer = std::function<void(Trace&)>;
-
-  explicit Tampered(OfCase of_case, OfAnswer of_answer = nullptr)
-      : of_case_(std::move(of_case)), of_answer_(std::move(of_answer)) {}
-
-  std::string name() const override { return "tampered"; }
-  std::string unsupported_reason(const AttentionConfig& config) const override {
-    return inner_->unsupported_reason(config);
-  }
-  Arithmetic arithmetic(const AttentionConfig& config) const override {
-    return inner_->arithmetic(config);
-  }
-  Trace run(const Case& c, std::span<const Stage> wanted) const override {
-    Case tampered = c;
-    if (of_case_) of_case_(tampered);
-    Trace trace = inner_->run(tampered, wanted);
-    if (of_answer_) of_answer_(trace);
-    return trace;
-  }
-
- private:
-  std::unique_ptr<Backend> inner_ = make_backend("exact");
-  OfCase of_case_;
-  OfAnswer of_answer_;
-};
 
 /// A layer of four query heads: these are the config's other keys, and the spec's.
 CaseSpec layer(const std::string& config, const std::string& spec = R"("rows": [[0, 6], [9, 4]])") {
@@ -118,7 +89,7 @@ TEST(PoolRounding, IsAllowedBetweenTwoCalls) {
 
 /// One rounding of the pool's type, and no more.
 TEST(PoolRounding, OfANarrowerTypeIsFound) {
-  const Tampered narrower(nullptr, [](Trace& trace) {
+  const Tampered narrower("exact", nullptr, [](const Case&, Trace& trace) {
     Tensor& keys = trace.cache->k;
     for (std::int64_t i = 0; i < keys.size(); ++i) {
       keys.set_value(i, round_to(ElementType::kBFloat16, keys.value(i)));
@@ -129,7 +100,7 @@ TEST(PoolRounding, OfANarrowerTypeIsFound) {
 }
 
 TEST(PoolRounding, DoesNotHideAMaskAtTheWrongEnd) {
-  const Tampered top_left([](Case& c) { c.config.mask.align = MaskAlign::kTopLeft; });
+  const Tampered top_left("exact", [](Case& c) { c.config.mask.align = MaskAlign::kTopLeft; });
   const Case c = make_case(cached_as("float16", "float16"), 1);
   for (const char* relation : kSplits) EXPECT_TRUE(check(relation, c, top_left).broken) << relation;
 }
@@ -152,7 +123,7 @@ TEST(RopeShift, HoldsForTheLayerThatMakesItsOwnTable) {
 }
 
 TEST(RopeShift, FindsQueriesOfAnotherRopeStyleThere) {
-  const Tampered halves([](Case& c) { c.config.rope.interleaved = false; });
+  const Tampered halves("exact", [](Case& c) { c.config.rope.interleaved = false; });
   EXPECT_TRUE(check("rope_shift", make_case(no_opaque(), 1), halves).broken);
 }
 
@@ -163,7 +134,7 @@ TEST(ClipBeforehand, HoldsWhereTheClipIsRounded) {
                                     "clip_qkv": 0.1, "kv_cache": {"page_size": 4})"),
                            1);
   expect_holds("clip_beforehand", c);
-  const Tampered unclipped([](Case& tampered) { tampered.config.clip_qkv.reset(); });
+  const Tampered unclipped("exact", [](Case& tampered) { tampered.config.clip_qkv.reset(); });
   EXPECT_TRUE(check("clip_beforehand", c, unclipped).broken) << "no weight lies beyond the clip";
 }
 
