@@ -2,9 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <span>
+
 #include "harness/backends/backend_failure.h"
 #include "harness/backends/execution.h"
+#include "harness/backends/guarded_memory.h"
 #include "harness/backends/plugin.h"
+#include "harness/backends/plugin_modes.h"
 #include "harness/compare/compare.h"
 #include "harness/fuzz/case_source.h"
 #include "harness/generate/case_spec.h"
@@ -140,6 +145,36 @@ TEST_P(LayerModes, PassesReplayedAndPadded) {
 
 // From the inputs every stage but the table; from rope the rotated rows and what follows them.
 INSTANTIATE_TEST_SUITE_P(All, LayerModes, testing::Values("1-1ffe", "3-1fc0"));
+
+/// A replay has room for more pages than its case: they come off again, and must be as they were.
+TEST(PluginModes, PagesThatNobodyOwnsStayAsTheyWere) {
+  const Case c = harness::make_case(spec(), 7);
+  const auto with_another_page = [](const Tensor& pool, std::byte last) {
+    Shape shape = pool.shape();
+    ++shape[0];
+    Tensor more(pool.type(), shape);
+    std::ranges::fill(std::span(more.data(), more.bytes().size()), harness::kPoison);
+    std::ranges::copy(pool.bytes(), more.data());
+    more.data()[more.bytes().size() - 1] = last;
+    return more;
+  };
+  Trace trace;
+  trace.cache = c.cache;
+  trace.cache->k = with_another_page(c.cache.k, harness::kPoison);
+  trace.cache->v = with_another_page(c.cache.v, harness::kPoison);
+  Trace spoilt = trace;
+  harness::remove_room(c, ATTN_PADDING_ZERO, trace);
+  EXPECT_TRUE(trace.cache->k == c.cache.k);
+  EXPECT_TRUE(trace.cache->v == c.cache.v);
+  spoilt.cache->v = with_another_page(c.cache.v, std::byte{0});
+  try {
+    harness::remove_room(c, ATTN_PADDING_ZERO, spoilt);
+    FAIL() << "a write into a page of nobody was not seen";
+  } catch (const harness::BackendFailure& failure) {
+    EXPECT_THAT(failure.what(),
+                HasSubstr("pages of v_cache that no entry of the page table names"));
+  }
+}
 
 TEST(PluginModes, AReplayAnswersWhatAPlainCallDoes) {
   const auto backend = harness::make_plugin_backend(plugin("replay"));
