@@ -16,15 +16,16 @@ constexpr std::int64_t kSectionBytes = 32'000'000;
 constexpr std::int64_t kMostKeys = std::int64_t{1} << 29;
 constexpr std::int64_t kMostPackedRows = std::int64_t{1} << 29;
 constexpr std::int64_t kMostTiles = std::int64_t{1} << 29;
-std::int64_t slabs_of(std::int64_t head_dim) {
-  return (head_dim + kSlabColumns - 1) / kSlabColumns;
-}
 
 int group_of(std::int64_t heads, std::int64_t kv_heads) {
   return static_cast<int>(heads / kv_heads);
 }
 
 #ifndef ATTN_FAULTY
+std::int64_t slabs_of(std::int64_t head_dim) {
+  return (head_dim + kSlabColumns - 1) / kSlabColumns;
+}
+
 // Tensor maps want a number of pages; the cache's is not known here, and pages behind it are in no
 // table. So many that neither their number nor the address of the last leaves what a map can hold.
 constexpr std::uint64_t kMostPages = std::uint64_t{1} << 31;
