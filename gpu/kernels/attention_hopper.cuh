@@ -74,7 +74,7 @@ __device__ __forceinline__ void init_barriers(Shared& shared) {
     barrier_init(&shared.full_q[i], 1);
     barrier_init(&shared.empty_q[i], kHopperQueryReaders);
     barrier_init(&shared.full_tile[i], 1);
-    barrier_init(&shared.empty_tile[i], kHopperTileReaders);
+    barrier_init(&shared.empty_tile[i], 32 * kHopperTileReaders);
   }
   for (int i = 0; i < kHopperStages; ++i) {
     barrier_init(&shared.full_k[i], 1);
@@ -274,8 +274,7 @@ template <typename T, int kSlabs>
 __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::next_tile(int turn) const {
   barrier_wait(&shared_.full_tile[ring_slot(turn)], ring_full_parity(turn));
   const HopperTile t = shared_.tile[ring_slot(turn)];
-  __syncwarp();
-  if (lane_ == 0) barrier_arrive(&shared_.empty_tile[ring_slot(turn)]);
+  barrier_arrive(&shared_.empty_tile[ring_slot(turn)]);
   return t;
 }
 
@@ -560,10 +559,10 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float
     if (row >= t.rows || column >= columns) continue;
     *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
   }
+  barrier_arrive(&shared_.empty_tile[ring_slot(turn)]);
   fence_proxy_async_shared();
   __syncwarp();
   release(&shared_.empty_q[group_]);
-  release(&shared_.empty_tile[ring_slot(turn)]);
 }
 
 /// False: there was no tile left.

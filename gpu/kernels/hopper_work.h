@@ -142,8 +142,9 @@ ATTN_HOST_DEVICE unsigned ring_full_parity(int position) {
 }
 ATTN_HOST_DEVICE unsigned ring_empty_parity(int position) { return ring_full_parity(position) ^ 1; }
 
-/// Arrivals that complete a phase of empty: a lane of each consumer warp; of q, of its warpgroup's;
-/// of the announced tiles, of the two warps that load, too.
+/// Warps that complete a phase of empty, a lane of each arriving: the consumers'; of q, its
+/// warpgroup's; of the announced tiles, the two that load, too. Of these every lane arrives, which
+/// has read the tile itself: racecheck follows that, but no lane that speaks for its warp.
 inline constexpr int kHopperReaders = 8;
 inline constexpr int kHopperQueryReaders = 4;
 inline constexpr int kHopperTileReaders = 10;
