@@ -1,6 +1,7 @@
 #include "gpu/kernels/attention_hopper.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "gpu/kernels/attention_hopper_launch.h"
 #include "gpu/kernels/coded_launch.h"
@@ -139,6 +140,7 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
   call.a = a;
   call.counter = counter;
   call.pack = hopper_pack(group_of(a.num_heads, a.num_kv_heads));
+  call.pack_log2 = std::countr_zero(static_cast<unsigned>(call.pack));
   call.units = static_cast<int>(a.num_heads / call.pack);
   call.section = plan.section;
   call.piece = hopper_piece(a.cache.page_size, hopper_keys(static_cast<int>(slabs)));

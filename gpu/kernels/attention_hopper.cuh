@@ -176,9 +176,9 @@ __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::tile_at(int ind
   t.keys = static_cast<int>(sequence.keys);
   const int last_row = min(t.first_row + kHopperRows, t.rows) - 1;
   const KeyRange first =
-      visible_keys(a, sequence.keys, position_of(a, sequence, t.first_row / call_.pack));
+      visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(t.first_row)));
   const KeyRange last =
-      visible_keys(a, sequence.keys, position_of(a, sequence, last_row / call_.pack));
+      visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(last_row)));
   const HopperSteps steps = hopper_steps(first.begin, last.end, kKeys);
   t.last_step = steps.last;
   t.steps = steps.last - steps.first;
@@ -238,7 +238,7 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_queries(const CU
 #pragma unroll 1
     for (int slab = 0; loads && slab < kSlabs; ++slab) {
       tensor_load_3d(shared_.q[g][slab], map, &shared_.full_q[g], slab * kSlabColumns,
-                     t.unit * call_.pack, t.first_token + row / call_.pack);
+                     t.unit * call_.pack, t.first_token + call_.query_of(row));
     }
   }
 }
@@ -378,8 +378,8 @@ class HopperConsumer {
            accumulator_row(static_cast<int>(threadIdx.x), 2 * h);
   }
   __device__ __forceinline__ std::int64_t vector_of(const HopperTile& t, int row) const {
-    return static_cast<std::int64_t>(t.first_token + row / call_.pack) * call_.a.num_heads +
-           t.unit * call_.pack + row % call_.pack;
+    return static_cast<std::int64_t>(t.first_token + call_.query_of(row)) * call_.a.num_heads +
+           t.unit * call_.pack + call_.head_of(row);
   }
   /// Wide rows: descriptors would be made before the loop and fill its registers.
   __device__ __forceinline__ static std::uint64_t here(std::uint64_t descriptor) {
@@ -432,8 +432,8 @@ __device__ __forceinline__ HopperWalk HopperConsumer<T, kSlabs>::walk_of(const H
     walk.first_plain = 0;
     return walk;
   }
-  const KeyRange first = visible_keys(a, s.keys, position_of(a, s, first_row / call_.pack));
-  const KeyRange last = visible_keys(a, s.keys, position_of(a, s, last_row / call_.pack));
+  const KeyRange first = visible_keys(a, s.keys, position_of(a, s, call_.query_of(first_row)));
+  const KeyRange last = visible_keys(a, s.keys, position_of(a, s, call_.query_of(last_row)));
   walk = hopper_walk(t.last_step, t.steps, last.begin, first.end, kKeys);
   walk.first_plain = __shfl_sync(0xffffffffu, walk.first_plain, 0);
   walk.last_plain = __shfl_sync(0xffffffffu, walk.last_plain, 0);
@@ -528,7 +528,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float
     const int row = row_of(t, h);
     const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * units_.scale_log2;
     const float* const sink =
-        a.sinks != nullptr ? a.sinks + t.unit * call_.pack + row % call_.pack : nullptr;
+        a.sinks != nullptr ? a.sinks + t.unit * call_.pack + call_.head_of(row) : nullptr;
     const RowEnd end = end_row(max_log2, sum_[h], sink);
     factor[h] = end.factor;
     if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
@@ -572,11 +572,11 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
   barrier_wait(&shared_.full_tile[ring_slot(turn)], ring_full_parity(turn));
   const HopperTile t = tile_of(turn);
   if (t.sequence < 0) return false;
-  const Sequence sequence{t.sequence, t.first_token, t.rows / call_.pack, t.keys};
+  const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const KeyRange seen =
-        visible_keys(a, sequence.keys, position_of(a, sequence, row_of(t, h) / call_.pack));
+        visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(row_of(t, h))));
     shared_.seen[h][threadIdx.x - 128] =
         make_int2(static_cast<int>(seen.begin),
                   seen.end > seen.begin ? static_cast<int>(seen.end - seen.begin) : 0);
@@ -600,7 +600,14 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
 #pragma unroll
       for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
     };
-    barrier_wait(&shared_.full_k[stage_of(0)], parity_of(0));
+    const auto await_keys = [&](int i) {
+      if (i < t.steps) barrier_wait(&shared_.full_k[stage_of(i)], parity_of(i));
+    };
+    const auto rescale = [&] {
+#pragma unroll
+      for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
+    };
+    await_keys(0);
     compute_scores(s, stage_of(0));
     wgmma_wait<0>();
     pin_registers(s);
@@ -608,9 +615,10 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     hide(s, key_of(0));
     online_softmax_of(s, correction);
     to_fragments();
+    await_keys(1);
     const auto step = [&](int i, auto plain) {
-      barrier_wait(&shared_.full_k[stage_of(i)], parity_of(i));
       compute_scores(s, stage_of(i));
+      rescale();
       barrier_wait(&shared_.full_v[stage_of(i - 1)], parity_of(i - 1));
       add_values(o, p, stage_of(i - 1));
       wgmma_wait<1>();
@@ -618,12 +626,13 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
       release(&shared_.empty_k[stage_of(i)]);
       if constexpr (!plain.value) hide(s, key_of(i));
       online_softmax_of(s, correction);
+      // Here, though only the next step needs them: without a branch between the softmax and the
+      // wait for the values, ptxas moves that wait in front of it, and nothing runs beside them.
+      await_keys(i + 1);
       wgmma_wait<0>();
       pin_registers(o);
       release(&shared_.empty_v[stage_of(i - 1)]);
       to_fragments();
-#pragma unroll
-      for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
     };
     // Steps at a mask's edges have a loop of their own: before those that every row sees whole, and
     // after.
@@ -638,6 +647,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
       for (; i < plain_end; ++i) step(i, std::true_type{});
     }
     const int last = t.steps - 1;
+    rescale();
     barrier_wait(&shared_.full_v[stage_of(last)], parity_of(last));
     add_values(o, p, stage_of(last));
     wgmma_wait<0>();

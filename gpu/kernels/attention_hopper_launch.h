@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/host_device.h"
 
 namespace attn::gpu {
 
@@ -11,10 +12,15 @@ namespace attn::gpu {
 struct HopperCall {
   AttentionArguments a;
   unsigned* counter = nullptr;  ///< of tiles that blocks have drawn
-  int pack = 1;                 ///< heads of a unit
+  int pack = 1;                 ///< heads of a unit, a power of two
+  int pack_log2 = 0;
   int units = 1;                ///< q tiles that share rows: num_heads / pack
   int section = 1;
   int piece = 8;  ///< keys of a box
+
+  /// Query of a packed row of a sequence, and its head of the unit.
+  ATTN_HOST_DEVICE int query_of(int row) const { return row >> pack_log2; }
+  ATTN_HOST_DEVICE int head_of(int row) const { return row & (pack - 1); }
 };
 
 /// q [tokens, num_heads, head_dim] in boxes of 64 rows (64 / pack queries), k and v
