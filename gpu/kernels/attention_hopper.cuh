@@ -16,7 +16,7 @@
 // zeros over them before it hands such a step on. Keys there need nothing, their scores are masked.
 //
 // Budget for head_dim 128: 64 registers of outputs, 64 of scores and 32 of probabilities, of 232;
-// 32 KB of q, and 2 stages of 32 KB of keys and as much of values.
+// 32 KB of q, and 2 stages of 32 KB of keys and as much of values (hopper_stages).
 #pragma once
 
 #include "gpu/kernels/attention_hopper_launch.h"
@@ -42,19 +42,20 @@ struct HopperTile {
 template <typename T, int kSlabs>
 struct HopperShared {
   static constexpr int kKeys = hopper_keys(kSlabs);
+  static constexpr int kStages = hopper_stages(kSlabs);
   static constexpr int kSlab = kKeys * kSlabColumns;
   static constexpr int kQuerySlab = kHopperGroupRows * kSlabColumns;
   // In the swizzle of swizzle_128; outputs leave through q.
   T q[2][kSlabs][kQuerySlab];
-  T k[kHopperStages][kSlabs][kSlab];
-  T v[kHopperStages][kSlabs][kSlab];
+  T k[kStages][kSlabs][kSlab];
+  T v[kStages][kSlabs][kSlab];
   std::uint64_t full_q[2], empty_q[2];  // of the warpgroups
-  std::uint64_t full_k[kHopperStages], empty_k[kHopperStages];
-  std::uint64_t full_v[kHopperStages], empty_v[kHopperStages];
-  std::uint64_t full_tile[2], empty_tile[2];
+  std::uint64_t full_k[kStages], empty_k[kStages];
+  std::uint64_t full_v[kStages], empty_v[kStages];
+  std::uint64_t full_tile[kHopperTileSlots], empty_tile[kHopperTileSlots];
   std::uint64_t begun;  // the newest tile, by warp 0
   std::uint64_t tail;   // of values whose step is not handed on as it comes
-  HopperTile tile[2];
+  HopperTile tile[kHopperTileSlots];
   // Of the consumers' threads, of their two rows: the first key that they see, and how many. Here
   // and not in registers, which the loop wants for itself.
   int2 seen[2][256];
@@ -73,10 +74,12 @@ __device__ __forceinline__ void init_barriers(Shared& shared) {
   for (int i = 0; i < 2; ++i) {
     barrier_init(&shared.full_q[i], 1);
     barrier_init(&shared.empty_q[i], kHopperQueryReaders);
+  }
+  for (int i = 0; i < kHopperTileSlots; ++i) {
     barrier_init(&shared.full_tile[i], 1);
     barrier_init(&shared.empty_tile[i], 32 * kHopperTileReaders);
   }
-  for (int i = 0; i < kHopperStages; ++i) {
+  for (int i = 0; i < Shared::kStages; ++i) {
     barrier_init(&shared.full_k[i], 1);
     barrier_init(&shared.empty_k[i], kHopperReaders);
     barrier_init(&shared.full_v[i], 1);
@@ -252,11 +255,11 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
   for (int turn = 0;; ++turn) {
     HopperTile t;
     if (index < total) t = tile_at(index);
-    barrier_wait(&shared_.empty_tile[ring_slot(turn)], ring_empty_parity(turn));
+    barrier_wait(&shared_.empty_tile[ring_slot(turn, kHopperTileSlots)], ring_empty_parity(turn, kHopperTileSlots));
     __syncwarp();  // a lane that came after the tile's end would wait for the wrong phase
     if (lane_ == 0) {
-      shared_.tile[ring_slot(turn)] = t;
-      barrier_arrive(&shared_.full_tile[ring_slot(turn)]);
+      shared_.tile[ring_slot(turn, kHopperTileSlots)] = t;
+      barrier_arrive(&shared_.full_tile[ring_slot(turn, kHopperTileSlots)]);
     }
     if (index >= total) return;
     barrier_wait(&shared_.begun, turn % 2);
@@ -272,9 +275,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
 
 template <typename T, int kSlabs>
 __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::next_tile(int turn) const {
-  barrier_wait(&shared_.full_tile[ring_slot(turn)], ring_full_parity(turn));
-  const HopperTile t = shared_.tile[ring_slot(turn)];
-  barrier_arrive(&shared_.empty_tile[ring_slot(turn)]);
+  barrier_wait(&shared_.full_tile[ring_slot(turn, kHopperTileSlots)], ring_full_parity(turn, kHopperTileSlots));
+  const HopperTile t = shared_.tile[ring_slot(turn, kHopperTileSlots)];
+  barrier_arrive(&shared_.empty_tile[ring_slot(turn, kHopperTileSlots)]);
   return t;
 }
 
@@ -289,9 +292,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_keys_and_queries
     const int kv_head = kv_head_of(t);
 #pragma unroll 1
     for (int i = 0; i < t.steps; ++i, ++position) {
-      const int stage = ring_slot(position);
+      const int stage = ring_slot(position, Shared::kStages);
       const Box box = look_up(t, (t.last_step - 1 - i) * kKeys);
-      barrier_wait(&shared_.empty_k[stage], ring_empty_parity(position));
+      barrier_wait(&shared_.empty_k[stage], ring_empty_parity(position, Shared::kStages));
       load_step(shared_.k[stage], map_k, &shared_.full_k[stage], kv_head, box);
       // After the first keys, which need not wait for the tile before to leave its rows.
       if (i == 0) load_queries(map_q, t, turn);
@@ -326,10 +329,10 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_values(const CUt
     const int kv_head = kv_head_of(t);
 #pragma unroll 1
     for (int i = 0; i < t.steps; ++i, ++position) {
-      const int stage = ring_slot(position);
+      const int stage = ring_slot(position, Shared::kStages);
       const int step_key = (t.last_step - 1 - i) * kKeys;
       const Box box = look_up(t, step_key);
-      barrier_wait(&shared_.empty_v[stage], ring_empty_parity(position));
+      barrier_wait(&shared_.empty_v[stage], ring_empty_parity(position, Shared::kStages));
       if (t.keys - step_key >= kKeys) {
         load_step(shared_.v[stage], map_v, &shared_.full_v[stage], kv_head, box);
         continue;
@@ -404,7 +407,7 @@ class HopperConsumer {
 /// tile again, whose slot stays taken until then.
 template <typename T, int kSlabs>
 __device__ __forceinline__ HopperTile HopperConsumer<T, kSlabs>::tile_of(int turn) const {
-  const HopperTile& from = shared_.tile[ring_slot(turn)];
+  const HopperTile& from = shared_.tile[ring_slot(turn, kHopperTileSlots)];
   const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
   HopperTile t;
   t.sequence = agreed(from.sequence);
@@ -559,7 +562,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float
     if (row >= t.rows || column >= columns) continue;
     *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
   }
-  barrier_arrive(&shared_.empty_tile[ring_slot(turn)]);
+  barrier_arrive(&shared_.empty_tile[ring_slot(turn, kHopperTileSlots)]);
   fence_proxy_async_shared();
   __syncwarp();
   release(&shared_.empty_q[group_]);
@@ -569,7 +572,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float
 template <typename T, int kSlabs>
 __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
   const AttentionArguments& a = call_.a;
-  barrier_wait(&shared_.full_tile[ring_slot(turn)], ring_full_parity(turn));
+  barrier_wait(&shared_.full_tile[ring_slot(turn, kHopperTileSlots)], ring_full_parity(turn, kHopperTileSlots));
   const HopperTile t = tile_of(turn);
   if (t.sequence < 0) return false;
   const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
@@ -593,8 +596,8 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     float s[kScores];
     std::uint32_t p[kScores / 2];
     float correction[2];
-    const auto stage_of = [&](int i) { return ring_slot(position_ + i); };
-    const auto parity_of = [&](int i) { return ring_full_parity(position_ + i); };
+    const auto stage_of = [&](int i) { return ring_slot(position_ + i, Shared::kStages); };
+    const auto parity_of = [&](int i) { return ring_full_parity(position_ + i, Shared::kStages); };
     const auto key_of = [&](int i) { return (t.last_step - 1 - i) * kKeys; };
     const auto to_fragments = [&] {
 #pragma unroll

@@ -12,8 +12,8 @@ namespace attn::gpu {
 /// Packed rows of a tile: each of two warpgroups has half of them.
 inline constexpr int kHopperRows = 128;
 inline constexpr int kHopperGroupRows = 64;
-/// Key tiles in shared memory, of keys and of values.
-inline constexpr int kHopperStages = 2;
+/// Announced tiles in shared memory.
+inline constexpr int kHopperTileSlots = 2;
 /// A producer warpgroup and two consumers.
 inline constexpr int kHopperThreads = 384;
 /// Sequences of a call: their order lies in shared memory.
@@ -26,6 +26,10 @@ inline constexpr int kSlabRowBytes = 128;
 /// Keys of a step: two stages of keys and values beside q fit into shared memory, and scores and
 /// outputs into the registers (16-bit elements; `slabs` of a row).
 constexpr int hopper_keys(int slabs) { return slabs <= 2 ? 128 : 64; }
+
+/// Steps in shared memory, of keys and of values: as many as fit, four at most. Short steps need
+/// them, whose products take less time than a copy.
+constexpr int hopper_stages(int slabs) { return slabs == 1 ? 4 : slabs == 3 ? 3 : 2; }
 
 /// Heads of a group that are packed into the rows of a tile, row r being query r / pack, head r %
 /// pack. All of them where they divide a warpgroup's rows, because one box then loads whole
@@ -135,12 +139,14 @@ ATTN_HOST_DEVICE HopperWalk hopper_walk(int last_step, int steps, std::int64_t b
 // completes (with the bytes that it announced), and empty, which the readers complete together. A
 // wait names a phase by its parity; before the first phase a wait for parity 1 returns at once.
 
-ATTN_HOST_DEVICE int ring_slot(int position) { return position % kHopperStages; }
+ATTN_HOST_DEVICE int ring_slot(int position, int slots) { return position % slots; }
 /// What readers wait for before position `position` of a ring, and its filler on `empty`.
-ATTN_HOST_DEVICE unsigned ring_full_parity(int position) {
-  return static_cast<unsigned>(position / kHopperStages % 2);
+ATTN_HOST_DEVICE unsigned ring_full_parity(int position, int slots) {
+  return static_cast<unsigned>(position / slots % 2);
 }
-ATTN_HOST_DEVICE unsigned ring_empty_parity(int position) { return ring_full_parity(position) ^ 1; }
+ATTN_HOST_DEVICE unsigned ring_empty_parity(int position, int slots) {
+  return ring_full_parity(position, slots) ^ 1;
+}
 
 /// Warps that complete a phase of empty, a lane of each arriving: the consumers'; of q, its
 /// warpgroup's; of the announced tiles, the two that load, too. Of these every lane arrives, which

@@ -142,11 +142,12 @@ struct Tile {
 
 using Kind = Event::Kind;
 int content(std::size_t tile, int step) { return static_cast<int>(tile) * 100 + step; }
-Event wait_full(Ring ring, int position) {
-  return {Kind::kWaitFull, {ring, ring_slot(position)}, ring_full_parity(position)};
+/// `slots`: of the ring.
+Event wait_full(Ring ring, int position, int slots) {
+  return {Kind::kWaitFull, {ring, ring_slot(position, slots)}, ring_full_parity(position, slots)};
 }
-Event wait_empty(Ring ring, int position) {
-  return {Kind::kWaitEmpty, {ring, ring_slot(position)}, ring_empty_parity(position)};
+Event wait_empty(Ring ring, int position, int slots) {
+  return {Kind::kWaitEmpty, {ring, ring_slot(position, slots)}, ring_empty_parity(position, slots)};
 }
 Event arrive_full(Ring ring, int slot) { return {Kind::kArriveFull, {ring, slot}}; }
 Event arrive_empty(Ring ring, int slot) { return {Kind::kArriveEmpty, {ring, slot}}; }
@@ -156,9 +157,9 @@ Role drawing(const std::vector<Tile>& tiles) {
   Role role;
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
     const auto turn = static_cast<int>(t);
-    role.push_back(wait_empty(Ring::kTile, turn));
-    role.push_back({Kind::kFill, {Ring::kTile, ring_slot(turn)}, 0, content(t, 0)});
-    role.push_back(arrive_full(Ring::kTile, ring_slot(turn)));
+    role.push_back(wait_empty(Ring::kTile, turn, kHopperTileSlots));
+    role.push_back({Kind::kFill, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
+    role.push_back(arrive_full(Ring::kTile, ring_slot(turn, kHopperTileSlots)));
     if (t < tiles.size()) {
       role.push_back({Kind::kWaitFull, {Ring::kBegun, 0}, static_cast<unsigned>(turn % 2)});
     }
@@ -168,18 +169,18 @@ Role drawing(const std::vector<Tile>& tiles) {
 
 void read_tile(Role& role, std::size_t t) {
   const auto turn = static_cast<int>(t);
-  role.push_back(wait_full(Ring::kTile, turn));
-  role.push_back({Kind::kRead, {Ring::kTile, ring_slot(turn)}, 0, content(t, 0)});
+  role.push_back(wait_full(Ring::kTile, turn, kHopperTileSlots));
+  role.push_back({Kind::kRead, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
 }
 
 /// Warp 0: keys and queries.
-Role keys(const std::vector<Tile>& tiles) {
+Role keys(const std::vector<Tile>& tiles, int stages) {
   Role role;
   int position = 0;
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
     const auto turn = static_cast<int>(t);
     read_tile(role, t);
-    role.push_back(arrive_empty(Ring::kTile, ring_slot(turn)));
+    role.push_back(arrive_empty(Ring::kTile, ring_slot(turn, kHopperTileSlots)));
     if (t == tiles.size()) break;
     role.push_back(arrive_full(Ring::kBegun, 0));
     const auto queries = [&] {
@@ -193,8 +194,8 @@ Role keys(const std::vector<Tile>& tiles) {
       }
     };
     for (int i = 0; i < tiles[t].steps; ++i, ++position) {
-      const int slot = ring_slot(position);
-      role.push_back(wait_empty(Ring::kKeys, position));
+      const int slot = ring_slot(position, stages);
+      role.push_back(wait_empty(Ring::kKeys, position, stages));
       role.push_back({Kind::kFill, {Ring::kKeys, slot}, 0, content(t, i), true});
       role.push_back(arrive_full(Ring::kKeys, slot));
       if (i == 0) queries();
@@ -205,18 +206,18 @@ Role keys(const std::vector<Tile>& tiles) {
 }
 
 /// Warp 1: values.
-Role values(const std::vector<Tile>& tiles) {
+Role values(const std::vector<Tile>& tiles, int stages) {
   Role role;
   int position = 0;
   unsigned tails = 0;
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
     read_tile(role, t);
-    role.push_back(arrive_empty(Ring::kTile, ring_slot(static_cast<int>(t))));
+    role.push_back(arrive_empty(Ring::kTile, ring_slot(static_cast<int>(t), kHopperTileSlots)));
     if (t == tiles.size()) break;
     for (int i = 0; i < tiles[t].steps; ++i, ++position) {
-      const int slot = ring_slot(position);
+      const int slot = ring_slot(position, stages);
       const bool tail = tiles[t].tail && i == 0;
-      role.push_back(wait_empty(Ring::kValues, position));
+      role.push_back(wait_empty(Ring::kValues, position, stages));
       role.push_back({Kind::kFill, {Ring::kValues, slot}, tail ? 2U : 0U, content(t, i), true});
       if (tail) {
         role.push_back(arrive_full(Ring::kTail, 0));
@@ -230,7 +231,7 @@ Role values(const std::vector<Tile>& tiles) {
 }
 
 /// A warp of a consumer warpgroup.
-Role consumer(const std::vector<Tile>& tiles, int group) {
+Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
   Role role;
   int before = 0;
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
@@ -239,27 +240,32 @@ Role consumer(const std::vector<Tile>& tiles, int group) {
     if (t == tiles.size()) break;
     const int steps = tiles[t].steps;
     role.push_back({Kind::kWaitFull, {Ring::kQueries, group}, static_cast<unsigned>(turn % 2)});
+    const auto await_keys = [&](int i) {
+      if (i < steps) role.push_back(wait_full(Ring::kKeys, before + i, stages));
+    };
     const auto scores = [&](int i) {
-      role.push_back(wait_full(Ring::kKeys, before + i));
       role.push_back({Kind::kRead, {Ring::kQueries, group}, 0, content(t, 0)});
-      role.push_back({Kind::kRead, {Ring::kKeys, ring_slot(before + i)}, 0, content(t, i)});
+      role.push_back({Kind::kRead, {Ring::kKeys, ring_slot(before + i, stages)}, 0, content(t, i)});
     };
     const auto outputs = [&](int i) {
-      role.push_back(wait_full(Ring::kValues, before + i));
-      role.push_back({Kind::kRead, {Ring::kValues, ring_slot(before + i)}, 0, content(t, i)});
+      role.push_back(wait_full(Ring::kValues, before + i, stages));
+      role.push_back({Kind::kRead, {Ring::kValues, ring_slot(before + i, stages)}, 0, content(t, i)});
     };
     const auto read = [&](Ring ring, int i) {  // the products are over: read to the end
-      const int slot = ring_slot(before + i);
+      const int slot = ring_slot(before + i, stages);
       role.push_back({Kind::kRead, {ring, slot}, 0, content(t, i)});
       role.push_back(arrive_empty(ring, slot));
     };
     if (steps > 0) {
+      await_keys(0);
       scores(0);
       read(Ring::kKeys, 0);
+      await_keys(1);
       for (int i = 1; i < steps; ++i) {
         scores(i);
         outputs(i - 1);
         read(Ring::kKeys, i);
+        await_keys(i + 1);
         read(Ring::kValues, i - 1);
       }
       outputs(steps - 1);
@@ -268,27 +274,29 @@ Role consumer(const std::vector<Tile>& tiles, int group) {
     // The warpgroup meets, and its rows leave through q.
     role.push_back(arrive_full(Ring::kGroup, group));
     role.push_back({Kind::kMeet, {Ring::kGroup, group}, static_cast<unsigned>(turn % 2)});
-    role.push_back({Kind::kRead, {Ring::kTile, ring_slot(turn)}, 0, content(t, 0)});
+    role.push_back({Kind::kRead, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
     role.push_back({Kind::kFill, {Ring::kQueries, group}, 0, -1});
     role.push_back({Kind::kRead, {Ring::kQueries, group}, 0, -1});
     role.push_back(arrive_empty(Ring::kQueries, group));
-    role.push_back(arrive_empty(Ring::kTile, ring_slot(turn)));
+    role.push_back(arrive_empty(Ring::kTile, ring_slot(turn, kHopperTileSlots)));
     before += steps;
   }
   return role;
 }
 
-std::string play(const std::vector<Tile>& tiles, std::mt19937& random, int key_readers,
+std::string play(const std::vector<Tile>& tiles, std::mt19937& random, int stages, int key_readers,
                  int tile_readers) {
-  std::vector<Role> roles{drawing(tiles), keys(tiles), values(tiles)};
+  std::vector<Role> roles{drawing(tiles), keys(tiles, stages), values(tiles, stages)};
   for (int warp = 0; warp < kHopperReaders; ++warp) {
-    roles.push_back(consumer(tiles, warp / kHopperQueryReaders));
+    roles.push_back(consumer(tiles, warp / kHopperQueryReaders, stages));
   }
   Machine machine(std::move(roles));
-  for (int i = 0; i < kHopperStages; ++i) {
-    machine.count(Ring::kTile, i, 1, tile_readers);
+  for (int i = 0; i < kHopperTileSlots; ++i) machine.count(Ring::kTile, i, 1, tile_readers);
+  for (int i = 0; i < stages; ++i) {
     machine.count(Ring::kKeys, i, 1, key_readers);
     machine.count(Ring::kValues, i, 1, kHopperReaders);
+  }
+  for (int i = 0; i < 2; ++i) {
     machine.count(Ring::kQueries, i, 1, kHopperQueryReaders);
     machine.count(Ring::kGroup, i, kHopperQueryReaders, 1);
   }
@@ -308,7 +316,8 @@ TEST(HopperRings, HandOnEveryStepInAnyOrder) {
   std::mt19937 random(1);
   for (int repeat = 0; repeat < 1500; ++repeat) {
     const std::vector<Tile> tiles = random_tiles(random);
-    ASSERT_EQ(play(tiles, random, kHopperReaders, kHopperTileReaders), "") << repeat;
+    const int stages = hopper_stages(1 + repeat % 4);
+    ASSERT_EQ(play(tiles, random, stages, kHopperReaders, kHopperTileReaders), "") << repeat;
   }
 }
 
@@ -317,7 +326,7 @@ TEST(HopperRings, OfOtherCountsFail) {
   const std::vector<Tile> tiles{{5, true}, {0, false}, {3, false}, {4, true}};
   const auto fails = [&](int key_readers, int tile_readers) {
     for (int repeat = 0; repeat < 50; ++repeat) {
-      if (!play(tiles, random, key_readers, tile_readers).empty()) return true;
+      if (!play(tiles, random, 2, key_readers, tile_readers).empty()) return true;
     }
     return false;
   };
