@@ -23,10 +23,6 @@ int group_of(std::int64_t heads, std::int64_t kv_heads) {
 }
 
 #ifndef ATTN_FAULTY
-std::int64_t slabs_of(std::int64_t head_dim) {
-  return (head_dim + kSlabColumns - 1) / kSlabColumns;
-}
-
 // Tensor maps want a number of pages; the cache's is not known here, and pages behind it are in no
 // table. So many that neither their number nor the address of the last leaves what a map can hold.
 constexpr std::uint64_t kMostPages = std::uint64_t{1} << 31;
@@ -78,11 +74,11 @@ std::string hopper_refusal(const HopperShape& s) {
     return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
            " are not multiples of 8 up to 256";
   }
-  if (slabs_of(s.head_dim) != slabs_of(s.head_dim_v)) {
+  if (hopper_slabs(s.head_dim) != hopper_slabs(s.head_dim_v)) {
     return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
            " do not fill as many slabs of 64 columns";
   }
-  if (hopper_piece(s.page_size, kHopperRows) == 0) {
+  if (hopper_piece(s.page_size, hopper_keys(1)) == 0) {
     return "page_size " + std::to_string(s.page_size) + " is no multiple of 8";
   }
   if (s.page_size >= kMostKeys) return "page_size " + std::to_string(s.page_size) + " is too large";
@@ -135,7 +131,7 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
   static_cast<void>(counter);
   static_cast<void>(stream);
 #else
-  const std::int64_t slabs = slabs_of(std::max(a.head_dim, a.head_dim_v));
+  const std::int64_t slabs = hopper_slabs(std::max(a.head_dim, a.head_dim_v));
   HopperCall call;
   call.a = a;
   call.counter = counter;

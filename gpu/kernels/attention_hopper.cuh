@@ -1,22 +1,23 @@
 // Prefill attention for compute capability 9.0a: wgmma on tiles that the copy engine (TMA) brings,
 // one producer warpgroup and two consumers.
 //
-// A tile is 128 packed rows (hopper_work.h) of one sequence: each consumer warpgroup has 64 of
-// them, and both multiply the same steps of keys, from the last that the tile sees to the first.
-// Blocks stay and draw tiles by a counter. Of the producer warpgroup, warp 0 loads keys and
-// queries, warp 1 loads values, both issue a page's boxes from their lanes; warp 2 draws the tiles
-// and says what they are. A stage of keys (or values) counts its bytes in and its readers out, by
-// mbarriers.
+// A tile is 128 packed rows (hopper_work.h) of one sequence: each consumer
+// warpgroup has 64 of them, and all multiply the same steps of keys, from the last that the tile
+// sees to the first. Blocks stay and draw tiles by a counter. Of the producer warpgroup, warp 0
+// loads keys and queries, warp 1 loads values, both issue a page's boxes from their lanes; warp 2
+// draws the tiles and says what they are, warp 3 which keys each of their rows sees. A stage of
+// keys (or values) counts its bytes in and its readers out, by mbarriers.
 //
 // In a warpgroup the scores of step i + 1 are issued before the outputs of step i, so that the
 // softmax of one runs beside the products of the other; between warpgroups nothing is ordered, they
-// drift apart by themselves.
+// drift apart by themselves. The queries of the next tile are loaded once the last scores are
+// there; outputs leave through shared memory of their own.
 //
 // Values of slots behind a sequence's end may be anything, and 0 times NaN is NaN: warp 1 puts
 // zeros over them before it hands such a step on. Keys there need nothing, their scores are masked.
 //
 // Budget for head_dim 128: 64 registers of outputs, 64 of scores and 32 of probabilities, of 232;
-// 32 KB of q, and 2 stages of 32 KB of keys and as much of values (hopper_stages).
+// 32 KB of q, 2 stages of 32 KB of keys and as much of values (hopper_stages), 32 KB of outputs.
 #pragma once
 
 #include "gpu/kernels/attention_hopper_launch.h"
@@ -43,22 +44,27 @@ template <typename T, int kSlabs>
 struct HopperShared {
   static constexpr int kKeys = hopper_keys(kSlabs);
   static constexpr int kStages = hopper_stages(kSlabs);
+  static constexpr int kOutSlabs = hopper_out_slabs(kSlabs);
   static constexpr int kSlab = kKeys * kSlabColumns;
   static constexpr int kQuerySlab = kHopperGroupRows * kSlabColumns;
-  // In the swizzle of swizzle_128; outputs leave through q.
-  T q[2][kSlabs][kQuerySlab];
+  // In the swizzle of swizzle_128.
+  T q[kHopperGroups][kSlabs][kQuerySlab];
   T k[kStages][kSlabs][kSlab];
   T v[kStages][kSlabs][kSlab];
-  std::uint64_t full_q[2], empty_q[2];  // of the warpgroups
+  T out[4 * kHopperGroups][kOutSlabs][16 * kSlabColumns];  // of the consumers' warps
+  std::uint64_t full_q[kHopperGroups], empty_q[kHopperGroups];
   std::uint64_t full_k[kStages], empty_k[kStages];
   std::uint64_t full_v[kStages], empty_v[kStages];
   std::uint64_t full_tile[kHopperTileSlots], empty_tile[kHopperTileSlots];
-  std::uint64_t begun;  // the newest tile, by warp 0
-  std::uint64_t tail;   // of values whose step is not handed on as it comes
+  std::uint64_t full_rows[kHopperTileSlots];  // what is said of the tile's rows
+  std::uint64_t begun;                        // the newest tile, by warp 0
+  std::uint64_t tail;                         // of values whose step is not handed on as it comes
   HopperTile tile[kHopperTileSlots];
-  // Of the consumers' threads, of their two rows: the first key that they see, and how many. Here
-  // and not in registers, which the loop wants for itself.
-  int2 seen[2][256];
+  // Of a tile's rows: the first key that they see, and how many. Here and not in registers, which
+  // the loop wants for itself.
+  int2 seen[kHopperTileSlots][kHopperRows];
+  // Of its warpgroups: first_plain and last_plain of HopperWalk.
+  int2 plain[kHopperTileSlots][kHopperGroups];
   // The order of the tiles.
   int keys[kHopperMostSequences];
   int tiles[kHopperMostSequences];
@@ -71,12 +77,13 @@ inline constexpr std::size_t kHopperSharedBytes = sizeof(HopperShared<T, kSlabs>
 
 template <typename Shared>
 __device__ __forceinline__ void init_barriers(Shared& shared) {
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kHopperGroups; ++i) {
     barrier_init(&shared.full_q[i], 1);
     barrier_init(&shared.empty_q[i], kHopperQueryReaders);
   }
   for (int i = 0; i < kHopperTileSlots; ++i) {
     barrier_init(&shared.full_tile[i], 1);
+    barrier_init(&shared.full_rows[i], 32);
     barrier_init(&shared.empty_tile[i], 32 * kHopperTileReaders);
   }
   for (int i = 0; i < Shared::kStages; ++i) {
@@ -134,6 +141,7 @@ class HopperProducer {
       : call_(call), shared_(shared), lane_(static_cast<int>(threadIdx.x % 32)) {}
 
   __device__ __forceinline__ void draw_tiles();
+  __device__ __forceinline__ void tell_rows();
   __device__ __forceinline__ void load_keys_and_queries(const CUtensorMap* map_q,
                                                         const CUtensorMap* map_k);
   __device__ __forceinline__ void load_values(const CUtensorMap* map_v);
@@ -225,15 +233,15 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_step(T (*stage)[
   __syncwarp();
 }
 
-/// Both warpgroups' rows, once they have left the tile before. A warpgroup without rows gets none:
-/// what it multiplies instead does not matter.
+/// The warpgroups' rows, once they need those of the tile before no more. A warpgroup without rows
+/// gets none: what it multiplies instead does not matter.
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_queries(const CUtensorMap* map,
                                                                         const HopperTile& t,
                                                                         int turn) const {
   if (lane_ != 0) return;
 #pragma unroll 1
-  for (int g = 0; g < 2; ++g) {
+  for (int g = 0; g < kHopperGroups; ++g) {
     const int row = t.first_row + g * kHopperGroupRows;
     const bool loads = t.steps > 0 && row < t.rows;
     barrier_wait(&shared_.empty_q[g], turn % 2 ^ 1);
@@ -250,16 +258,18 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_queries(const CU
 /// ones.
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
-  const int total = shared_.first_tile[call_.a.batch.batch];
+  // Read where it is needed: registers are few here.
+  const int& total = shared_.first_tile[call_.a.batch.batch];
   int index = static_cast<int>(blockIdx.x);
   for (int turn = 0;; ++turn) {
     HopperTile t;
     if (index < total) t = tile_at(index);
-    barrier_wait(&shared_.empty_tile[ring_slot(turn, kHopperTileSlots)], ring_empty_parity(turn, kHopperTileSlots));
+    const int slot = ring_slot(turn, kHopperTileSlots);
+    barrier_wait(&shared_.empty_tile[slot], ring_empty_parity(turn, kHopperTileSlots));
     __syncwarp();  // a lane that came after the tile's end would wait for the wrong phase
     if (lane_ == 0) {
-      shared_.tile[ring_slot(turn, kHopperTileSlots)] = t;
-      barrier_arrive(&shared_.full_tile[ring_slot(turn, kHopperTileSlots)]);
+      shared_.tile[slot] = t;
+      barrier_arrive(&shared_.full_tile[slot]);
     }
     if (index >= total) return;
     barrier_wait(&shared_.begun, turn % 2);
@@ -273,11 +283,51 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
   }
 }
 
+/// Of each tile, what its rows see and how its warpgroups walk, beside the loads that wait for the
+/// tile alone.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperProducer<T, kSlabs>::tell_rows() {
+  const AttentionArguments& a = call_.a;
+  for (int turn = 0;; ++turn) {
+    const int slot = ring_slot(turn, kHopperTileSlots);
+    barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn, kHopperTileSlots));
+    const HopperTile& t = shared_.tile[slot];
+    const bool ends = t.sequence < 0;
+    const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
+    const auto seen_by = [&](int row) {
+      return visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(row)));
+    };
+#pragma unroll 1
+    for (int r = lane_; !ends && r < kHopperRows; r += 32) {
+      const KeyRange seen = seen_by(t.first_row + r);
+      const bool sees = t.first_row + r < t.rows && seen.end > seen.begin;
+      shared_.seen[slot][r] = make_int2(static_cast<int>(seen.begin),
+                                        sees ? static_cast<int>(seen.end - seen.begin) : 0);
+    }
+    if (!ends && lane_ < kHopperGroups) {
+      const int first_row = t.first_row + lane_ * kHopperGroupRows;
+      const int last_row = min(first_row + kHopperGroupRows, t.rows) - 1;
+      HopperWalk walk;  // no rows: nothing to hide
+      walk.last_plain = t.steps;
+      if (last_row >= first_row) {
+        walk = hopper_walk(t.last_step, t.steps, seen_by(last_row).begin, seen_by(first_row).end,
+                           kKeys);
+      }
+      shared_.plain[slot][lane_] = make_int2(walk.first_plain, walk.last_plain);
+    }
+    barrier_arrive(&shared_.full_rows[slot]);
+    barrier_arrive(&shared_.empty_tile[slot]);
+    __syncwarp();
+    if (ends) return;
+  }
+}
+
 template <typename T, int kSlabs>
 __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::next_tile(int turn) const {
-  barrier_wait(&shared_.full_tile[ring_slot(turn, kHopperTileSlots)], ring_full_parity(turn, kHopperTileSlots));
-  const HopperTile t = shared_.tile[ring_slot(turn, kHopperTileSlots)];
-  barrier_arrive(&shared_.empty_tile[ring_slot(turn, kHopperTileSlots)]);
+  const int slot = ring_slot(turn, kHopperTileSlots);
+  barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn, kHopperTileSlots));
+  const HopperTile t = shared_.tile[slot];
+  barrier_arrive(&shared_.empty_tile[slot]);
   return t;
 }
 
@@ -365,20 +415,17 @@ class HopperConsumer {
   __device__ __forceinline__ void run();
 
  private:
-  __device__ __forceinline__ HopperTile tile_of(int turn) const;
   __device__ __forceinline__ bool attend(int turn);
-  __device__ __forceinline__ HopperWalk walk_of(const HopperTile& t, const Sequence& s) const;
   __device__ __forceinline__ void compute_scores(float (&s)[kScores], int stage) const;
   __device__ __forceinline__ void add_values(float (&o)[kOutputs],
                                              const std::uint32_t (&p)[kScores / 2],
                                              int stage) const;
-  __device__ __forceinline__ void hide(float (&s)[kScores], int step_key) const;
+  __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
   __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
-  __device__ __forceinline__ void write(int turn, float (&o)[kOutputs]);
-  /// Packed row of the sequence of accumulators 2 h, 2 h + 1.
-  __device__ __forceinline__ int row_of(const HopperTile& t, int h) const {
-    return t.first_row + group_ * kHopperGroupRows +
-           accumulator_row(static_cast<int>(threadIdx.x), 2 * h);
+  __device__ __forceinline__ void write(const HopperTile& t, float (&o)[kOutputs]);
+  /// Row of the tile of accumulators 2 h, 2 h + 1.
+  __device__ __forceinline__ int row_of(int h) const {
+    return group_ * kHopperGroupRows + accumulator_row(static_cast<int>(threadIdx.x), 2 * h);
   }
   __device__ __forceinline__ std::int64_t vector_of(const HopperTile& t, int row) const {
     return static_cast<std::int64_t>(t.first_token + call_.query_of(row)) * call_.a.num_heads +
@@ -403,46 +450,6 @@ class HopperConsumer {
   float sum_[2];
 };
 
-/// Through shuffles, so that the compiler knows a warp to agree on its branches. write() reads the
-/// tile again, whose slot stays taken until then.
-template <typename T, int kSlabs>
-__device__ __forceinline__ HopperTile HopperConsumer<T, kSlabs>::tile_of(int turn) const {
-  const HopperTile& from = shared_.tile[ring_slot(turn, kHopperTileSlots)];
-  const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
-  HopperTile t;
-  t.sequence = agreed(from.sequence);
-  t.unit = agreed(from.unit);
-  t.first_row = agreed(from.first_row);
-  t.rows = agreed(from.rows);
-  t.first_token = agreed(from.first_token);
-  t.keys = agreed(from.keys);
-  t.last_step = agreed(from.last_step);
-  t.steps = agreed(from.steps);
-  return t;
-}
-
-template <typename T, int kSlabs>
-__device__ __forceinline__ HopperWalk HopperConsumer<T, kSlabs>::walk_of(const HopperTile& t,
-                                                                         const Sequence& s) const {
-  const AttentionArguments& a = call_.a;
-  const int first_row = t.first_row + group_ * kHopperGroupRows;
-  const int last_row = min(first_row + kHopperGroupRows, t.rows) - 1;
-  HopperWalk walk;
-  walk.steps = t.steps;
-  walk.first_plain = walk.last_plain = t.steps;
-  if (units_.transforms) return walk;  // each score is changed on its way
-  if (last_row < first_row) {          // no rows: nothing to hide
-    walk.first_plain = 0;
-    return walk;
-  }
-  const KeyRange first = visible_keys(a, s.keys, position_of(a, s, call_.query_of(first_row)));
-  const KeyRange last = visible_keys(a, s.keys, position_of(a, s, call_.query_of(last_row)));
-  walk = hopper_walk(t.last_step, t.steps, last.begin, first.end, kKeys);
-  walk.first_plain = __shfl_sync(0xffffffffu, walk.first_plain, 0);
-  walk.last_plain = __shfl_sync(0xffffffffu, walk.last_plain, 0);
-  return walk;
-}
-
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float (&s)[kScores],
                                                                           int stage) const {
@@ -454,8 +461,9 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float 
 #pragma unroll
   for (int i = 0; i < kSlabs * 4; ++i) {
     const int slab = i / 4;
-    wgmma_scores<T, kKeys>(s, q + (slab * Shared::kQuerySlab * 2 + i % 4 * 32) / 16,
-                           k + (slab * Shared::kSlab * 2 + i % 4 * 32) / 16, i > 0 ? 1 : 0);
+    wgmma_scores<T, kKeys>(
+        s, descriptor_after(q, (slab * Shared::kQuerySlab * 2 + i % 4 * 32) / 16),
+        descriptor_after(k, (slab * Shared::kSlab * 2 + i % 4 * 32) / 16), i > 0 ? 1 : 0);
   }
   wgmma_commit();
 }
@@ -469,21 +477,21 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::add_values(
   wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kKeys / 16; ++i) {
-    wgmma_values<T, kSlabs * kSlabColumns>(o, p + 4 * i, v + 2048 / 16 * i);
+    wgmma_values<T, kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2048 / 16 * i));
   }
   wgmma_commit();
 }
 
 /// Soft-cap, and what the thread's rows do not see.
 template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::hide(float (&s)[kScores],
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::hide(float (&s)[kScores], int slot,
                                                                 int step_key) const {
   if (units_.transforms) {
 #pragma unroll
     for (int i = 0; i < kScores; ++i) s[i] = transform_score(call_.a, s[i], nullptr, 0);
   }
   const int thread = static_cast<int>(threadIdx.x);
-  const int2 seen[2] = {shared_.seen[0][thread - 128], shared_.seen[1][thread - 128]};
+  const int2 seen[2] = {shared_.seen[slot][row_of(0)], shared_.seen[slot][row_of(1)]};
   const int from[2] = {step_key - seen[0].x, step_key - seen[1].x};
 #pragma unroll
   for (int i = 0; i < kScores; ++i) {
@@ -500,9 +508,12 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::online_softmax_of(
   const float scale_log2 = units_.scale_log2;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    float m = max_[h];
+    float part[4] = {max_[h], -INFINITY, -INFINITY, -INFINITY};  // so that none waits for another
 #pragma unroll
-    for (int i = 0; i < kScores / 2; ++i) m = fmaxf(m, s[i / 2 * 4 + 2 * h + i % 2]);
+    for (int i = 0; i < kScores / 2; ++i) {
+      part[i % 4] = fmaxf(part[i % 4], s[i / 2 * 4 + 2 * h + i % 2]);
+    }
+    float m = fmaxf(fmaxf(part[0], part[1]), fmaxf(part[2], part[3]));
     m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
     m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
     const float shift = softmax_shift(m, scale_log2, INFINITY);
@@ -520,15 +531,15 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::online_softmax_of(
 }
 
 template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float (&o)[kOutputs]) {
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(const HopperTile& t,
+                                                                 float (&o)[kOutputs]) {
   const AttentionArguments& a = call_.a;
-  const HopperTile t = tile_of(turn);
   float factor[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 1);
     sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 2);
-    const int row = row_of(t, h);
+    const int row = t.first_row + row_of(h);
     const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * units_.scale_log2;
     const float* const sink =
         a.sinks != nullptr ? a.sinks + t.unit * call_.pack + call_.head_of(row) : nullptr;
@@ -536,77 +547,92 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(int turn, float
     factor[h] = end.factor;
     if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
   }
-  // All four warps have read q; each then uses its own 16 rows of it.
-  named_barrier_sync(1 + group_, 128);
-  const std::uint32_t q = shared_address(shared_.q[group_]);
-  const int thread = static_cast<int>(threadIdx.x);
-#pragma unroll
-  for (int i = 0; i < kSlabs * 4; ++i) {
-    const float* const x = o + 8 * i;
-    store_matrix_x4(
-        q + i / 4 * Shared::kQuerySlab * 2 + output_store_byte(thread, i),
-        pack2<T>(x[0] * factor[0], x[1] * factor[0]), pack2<T>(x[2] * factor[1], x[3] * factor[1]),
-        pack2<T>(x[4] * factor[0], x[5] * factor[0]), pack2<T>(x[6] * factor[1], x[7] * factor[1]));
-  }
-  __syncwarp();
+  constexpr int kOutSlabs = Shared::kOutSlabs;
+  const int thread =
+      hoist_none(static_cast<int>(threadIdx.x));  // or addresses fill the loop's registers
+  const int warp = thread / 32 - 4;
+  const int first_row = t.first_row + 16 * warp;
   const int columns = static_cast<int>(a.head_dim_v);
+  const std::uint32_t out = shared_address(shared_.out[warp]);
 #pragma unroll
-  for (int i = 0; i < kSlabs * 4; ++i) {  // four rows of a slab
-    const int slab = i / 4;
-    const int r = output_row(thread, i);
-    const int row = t.first_row + group_ * kHopperGroupRows + r;
-    const int column = slab * kSlabColumns + output_chunk(thread) * 8;
-    const uint4 x = *reinterpret_cast<const uint4*>(
-        reinterpret_cast<const unsigned char*>(shared_.q[group_][slab]) +
-        swizzle_128(r, output_chunk(thread) * 16));
-    if (row >= t.rows || column >= columns) continue;
-    *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
+  for (int first = 0; first < kSlabs * 4; first += kOutSlabs * 4) {
+    if (first > 0) __syncwarp();  // the slabs before have left
+#pragma unroll
+    for (int i = first; i < first + kOutSlabs * 4; ++i) {
+      const float* const x = o + 8 * i;
+      store_matrix_x4(out + (i - first) / 4 * 2048 + output_store_byte(thread, i),
+                      pack2<T>(x[0] * factor[0], x[1] * factor[0]),
+                      pack2<T>(x[2] * factor[1], x[3] * factor[1]),
+                      pack2<T>(x[4] * factor[0], x[5] * factor[0]),
+                      pack2<T>(x[6] * factor[1], x[7] * factor[1]));
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = first; i < first + kOutSlabs * 4; ++i) {  // four rows of a slab
+      const int r = output_row(thread, i);
+      const int row = first_row + r;
+      const int column = i / 4 * kSlabColumns + output_chunk(thread) * 8;
+      const uint4 x = *reinterpret_cast<const uint4*>(
+          reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4]) +
+          swizzle_128(r, output_chunk(thread) * 16));
+      if (row >= t.rows || column >= columns) continue;
+      *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
+    }
   }
-  barrier_arrive(&shared_.empty_tile[ring_slot(turn, kHopperTileSlots)]);
-  fence_proxy_async_shared();
   __syncwarp();
-  release(&shared_.empty_q[group_]);
 }
 
 /// False: there was no tile left.
 template <typename T, int kSlabs>
 __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
-  const AttentionArguments& a = call_.a;
-  barrier_wait(&shared_.full_tile[ring_slot(turn, kHopperTileSlots)], ring_full_parity(turn, kHopperTileSlots));
-  const HopperTile t = tile_of(turn);
-  if (t.sequence < 0) return false;
-  const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
+  const int slot = ring_slot(turn, kHopperTileSlots);
+  barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
+  const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
+  // Through shuffles, so that the compiler knows a warp to agree on its branches.
+  const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
+  if (agreed(t.sequence) < 0) return false;
+  const int steps = agreed(t.steps);
+  const int last_step = agreed(t.last_step);
+  // With a soft-cap each score is changed on its way.
+  const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
+  const int first_plain = agreed(walk.x);
+  const int last_plain = agreed(walk.y);
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const KeyRange seen =
-        visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(row_of(t, h))));
-    shared_.seen[h][threadIdx.x - 128] =
-        make_int2(static_cast<int>(seen.begin),
-                  seen.end > seen.begin ? static_cast<int>(seen.end - seen.begin) : 0);
     max_[h] = -INFINITY;
     sum_[h] = 0.0f;
   }
-  const HopperWalk walk = walk_of(t, sequence);
   float o[kOutputs];
 #pragma unroll
   for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
 
   barrier_wait(&shared_.full_q[group_], turn % 2);
-  if (t.steps > 0) {
+  if (steps == 0) {
+    __syncwarp();  // or a lane that came late would wait for the phase after
+    release(&shared_.empty_q[group_]);
+  }
+  if (steps > 0) {
     float s[kScores];
     std::uint32_t p[kScores / 2];
-    float correction[2];
+    float correction[2] = {1.0f, 1.0f};
+    const int last = steps - 1;
     const auto stage_of = [&](int i) { return ring_slot(position_ + i, Shared::kStages); };
     const auto parity_of = [&](int i) { return ring_full_parity(position_ + i, Shared::kStages); };
-    const auto key_of = [&](int i) { return (t.last_step - 1 - i) * kKeys; };
+    const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
     const auto to_fragments = [&] {
 #pragma unroll
       for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
     };
     const auto await_keys = [&](int i) {
-      if (i < t.steps) barrier_wait(&shared_.full_k[stage_of(i)], parity_of(i));
+      if (i <= last) barrier_wait(&shared_.full_k[stage_of(i)], parity_of(i));
+    };
+    const auto release_keys = [&](int i) {
+      release(&shared_.empty_k[stage_of(i)]);
+      if (i == last) release(&shared_.empty_q[group_]);
     };
     const auto rescale = [&] {
+      // Later steps seldom raise a maximum; what is not multiplied costs no power either.
+      if (__all_sync(0xffffffffu, correction[0] == 1.0f && correction[1] == 1.0f)) return;
 #pragma unroll
       for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
     };
@@ -614,8 +640,8 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     compute_scores(s, stage_of(0));
     wgmma_wait<0>();
     pin_registers(s);
-    release(&shared_.empty_k[stage_of(0)]);
-    hide(s, key_of(0));
+    release_keys(0);
+    hide(s, slot, key_of(0));
     online_softmax_of(s, correction);
     to_fragments();
     await_keys(1);
@@ -626,8 +652,8 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
       add_values(o, p, stage_of(i - 1));
       wgmma_wait<1>();
       pin_registers(s);
-      release(&shared_.empty_k[stage_of(i)]);
-      if constexpr (!plain.value) hide(s, key_of(i));
+      release_keys(i);
+      if constexpr (!plain.value) hide(s, slot, key_of(i));
       online_softmax_of(s, correction);
       // Here, though only the next step needs them: without a branch between the softmax and the
       // wait for the values, ptxas moves that wait in front of it, and nothing runs beside them.
@@ -642,23 +668,23 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     int i = 1;
 #pragma unroll 1
     for (int part = 0; part < 2; ++part) {
-      const int masked_end = part == 0 ? walk.first_plain : walk.steps;
+      const int masked_end = part == 0 ? first_plain : steps;
 #pragma unroll 1
       for (; i < masked_end; ++i) step(i, std::false_type{});
-      const int plain_end = part == 0 ? walk.last_plain : 0;
+      const int plain_end = part == 0 ? last_plain : 0;
 #pragma unroll 1
       for (; i < plain_end; ++i) step(i, std::true_type{});
     }
-    const int last = t.steps - 1;
     rescale();
     barrier_wait(&shared_.full_v[stage_of(last)], parity_of(last));
     add_values(o, p, stage_of(last));
     wgmma_wait<0>();
     pin_registers(o);
     release(&shared_.empty_v[stage_of(last)]);
-    position_ += t.steps;
+    position_ += steps;
   }
-  write(turn, o);
+  write(t, o);
+  barrier_arrive(&shared_.empty_tile[slot]);
   return true;
 }
 
@@ -691,7 +717,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   fence_proxy_async();
   order_tiles(shared, call);
   if (threadIdx.x < 128) {
-    drop_registers<40>();
+    drop_registers<kHopperProducerRegisters>();
     HopperProducer<T, kSlabs> producer(call, shared);
     if (threadIdx.x < 32) {
       producer.load_keys_and_queries(&map_q, &map_k);
@@ -699,9 +725,11 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
       producer.load_values(&map_v);
     } else if (threadIdx.x < 96) {
       producer.draw_tiles();
+    } else {
+      producer.tell_rows();
     }
   } else {
-    raise_registers<232>();
+    raise_registers<kHopperConsumerRegisters>();
     HopperConsumer<T, kSlabs>(call, shared).run();
   }
 #endif

@@ -14,7 +14,7 @@ struct HopperCall {
   unsigned* counter = nullptr;  ///< of tiles that blocks have drawn
   int pack = 1;                 ///< heads of a unit, a power of two
   int pack_log2 = 0;
-  int units = 1;                ///< q tiles that share rows: num_heads / pack
+  int units = 1;  ///< q tiles that share rows: num_heads / pack
   int section = 1;
   int piece = 8;  ///< keys of a box
 

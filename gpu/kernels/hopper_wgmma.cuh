@@ -31,6 +31,11 @@ __device__ __forceinline__ std::uint64_t hoist_none(std::uint64_t x) {
   return x;
 }
 
+__device__ __forceinline__ int hoist_none(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 /// No instruction: uses of the registers do not move over it. After each wait that completes them,
 /// and before the fence in front of the next product.
 template <int kCount>

@@ -9,32 +9,48 @@
 
 namespace attn::gpu {
 
-/// Packed rows of a tile: each of two warpgroups has half of them.
-inline constexpr int kHopperRows = 128;
+/// Packed rows of a consumer warpgroup.
 inline constexpr int kHopperGroupRows = 64;
 /// Announced tiles in shared memory.
 inline constexpr int kHopperTileSlots = 2;
-/// A producer warpgroup and two consumers.
-inline constexpr int kHopperThreads = 384;
 /// Sequences of a call: their order lies in shared memory.
 inline constexpr int kHopperMostSequences = 512;
 /// Columns of a slab, the 128 bytes of 16-bit elements that the swizzle spans: rows of q, k and v
 /// are cut into slabs, [slab][row][64].
 inline constexpr int kSlabColumns = 64;
 inline constexpr int kSlabRowBytes = 128;
+constexpr std::int64_t hopper_slabs(std::int64_t head_dim) {
+  return (head_dim + kSlabColumns - 1) / kSlabColumns;
+}
+
+/// Consumer warpgroups of a block, and the packed rows of a tile.
+inline constexpr int kHopperGroups = 2;
+inline constexpr int kHopperRows = kHopperGroupRows * kHopperGroups;
+/// With the producer's warpgroup.
+inline constexpr int kHopperThreads = 128 * (1 + kHopperGroups);
+/// Registers of a thread of the producer and of a consumer: no more than there are at entry, all
+/// together.
+inline constexpr int kHopperProducerRegisters = 48;
+inline constexpr int kHopperConsumerRegisters = 224;
+/// Slabs of its 16 rows that a consumer's warp has in shared memory on their way out.
+ATTN_HOST_DEVICE constexpr int hopper_out_slabs(int slabs) { return slabs == 2 ? 2 : 1; }
 
 /// Keys of a step: two stages of keys and values beside q fit into shared memory, and scores and
 /// outputs into the registers (16-bit elements; `slabs` of a row).
-constexpr int hopper_keys(int slabs) { return slabs <= 2 ? 128 : 64; }
+ATTN_HOST_DEVICE constexpr int hopper_keys(int slabs) { return slabs <= 2 ? 128 : 64; }
 
 /// Steps in shared memory, of keys and of values: as many as fit, four at most. Short steps need
 /// them, whose products take less time than a copy.
-constexpr int hopper_stages(int slabs) { return slabs == 1 ? 4 : slabs == 3 ? 3 : 2; }
+ATTN_HOST_DEVICE constexpr int hopper_stages(int slabs) {
+  return slabs == 1 ? 4 : slabs == 3 ? 3 : 2;
+}
 
 /// Heads of a group that are packed into the rows of a tile, row r being query r / pack, head r %
 /// pack. All of them where they divide a warpgroup's rows, because one box then loads whole
 /// queries.
-constexpr int hopper_pack(int group) { return kHopperGroupRows % group == 0 ? group : 1; }
+ATTN_HOST_DEVICE constexpr int hopper_pack(int group) {
+  return kHopperGroupRows % group == 0 ? group : 1;
+}
 
 ATTN_HOST_DEVICE int ceil_div_int(int a, int b) { return (a + b - 1) / b; }
 
@@ -148,12 +164,13 @@ ATTN_HOST_DEVICE unsigned ring_empty_parity(int position, int slots) {
   return ring_full_parity(position, slots) ^ 1;
 }
 
-/// Warps that complete a phase of empty, a lane of each arriving: the consumers'; of q, its
-/// warpgroup's; of the announced tiles, the two that load, too. Of these every lane arrives, which
-/// has read the tile itself: racecheck follows that, but no lane that speaks for its warp.
-inline constexpr int kHopperReaders = 8;
+/// Warps that complete a phase of empty, a lane of each arriving: all consumers'; of q, one
+/// warpgroup's; of the announced tiles, those of the producer's other warps, too. Of these every
+/// lane arrives, which has read the tile itself: racecheck follows that, but no lane that speaks
+/// for its warp.
+inline constexpr int kHopperReaders = 4 * kHopperGroups;
 inline constexpr int kHopperQueryReaders = 4;
-inline constexpr int kHopperTileReaders = 10;
+inline constexpr int kHopperTileReaders = kHopperReaders + 3;
 
 // ---- boxes of a step
 // A box is a slab of `piece` keys of one page. Pieces never cross a page: they divide its size.
@@ -203,17 +220,21 @@ ATTN_HOST_DEVICE constexpr int accumulator_column(int thread, int i) {
 }
 
 /// What store_matrix_x4 number `i` (16 columns) of outputs is told by thread `thread`: the byte of
-/// slab i / 4 at which its row of 8 begins.
+/// its warp's slab i / 4, of 16 rows, at which its row of 8 begins.
 ATTN_HOST_DEVICE constexpr std::uint32_t output_store_byte(int thread, int i) {
-  return swizzle_128(static_cast<std::uint32_t>(thread % 128 / 32 * 16 + thread % 16),
+  return swizzle_128(static_cast<std::uint32_t>(thread % 16),
                      static_cast<std::uint32_t>(i % 4 * 32 + 16 * (thread % 32 / 16)));
 }
-/// Row (of a warpgroup's 64) and 16-byte chunk of slab i / 4 that thread `thread` then copies out,
-/// a warp four whole rows of a slab, and only rows that it has stored.
-ATTN_HOST_DEVICE constexpr int output_row(int thread, int i) {
-  return thread % 128 / 32 * 16 + i % 4 * 4 + thread % 32 / 8;
-}
+/// Row (of a warp's 16) and 16-byte chunk of slab i / 4 that thread `thread` then copies out, a
+/// warp four whole rows of a slab.
+ATTN_HOST_DEVICE constexpr int output_row(int thread, int i) { return i % 4 * 4 + thread % 32 / 8; }
 ATTN_HOST_DEVICE constexpr int output_chunk(int thread) { return thread % 8; }
+
+/// A descriptor `units` of 16 bytes further: the address is all that changes, in the lower word.
+ATTN_HOST_DEVICE constexpr std::uint64_t descriptor_after(std::uint64_t descriptor,
+                                                          std::uint32_t units) {
+  return (descriptor & 0xffffffff00000000u) | (static_cast<std::uint32_t>(descriptor) + units);
+}
 
 // ---- masks and online softmax
 

@@ -17,12 +17,12 @@
 namespace attn::gpu {
 namespace {
 
-enum class Ring { kTile, kKeys, kValues, kQueries, kBegun, kTail, kGroup };
+enum class Ring { kTile, kKeys, kValues, kQueries, kBegun, kTail, kRows };
 using Name = std::pair<Ring, int>;
 
 /// A place that is filled and read: a slot of a ring.
 struct Event {
-  enum class Kind { kWaitFull, kWaitEmpty, kArriveFull, kArriveEmpty, kFill, kRead, kMeet };
+  enum class Kind { kWaitFull, kWaitEmpty, kArriveFull, kArriveEmpty, kFill, kRead };
   Kind kind;
   Name name;
   unsigned parity = 0;
@@ -93,9 +93,6 @@ class Machine {
     using Kind = Event::Kind;
     if (e.kind == Kind::kWaitFull) return full_.at(e.name).passed(e.parity);
     if (e.kind == Kind::kWaitEmpty) return empty_.at(e.name).passed(e.parity);
-    if (e.kind == Kind::kMeet) {  // bar.sync of a warpgroup: full counts who has come
-      return full_.at(e.name).passed(e.parity);
-    }
     return true;
   }
   void take(const Event& e) {
@@ -158,7 +155,8 @@ Role drawing(const std::vector<Tile>& tiles) {
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
     const auto turn = static_cast<int>(t);
     role.push_back(wait_empty(Ring::kTile, turn, kHopperTileSlots));
-    role.push_back({Kind::kFill, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
+    role.push_back(
+        {Kind::kFill, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
     role.push_back(arrive_full(Ring::kTile, ring_slot(turn, kHopperTileSlots)));
     if (t < tiles.size()) {
       role.push_back({Kind::kWaitFull, {Ring::kBegun, 0}, static_cast<unsigned>(turn % 2)});
@@ -173,6 +171,19 @@ void read_tile(Role& role, std::size_t t) {
   role.push_back({Kind::kRead, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
 }
 
+/// Warp 3: what the tile's rows see.
+Role telling(const std::vector<Tile>& tiles) {
+  Role role;
+  for (std::size_t t = 0; t <= tiles.size(); ++t) {
+    const int slot = ring_slot(static_cast<int>(t), kHopperTileSlots);
+    read_tile(role, t);
+    role.push_back({Kind::kFill, {Ring::kRows, slot}, 0, content(t, 0)});
+    role.push_back(arrive_full(Ring::kRows, slot));
+    role.push_back(arrive_empty(Ring::kTile, slot));
+  }
+  return role;
+}
+
 /// Warp 0: keys and queries.
 Role keys(const std::vector<Tile>& tiles, int stages) {
   Role role;
@@ -184,7 +195,7 @@ Role keys(const std::vector<Tile>& tiles, int stages) {
     if (t == tiles.size()) break;
     role.push_back(arrive_full(Ring::kBegun, 0));
     const auto queries = [&] {
-      for (int g = 0; g < 2; ++g) {
+      for (int g = 0; g < kHopperGroups; ++g) {
         role.push_back(
             {Kind::kWaitEmpty, {Ring::kQueries, g}, static_cast<unsigned>(turn % 2 ^ 1)});
         if (tiles[t].steps > 0) {
@@ -236,7 +247,14 @@ Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
   int before = 0;
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
     const auto turn = static_cast<int>(t);
-    read_tile(role, t);
+    const auto read_rows = [&] {
+      role.push_back(
+          {Kind::kRead, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
+      role.push_back(
+          {Kind::kRead, {Ring::kRows, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
+    };
+    role.push_back(wait_full(Ring::kRows, turn, kHopperTileSlots));
+    read_rows();
     if (t == tiles.size()) break;
     const int steps = tiles[t].steps;
     role.push_back({Kind::kWaitFull, {Ring::kQueries, group}, static_cast<unsigned>(turn % 2)});
@@ -249,13 +267,20 @@ Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
     };
     const auto outputs = [&](int i) {
       role.push_back(wait_full(Ring::kValues, before + i, stages));
-      role.push_back({Kind::kRead, {Ring::kValues, ring_slot(before + i, stages)}, 0, content(t, i)});
+      role.push_back(
+          {Kind::kRead, {Ring::kValues, ring_slot(before + i, stages)}, 0, content(t, i)});
+    };
+    const auto leave_queries = [&] {
+      role.push_back({Kind::kRead, {Ring::kQueries, group}, 0, content(t, 0)});
+      role.push_back(arrive_empty(Ring::kQueries, group));
     };
     const auto read = [&](Ring ring, int i) {  // the products are over: read to the end
       const int slot = ring_slot(before + i, stages);
       role.push_back({Kind::kRead, {ring, slot}, 0, content(t, i)});
       role.push_back(arrive_empty(ring, slot));
+      if (ring == Ring::kKeys && i == steps - 1) leave_queries();
     };
+    if (steps == 0) role.push_back(arrive_empty(Ring::kQueries, group));
     if (steps > 0) {
       await_keys(0);
       scores(0);
@@ -271,13 +296,7 @@ Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
       outputs(steps - 1);
       read(Ring::kValues, steps - 1);
     }
-    // The warpgroup meets, and its rows leave through q.
-    role.push_back(arrive_full(Ring::kGroup, group));
-    role.push_back({Kind::kMeet, {Ring::kGroup, group}, static_cast<unsigned>(turn % 2)});
-    role.push_back({Kind::kRead, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
-    role.push_back({Kind::kFill, {Ring::kQueries, group}, 0, -1});
-    role.push_back({Kind::kRead, {Ring::kQueries, group}, 0, -1});
-    role.push_back(arrive_empty(Ring::kQueries, group));
+    read_rows();
     role.push_back(arrive_empty(Ring::kTile, ring_slot(turn, kHopperTileSlots)));
     before += steps;
   }
@@ -286,20 +305,21 @@ Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
 
 std::string play(const std::vector<Tile>& tiles, std::mt19937& random, int stages, int key_readers,
                  int tile_readers) {
-  std::vector<Role> roles{drawing(tiles), keys(tiles, stages), values(tiles, stages)};
+  std::vector<Role> roles{drawing(tiles), telling(tiles), keys(tiles, stages),
+                          values(tiles, stages)};
   for (int warp = 0; warp < kHopperReaders; ++warp) {
     roles.push_back(consumer(tiles, warp / kHopperQueryReaders, stages));
   }
   Machine machine(std::move(roles));
-  for (int i = 0; i < kHopperTileSlots; ++i) machine.count(Ring::kTile, i, 1, tile_readers);
+  for (int i = 0; i < kHopperTileSlots; ++i) {
+    machine.count(Ring::kTile, i, 1, tile_readers);
+    machine.count(Ring::kRows, i, 1, 1);
+  }
   for (int i = 0; i < stages; ++i) {
     machine.count(Ring::kKeys, i, 1, key_readers);
     machine.count(Ring::kValues, i, 1, kHopperReaders);
   }
-  for (int i = 0; i < 2; ++i) {
-    machine.count(Ring::kQueries, i, 1, kHopperQueryReaders);
-    machine.count(Ring::kGroup, i, kHopperQueryReaders, 1);
-  }
+  for (int i = 0; i < kHopperGroups; ++i) machine.count(Ring::kQueries, i, 1, kHopperQueryReaders);
   machine.count(Ring::kBegun, 0, 1, 1);
   machine.count(Ring::kTail, 0, 1, 1);
   return machine.play(random);
@@ -316,8 +336,9 @@ TEST(HopperRings, HandOnEveryStepInAnyOrder) {
   std::mt19937 random(1);
   for (int repeat = 0; repeat < 1500; ++repeat) {
     const std::vector<Tile> tiles = random_tiles(random);
-    const int stages = hopper_stages(1 + repeat % 4);
-    ASSERT_EQ(play(tiles, random, stages, kHopperReaders, kHopperTileReaders), "") << repeat;
+    const int slabs = 1 + repeat % 4;
+    ASSERT_EQ(play(tiles, random, hopper_stages(slabs), kHopperReaders, kHopperTileReaders), "")
+        << repeat;
   }
 }
 

@@ -339,8 +339,12 @@ TEST(HopperPlaces, AccumulatorsLieAsDocumentedAndAreTheNextProductsFragments) {
 /// Outputs go through shared memory: four 8x8 matrices a time (PTX, stmatrix), then rows of chunks.
 TEST(HopperPlaces, OutputsLeaveSharedMemoryInTheirRows) {
   constexpr int kSlabs = 4;
-  std::vector<int> memory(kSlabs * 64 * 64, -1);  // row * 1000 + column of each element
-  std::vector<int> writer(memory.size(), -1);
+  // Of each warp its slabs of 16 rows; row * 1000 + column of each element.
+  std::vector<int> memory(4 * kSlabs * 16 * 64, -1);
+  const auto place = [&](int warp, int slab, std::uint32_t byte) {
+    EXPECT_LT(byte, 2048U);
+    return static_cast<std::size_t>(warp * kSlabs + slab) * 1024 + byte / 2;
+  };
   for (int warp = 0; warp < 4; ++warp) {
     for (int i = 0; i < kSlabs * 4; ++i) {
       for (int lane = 0; lane < 32; ++lane) {
@@ -351,11 +355,9 @@ TEST(HopperPlaces, OutputsLeaveSharedMemoryInTheirRows) {
             const int thread = 32 * warp + lane;
             const int giver = 32 * warp + 8 * m + lane / 4;
             const std::uint32_t byte = output_store_byte(giver, i) + 4U * (lane % 4) + 2U * c;
-            const std::size_t at = static_cast<std::size_t>(i / 4) * 64 * 64 + byte / 2;
             const int element = 8 * i + 2 * m + c;
-            memory.at(at) =
+            memory.at(place(warp, i / 4, byte)) =
                 1000 * accumulator_row(thread, element) + accumulator_column(thread, element);
-            writer.at(at) = warp;
           }
         }
       }
@@ -366,15 +368,14 @@ TEST(HopperPlaces, OutputsLeaveSharedMemoryInTheirRows) {
     for (int i = 0; i < kSlabs * 4; ++i) {
       const int row = output_row(thread, i);
       const int column = i / 4 * 64 + output_chunk(thread) * 8;
-      EXPECT_TRUE(copied.insert({row, column}).second);
+      EXPECT_TRUE(copied.insert({16 * (thread / 32) + row, column}).second);
       for (int e = 0; e < 8; ++e) {
         const std::uint32_t byte =
             swizzle_128(static_cast<std::uint32_t>(row),
                         static_cast<std::uint32_t>(output_chunk(thread) * 16)) +
             2U * static_cast<std::uint32_t>(e);
-        const std::size_t at = static_cast<std::size_t>(i / 4) * 64 * 64 + byte / 2;
-        ASSERT_EQ(memory.at(at), 1000 * row + column + e);
-        ASSERT_EQ(writer.at(at), thread / 32) << "another warp's, for which nothing waits";
+        ASSERT_EQ(memory.at(place(thread / 32, i / 4, byte)),
+                  1000 * (16 * (thread / 32) + row) + column + e);
       }
     }
   }

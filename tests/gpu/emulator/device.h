@@ -104,6 +104,13 @@ inline float __shfl_sync(unsigned, float x, int lane) {
   std::memcpy(&x, &got, 4);
   return x;
 }
+inline int __all_sync(unsigned, int x) {
+  for (int by = 1; by < 32; by *= 2) {  // each lane's answer to all
+    const int other = __shfl_sync(0, x != 0 ? 1 : 0, emulated_lane() ^ by);
+    x = x != 0 && other != 0 ? 1 : 0;
+  }
+  return x;
+}
 inline unsigned atomicAdd(unsigned* at, unsigned by) {
   const unsigned before = *at;
   *at += by;

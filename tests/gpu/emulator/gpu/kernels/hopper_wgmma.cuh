@@ -16,6 +16,7 @@ inline std::uint64_t slab_descriptor_transposed(std::uint32_t address, std::uint
          std::uint64_t{1} << 62;
 }
 inline std::uint64_t hoist_none(std::uint64_t x) { return x; }
+inline int hoist_none(int x) { return x; }
 template <int kCount>
 void pin_registers(float (&)[kCount]) {}
 inline void wgmma_fence() {}

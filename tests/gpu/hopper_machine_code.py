@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Reads the machine code of a Hopper prefill kernel and says whether its parts are there, in order.
+
+    python3 hopper_machine_code.py FILE.cubin
+
+cuobjdump is not everywhere; an instruction of compute capability 9.0 has 16 bytes, and its lowest 12 bits
+say which one it is. Those named here were read off cuobjdump's own listing of these kernels (CUDA 13.0).
+"""
+import struct
+import sys
+
+# One row each: the 12 bits without the form of the operands (bits 9 to 11 say register, constant, ...).
+HGMMA, WARPGROUP, MUFU, UTMALDG, USETMAXREG, HMMA = 0x1F0, 0x1C5, 0x108, 0x1B4, 0x1C8, 0x03C
+LOCAL = (0x183, 0x187)  # LDL, STL: spilled registers
+
+
+def code_of(path):
+    """{name: [instruction as two 64-bit words]} of the kernels in an ELF file."""
+    data = open(path, "rb").read()
+    table = struct.unpack_from("<Q", data, 0x28)[0]
+    count, names = struct.unpack_from("<HH", data, 0x3C)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + 64 * i) for i in range(count)]
+    found = {}
+    for section in sections:
+        start = sections[names][4] + section[0]
+        name = data[start:data.index(b"\0", start)].decode()
+        if name.startswith(".text."):
+            code = data[section[4]:section[4] + section[5]]
+            found[name[6:]] = list(struct.iter_unpack("<QQ", code))
+    return found
+
+
+def wrong_with(code):
+    """"" or the first thing that is not as it should be."""
+    kinds = [low & 0x1FF for low, _ in code]
+    for kind, name in ((HGMMA, "HGMMA"), (UTMALDG, "UTMALDG"), (USETMAXREG, "USETMAXREG"), (MUFU, "MUFU")):
+        if kind not in kinds:
+            return f"no {name}"
+    if HMMA in kinds:
+        return "mma.sync (HMMA)"
+    if any(kind in LOCAL for kind in kinds):
+        return "spilled registers (LDL, STL)"
+    # WARPGROUP: an arrival, or a wait (bit 47) for all but so many groups of products. In the loops the
+    # softmax lies between the wait for the scores (1 may be under way, the outputs) and that for the outputs.
+    marks = [i for i, (low, _) in enumerate(code) if low & 0x1FF == WARPGROUP and low >> 47 & 1]
+    pairs = 0
+    for first, second in zip(marks, marks[1:]):
+        between = kinds[first:second]
+        if HGMMA in between:
+            continue
+        pairs += 1
+        if between.count(MUFU) < 16:
+            return f"{between.count(MUFU)} exponentials beside the products, from instruction {first} on"
+    return "" if pairs >= 2 else f"{pairs} loops whose softmax runs beside products, wanted are 2"
+
+
+def main():
+    bad = 0
+    kernels = code_of(sys.argv[1])
+    for name, code in kernels.items():
+        wrong = wrong_with(code)
+        print(f"{name}: {len(code)} instructions, {wrong or 'as they should be'}")
+        bad += bool(wrong)
+    return 1 if bad or not kernels else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
