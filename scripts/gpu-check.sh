@@ -5,7 +5,7 @@
 # attn-gpu-conformance, gpu_layer_test, write_variants and attn-bench are needed). Steps, all of
 # them when none is named; none takes five minutes, and all of them less than twelve:
 #   verify     every file of data/golden
-#   cases      5,000 of the gates' cases in every execution mode; writes conformance.json
+#   cases      5,500 of the gates' cases in every execution mode; writes conformance.json
 #   layers     the layers against themselves: fused and unfused kernels, repeats, large caches
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   memcheck, racecheck, synccheck, initcheck
@@ -14,19 +14,13 @@
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
 #   speed      beside PyTorch's and JAX's kernels, when python3 has torch; writes DEVICE-peers.json
-# Only when named, for the prefill kernel behind cuda:prefill=hopper, which has not run yet:
-#   hopper     its tests, and 300 fitted cases of the pr gate, each in one of the modes
-#   hopper-memcheck, hopper-racecheck
-#              compute-sanitizer on 60 small cases
-#   hopper-bench
-#              it and the kernel that is used otherwise, in turns; writes DEVICE-hopper.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,28s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
@@ -51,7 +45,6 @@ passed() { [ -z "${ATTN_GPU_CHECK_AGAIN:-}" ] && grep -qx "$commit $1" "$done_fi
 # compute-sanitizer does not follow the bundle's shell wrapper on its own.
 sanitizer_run() {
   tool=$1
-  cases=${2:-GpuLayer.PassesASmallCoveringSet}
   target=$programs/gpu_layer_test
   [ -x "$programs/../libexec/gpu_layer_test" ] && target=$programs/../libexec/gpu_layer_test
   if ! command -v compute-sanitizer > /dev/null; then
@@ -61,7 +54,7 @@ sanitizer_run() {
   # One host thread: racecheck loses launches that overlap.
   LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
-    --gtest_filter="$cases" > "$out/.$tool.log" 2>&1 ||
+    --gtest_filter=GpuLayer.PassesASmallCoveringSet > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
   tail -n 1 "$out/.$tool.log"
 }
@@ -73,9 +66,9 @@ run_step() {
         { tail -n 20 "$out/.verify.log"; return 1; }
       tail -n 2 "$out/.verify.log"
       ;;
-    cases) "$programs/attn-gpu-conformance" 5000 "$out/conformance.json" ;;
+    cases) "$programs/attn-gpu-conformance" 5500 "$out/conformance.json" ;;
     layers)
-      ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases:HopperPrefill.*' \
+      ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
         > "$out/.layers.log" 2>&1 || { grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
       tail -n 1 "$out/.layers.log"
       ;;
@@ -90,37 +83,6 @@ run_step() {
       fi
       ;;
     memcheck | racecheck | synccheck | initcheck) sanitizer_run "$1" ;;
-    hopper)
-      # A kernel that waits for what never comes must not take the machine's time.
-      ATTN_HOPPER=1 timeout 120 "$programs/gpu_layer_test" --gtest_filter='HopperPrefill.*' \
-        > "$out/.hopper.log" 2>&1 || { tail -n 40 "$out/.hopper.log"; return 1; }
-      grep 'equal to the tiled' "$out/.hopper.log"
-      if ! grep -q '^\[  PASSED  \] [1-9]' "$out/.hopper.log" ||
-        grep -q 'NOT TESTED' "$out/.hopper.log"; then
-        grep 'NOT TESTED' "$out/.hopper.log" | sort -u
-        return 1
-      fi
-      timeout 120 "$programs/attn-compare" fuzz --backend cuda:prefill=hopper --gate pr --cases 300 \
-        > "$out/.hopper-fuzz.log" 2>&1 || { tail -n 30 "$out/.hopper-fuzz.log"; return 1; }
-      tail -n 3 "$out/.hopper-fuzz.log"
-      ;;
-    hopper-memcheck | hopper-racecheck)
-      ATTN_HOPPER=1 sanitizer_run "${1#hopper-}" HopperPrefill.PassesASmallCoveringSet
-      ;;
-    hopper-bench)
-      # Not the caches of codes, which it refuses.
-      timeout 300 "$programs/attn-bench" --shapes prefill,large,targets \
-        --backend cuda:prefill=hopper --against cuda \
-        --benchmark_filter='^prefill ([^f]|f[^p])*$' --benchmark_out="$speeds-hopper.json" \
-        --benchmark_out_format=json > "$out/.hopper-bench.log" 2>&1 ||
-        { tail "$out/.hopper-bench.log"; return 1; }
-      sed -i '/"host_name"\|"executable"/d' "$speeds-hopper.json"
-      if grep -q error_message "$speeds-hopper.json"; then
-        grep error_message "$speeds-hopper.json" | sort -u
-        return 1
-      fi
-      grep 'times as fast' "$out/.hopper-bench.log"
-      ;;
     faults)
       # Its exit code is 1 for any survivor; the goal of the gate is 95 %.
       "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
@@ -148,7 +110,7 @@ run_step() {
         { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed hopper hopper-memcheck hopper-racecheck hopper-bench" >&2
+      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed" >&2
       return 2
       ;;
   esac

@@ -148,7 +148,7 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
-  if (options.hopper_prefill) {
+  if (options.prefill == PrefillKernel::kHopper) {
     if (const std::string reason = hopper_unsupported_reason(config, options); !reason.empty()) {
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }
@@ -225,6 +225,23 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   return b;
 }
 
+void AttentionLayer::plan_prefill(LayerPlan& plan, std::int64_t max_rows,
+                                  std::int64_t max_keys) const {
+  if (options_.prefill == PrefillKernel::kTiled) return;
+  const bool chosen = options_.prefill == PrefillKernel::kChosen;
+  if (chosen && !hopper_device_refusal().empty()) return;
+  const HopperPlan hopper =
+      plan_hopper(hopper_shape(config_, options_), attention_shape_.multiprocessors, plan.batch,
+                  max_rows, max_keys);
+  // Long keys of few rows: the tiled kernel splits them over multiprocessors that would have no
+  // tile. It does half as much in the same time (docs/kernels.md).
+  const bool idles =
+      plan.attention.splits > 1 && 2 * hopper.blocks < attention_shape_.multiprocessors;
+  if (!hopper.taken || (chosen && idles)) return;
+  plan.hopper = hopper;
+  plan.attention.splits = 1;  // no parts in the workspace
+}
+
 LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   if (shape.rows.size() != shape.cached.size()) {
     throw Error(ErrorKind::kUsage, "cuda: " + std::to_string(shape.rows.size()) +
@@ -244,11 +261,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   if (uses_tensor_cores(config_, options_)) {
     plan.zeroed_bytes += kCounters * sizeof(unsigned);
     plan.attention = plan_attention(attention_shape_, plan.batch, max_rows, max_keys);
-    if (options_.hopper_prefill) {
-      plan.hopper = plan_hopper(hopper_shape(config_, options_), attention_shape_.multiprocessors,
-                                plan.batch, max_rows, max_keys);
-      if (plan.hopper.taken) plan.attention.splits = 1;  // no parts in the workspace
-    }
+    plan_prefill(plan, max_rows, max_keys);
   }
   if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {

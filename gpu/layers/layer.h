@@ -16,14 +16,19 @@
 
 namespace attn::gpu {
 
+/// The prefill kernel of calls of more rows than decode.
+enum class PrefillKernel {
+  kChosen,  ///< that of compute capability 9.0 where it takes the config and fills the device
+  kHopper,  ///< that: only where hopper_unsupported_reason() has nothing against it
+  kTiled,   ///< that of mma.sync
+};
+
 /// Which of several equivalent ways a layer takes. The defaults are the fast ones; the others are
 /// for tests and for comparing.
 struct LayerOptions {
   bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
-  /// Calls of more rows than decode go to the kernel of compute capability 9.0: only where
-  /// hopper_unsupported_reason() has nothing against it.
-  bool hopper_prefill = false;
+  PrefillKernel prefill = PrefillKernel::kChosen;
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
@@ -34,7 +39,7 @@ struct LayerOptions {
 /// "" when AttentionLayer runs the config, else one line why not.
 std::string unsupported_reason(const AttentionConfig& config);
 
-/// "" when LayerOptions::hopper_prefill takes the config with these options on the current device,
+/// "" when PrefillKernel::kHopper takes the config with these options on the current device,
 /// else one line why not. A config without attention is always taken.
 std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options);
 
@@ -122,6 +127,7 @@ class AttentionLayer {
   GemmArguments out_shape(std::int64_t tokens) const;
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
+  void plan_prefill(LayerPlan& plan, std::int64_t max_rows, std::int64_t max_keys) const;
   void plan_coded(LayerPlan& plan) const;
   static GemmArguments rows_of(const GemmArguments& whole, const InputGroup& group);
   void project(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,

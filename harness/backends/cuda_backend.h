@@ -11,6 +11,7 @@ struct CudaOptions {
   bool fused = true;             ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
   bool hopper_prefill = false;   ///< the prefill kernel of compute capability 9.0, and only that
+  bool tiled_prefill = false;    ///< never that
   bool cublas = true;            ///< cuBLASLt where it can be loaded
   int splits = 0;                ///< parts of the keys of a row; 0: chosen from the batch
 };

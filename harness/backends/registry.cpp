@@ -78,6 +78,7 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
       {{"fused", "0"}, &result.fused},
       {{"attention", "plain"}, &result.plain_attention},
       {{"prefill", "hopper"}, &result.hopper_prefill},
+      {{"prefill", "tiled"}, &result.tiled_prefill},
       {{"gemm", "own"}, &result.cublas},
   };
   for (const Option& option : options) {
@@ -89,8 +90,9 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
       return w.first.name == option.name && w.first.value == option.value;
     });
     if (word == words.end()) {
-      refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-             "\"; known: fused=0, attention=plain, prefill=hopper, gemm=own, splits=N");
+      refuse(
+          "backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
+          "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, gemm=own, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -108,7 +110,7 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper gemm=own splits=N", cuda_unavailable_reason()},
+       "fused=0 attention=plain prefill=hopper|tiled gemm=own splits=N", cuda_unavailable_reason()},
   };
 }
 

@@ -111,6 +111,7 @@ std::unique_ptr<Subject> make_subject(const Case& c, const std::string& shape,
   options.fused = backend.find("fused=0") == std::string::npos;
   options.plain_attention = backend.find("attention=plain") != std::string::npos;
   options.hopper_prefill = backend.find("prefill=hopper") != std::string::npos;
+  options.tiled_prefill = backend.find("prefill=tiled") != std::string::npos;
   options.cublas = backend.find("gemm=own") == std::string::npos;
   if (const auto at = backend.find("splits="); at != std::string::npos) {
     options.splits = std::stoi(backend.substr(at + 7));

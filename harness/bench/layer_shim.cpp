@@ -77,9 +77,9 @@ struct AttnShimCall {
 ATTN_SHIM const char* attn_shim_error() { return last_error.c_str(); }
 
 /// `names` and `data`: the config's weights in host memory, as a golden file stores them.
-/// `hopper_prefill`: as LayerOptions'.
+/// `tiled_prefill`: PrefillKernel::kTiled.
 ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** names,
-                               const void** data, int hopper_prefill) {
+                               const void** data, int tiled_prefill) {
   auto bench = std::make_unique<BenchLayer>();
   const int status = guarded([&] {
     const attn::AttentionConfig config = attn::parse_config(config_json);
@@ -95,7 +95,7 @@ ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** 
     }
     bench->cache_type = gpu_type(config.kv_cache.dtype);
     attn::gpu::LayerOptions options;
-    options.hopper_prefill = hopper_prefill != 0;
+    if (tiled_prefill != 0) options.prefill = attn::gpu::PrefillKernel::kTiled;
     bench->layer = std::make_unique<attn::gpu::AttentionLayer>(config, weights, options);
   });
   return status == 0 ? bench.release() : nullptr;

@@ -38,11 +38,17 @@ struct Way {
   const char* exec;
 };
 constexpr std::array kWays{
-    Way{"cuda", "plain"},          Way{"cuda", "second_call"},
-    Way{"cuda", "dirty_scratch"},  Way{"cuda", "repeat"},
-    Way{"cuda", "graph"},          Way{"cuda", "graph_replay"},
-    Way{"cuda", "padded"},         Way{"cuda:fused=0", "plain"},
-    Way{"cuda:splits=3", "plain"}, Way{"cuda:attention=plain,gemm=own", "plain"},
+    Way{"cuda", "plain"},
+    Way{"cuda", "second_call"},
+    Way{"cuda", "dirty_scratch"},
+    Way{"cuda", "repeat"},
+    Way{"cuda", "graph"},
+    Way{"cuda", "graph_replay"},
+    Way{"cuda", "padded"},
+    Way{"cuda:fused=0", "plain"},
+    Way{"cuda:splits=3", "plain"},
+    Way{"cuda:attention=plain,gemm=own", "plain"},
+    Way{"cuda:prefill=tiled", "plain"},
 };
 
 struct Counts {

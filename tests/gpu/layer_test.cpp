@@ -171,8 +171,8 @@ TEST_F(GpuLayer, ReplaysAGraphWithOtherLengthsPagesAndData) {
 
 // A capture refuses calls of the allocator and waits of this thread: what it takes does neither.
 TEST_F(GpuLayer, RunNeitherAllocatesNorWaits) {
-  for (const char* spec :
-       {"cuda", "cuda:fused=0", "cuda:splits=3", "cuda:attention=plain,gemm=own"}) {
+  for (const char* spec : {"cuda", "cuda:fused=0", "cuda:splits=3", "cuda:prefill=tiled",
+                           "cuda:attention=plain,gemm=own"}) {
     SCOPED_TRACE(spec);
     const auto backend = make_backend(spec);
     expect_none(for_each_seed(5000, 50, [&](std::uint64_t seed) {

@@ -16,7 +16,8 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   gpu::LayerOptions layer;
   layer.fused_head_pass = options.fused;
   layer.plain_attention = options.plain_attention;
-  layer.hopper_prefill = options.hopper_prefill;
+  if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
+  if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   layer.cublas = options.cublas;
   layer.fixed_splits = options.splits;
   return layer;
@@ -31,6 +32,7 @@ std::string CudaBackend::name() const {
   if (!options_.fused) words += ",fused=0";
   if (options_.plain_attention) words += ",attention=plain";
   if (options_.hopper_prefill) words += ",prefill=hopper";
+  if (options_.tiled_prefill) words += ",prefill=tiled";
   if (!options_.cublas) words += ",gemm=own";
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';

@@ -34,8 +34,8 @@ def contestants_of(case, made, args):
     compiled = args.compile == "all" or (args.compile == "some" and case["name"] in COMPILED)
     if isinstance(made, attention.AttentionCase):
         out = {"cuda": lambda: attention.ours(made, args.shim, args.layout == "hnd")}
-        if args.hopper and max(made.new) > 1:
-            out["cuda:prefill=hopper"] = lambda: attention.ours(made, args.shim, args.layout == "hnd", True)
+        if args.tiled and max(made.new) > 1:
+            out["cuda:prefill=tiled"] = lambda: attention.ours(made, args.shim, args.layout == "hnd", True)
         for name in attention.SDPA:
             out[name] = lambda name=name: attention.sdpa(made, name)
         out["varlen"] = lambda: attention.varlen(made)
@@ -97,6 +97,8 @@ class Bench:
             return
         ready = {}
         for who, build in contestants_of(case, made, self.args).items():
+            if not re.search(self.args.only, who):
+                continue
             if self.is_spent(who) and who != "cuda":
                 self.report.add_error(case["name"], who, "not run: the time is up", parameters_of(case))
                 continue
@@ -155,10 +157,11 @@ def main():
     parser.add_argument("--budget", type=float, default=100.0, help="seconds after which only ours is timed")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--match", default="", help="only cases whose name has this")
+    parser.add_argument("--only", default="", help="only contestants whose name has this")
     parser.add_argument("--compile", choices=("some", "all", "none"), default="some")
     parser.add_argument("--page", type=int, help="slots of a page, instead of the case's own")
     parser.add_argument("--layout", choices=("nhd", "hnd"), default="nhd")
-    parser.add_argument("--hopper", action="store_true", help="our prefill kernel of cuda:prefill=hopper too")
+    parser.add_argument("--tiled", action="store_true", help="our prefill kernel of cuda:prefill=tiled too")
     parser.add_argument("--commit", default="")
     parser.add_argument("--subject", default="")
     args = parser.parse_args()
