@@ -18,5 +18,6 @@ def sdpa(problem):
         q, k, v = (x.transpose(0, 1)[None] for x in (s.q, s.k, s.v))
         if s.rows and s.keys:
             row = F.scaled_dot_product_attention(q, k, v, s.visible, scale=p.scale, enable_gqa=True)
-            out[s.first:s.first + s.rows] = row[0].transpose(0, 1)
+            row = torch.where(s.visible.any(1)[:, None, None], row[0].transpose(0, 1), 0)
+            out[s.first:s.first + s.rows] = row
     return out

@@ -4,7 +4,6 @@
 #include <memory>
 #include <optional>
 #include <ostream>
-#include <thread>
 #include <utility>
 
 #include "harness/backends/backend.h"
@@ -13,6 +12,7 @@
 #include "harness/cli/fuzz_judge.h"
 #include "harness/cli/fuzz_totals.h"
 #include "harness/cli/interrupt.h"
+#include "harness/cli/jobs.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
 #include "harness/cli/verbs.h"
@@ -105,7 +105,7 @@ class Fuzzer {
     open_stores();
   }
 
-  int execute();
+  int execute(int jobs);
 
  private:
   void open_stores();
@@ -277,10 +277,8 @@ void Fuzzer::grow_corpus() const {
   }
 }
 
-int Fuzzer::execute() {
+int Fuzzer::execute(int jobs) {
   const InterruptGuard guard;
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const int jobs = options_.jobs > 0 ? options_.jobs : cores;
   run_cases(jobs);
   std::ostream& out = reporter_.text();
   if (!shard_.is_whole()) out << "shard " << to_string(shard_) << ": ";
@@ -329,7 +327,8 @@ void Fuzzer::report_coverage() const {
 }  // namespace
 
 int fuzz(const FuzzOptions& options, const Session& session) {
-  return Fuzzer(options, session).execute();
+  const int jobs = use_jobs(options.jobs);
+  return Fuzzer(options, session).execute(jobs);
 }
 
 }  // namespace attn::cli

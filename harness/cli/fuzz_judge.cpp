@@ -1,7 +1,6 @@
 #include "harness/cli/fuzz_judge.h"
 
 #include <exception>
-#include <functional>
 #include <optional>
 #include <utility>
 
@@ -153,17 +152,11 @@ FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tr
     return refused;
   }
   if (!spec) return refused;
-  FuzzCase next = tried;
-  next.spec = *spec;
-  // What only a run is asked of: how tensors lie in memory, and sinks.
-  const auto plain_layout = [](harness::CaseSpec& s) { s.layout = MemoryLayout(); };
-  const auto no_sinks = [](harness::CaseSpec& s) { s.sinks = false; };
-  for (const auto& change : {std::function<void(harness::CaseSpec&)>([](auto&) {}),
-                             std::function<void(harness::CaseSpec&)>(plain_layout),
-                             std::function<void(harness::CaseSpec&)>(no_sinks)}) {
-    const harness::CaseSpec before = next.spec;
-    change(next.spec);
-    if (next.spec == before && before != *spec) continue;
+  std::vector<harness::CaseSpec> specs = harness::plainer_for_a_run(*spec);
+  if (*spec != tried.spec) specs.insert(specs.begin(), *spec);  // else the run refused it
+  for (harness::CaseSpec& fit : specs) {
+    FuzzCase next = tried;
+    next.spec = std::move(fit);
     FuzzResult result = judge_in(modes, next, false);
     if (is_refused_mode(result)) return result;
     if (is_unsupported(result)) continue;
@@ -198,6 +191,7 @@ FuzzResult FuzzJudge::judge_pair(const std::vector<ExecMode>& modes,
     if (!same_spec) other.spec = harness::trusted_neighbour(tried.spec);
     ++other.seed;
     FuzzResult neighbour = judge_in(modes, other, false);
+    if (is_unsupported(neighbour)) neighbour = fit(modes, other, std::move(neighbour));
     result.row.seconds += neighbour.row.seconds;
     if (is_alone(neighbour)) continue;
     result.points.insert(result.points.end(), neighbour.points.begin(), neighbour.points.end());

@@ -2,11 +2,11 @@
 #include <iomanip>
 #include <memory>
 #include <ostream>
-#include <thread>
 
 #include "harness/backends/backend.h"
 #include "harness/backends/layout_taker.h"
 #include "harness/cli/interrupt.h"
+#include "harness/cli/jobs.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
 #include "harness/cli/relation_rows.h"
@@ -62,7 +62,7 @@ class Invariance {
     plan_cases();
   }
 
-  int execute();
+  int execute(int jobs);
 
  private:
   void plan_cases();
@@ -266,14 +266,13 @@ void Invariance::add_rows() {
   row.verdict.detail = why_unsupported_;
 }
 
-int Invariance::execute() {
+int Invariance::execute(int jobs) {
   const InterruptGuard guard;
   print_title();
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const std::size_t count = named_ ? 1 : candidates_.size();
   Progress progress(session_.streams, static_cast<std::int64_t>(count), "cases");
   run_in_order<CaseResult>(
-      count, options_.jobs > 0 ? options_.jobs : cores, [&](std::size_t i) { return check(i); },
+      count, jobs, [&](std::size_t i) { return check(i); },
       [&](CaseResult result) { take(std::move(result)); },
       [&](std::size_t done) {
         const auto broken =
@@ -295,7 +294,8 @@ int Invariance::execute() {
 }  // namespace
 
 int invariance(const InvarianceOptions& options, const Session& session) {
-  return Invariance(options, session).execute();
+  const int jobs = use_jobs(options.jobs);
+  return Invariance(options, session).execute(jobs);
 }
 
 }  // namespace attn::cli

@@ -11,6 +11,7 @@
 #include "harness/backends/backend.h"
 #include "harness/cli/build_info.h"
 #include "harness/cli/interrupt.h"
+#include "harness/cli/jobs.h"
 #include "harness/cli/judge.h"
 #include "harness/cli/ordered_pool.h"
 #include "harness/cli/verbs.h"
@@ -399,7 +400,8 @@ int verify(const VerifyOptions& options, const Session& session) {
   }
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int wanted_jobs = options.jobs > 0 ? options.jobs : cores;
-  const int jobs = std::clamp(wanted_jobs, 1, std::max(1, static_cast<int>(files.size())));
+  const int jobs =
+      use_jobs(std::clamp(wanted_jobs, 1, std::max(1, static_cast<int>(files.size()))));
   const Verifier verifier(options, make_backends(options.backends, options.isolation),
                           std::max(1, cores / jobs));
 

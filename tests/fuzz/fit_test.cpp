@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "harness/generate/space.h"
 
 namespace attn::harness {
@@ -37,6 +40,57 @@ TEST(Fit, ASupportedSpecStaysAsItIs) {
     const CaseSpec spec = random_case({}, n).spec;
     EXPECT_EQ(fitted(spec, [](const AttentionConfig&) { return true; }), spec) << to_json(spec);
   }
+}
+
+/// A kernel that reads the cache, with values as wide as keys and head sizes in steps of 8.
+bool reads_plainly(const AttentionConfig& config) {
+  return config.entry_point != EntryPoint::kMaterializeKvFromHidden &&
+         config.dtype == ElementType::kBFloat16 && config.kv_cache.dtype == config.dtype &&
+         config.head_dim == config.head_dim_v && config.head_dim % 8 == 0 &&
+         !config.logit_softcap && config.mask.variant == MaskVariant::kCausal;
+}
+
+TEST(Fit, EveryCaseFitsAKernelOfPlainAttention) {
+  std::int64_t writes = 0, wide = 0;
+  for (std::int64_t n = 0; n < 400; ++n) {
+    const CaseSpec spec = random_case({}, n).spec;
+    writes += spec.config.entry_point == EntryPoint::kMaterializeKvFromHidden;
+    wide += spec.config.head_dim != spec.config.head_dim_v;
+    const auto fit = fitted(spec, reads_plainly);
+    ASSERT_TRUE(fit) << to_json(spec);
+    EXPECT_TRUE(reads_plainly(fit->config)) << to_json(*fit);
+    EXPECT_NO_THROW(validate(*fit));
+  }
+  EXPECT_GT(writes, 20);
+  EXPECT_GT(wide, 20);
+}
+
+TEST(Fit, WhatOnlyARunIsAskedOfComesInItsPlainForm) {
+  CaseSpec spec = parse_case_spec(
+      R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": 4,
+          "num_key_value_heads": 2, "head_dim": 16, "dtype": "bfloat16", "scale": -0.5,
+          "mask": {"variant": "sliding_window_causal", "window_size": 3}},
+          "rows": [[2, 9], [3, 3]]})");
+  spec.sinks = true;
+  spec.layout.gap = 1;
+  const std::vector<CaseSpec> plainer = plainer_for_a_run(spec);
+  const auto count = [&](auto is) { return std::ranges::count_if(plainer, is); };
+  ASSERT_EQ(plainer.size(), 8U);
+  EXPECT_EQ(plainer[0].layout, MemoryLayout());
+  EXPECT_TRUE(plainer[0].sinks);
+  EXPECT_EQ(count([](const CaseSpec& s) { return !s.sinks; }), 7);
+  const std::vector<RowSpec> square = {{2, 2}, {3, 3}}, single = {{1, 9}, {1, 3}};
+  EXPECT_EQ(count([&](const CaseSpec& s) { return s.rows == square; }), 2);
+  EXPECT_EQ(count([&](const CaseSpec& s) { return s.rows == single; }), 1);
+  EXPECT_EQ(count([](const CaseSpec& s) { return !s.config.scale; }), 3);
+  EXPECT_EQ(count([](const CaseSpec& s) { return !s.config.mask.window_size; }), 2);
+}
+
+TEST(Fit, WhatIsPlainHasNothingPlainer) {
+  const CaseSpec spec = parse_case_spec(
+      R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": 4,
+          "num_key_value_heads": 2, "head_dim": 16, "mask": {"variant": "null"}}, "rows": [[1, 1]]})");
+  EXPECT_TRUE(plainer_for_a_run(spec).empty());
 }
 
 TEST(Fit, ThereMayBeNone) {

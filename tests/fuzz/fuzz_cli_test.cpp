@@ -130,9 +130,18 @@ TEST(Fuzz, TheSmokeGateEndsInTenSeconds) {
 }
 
 TEST(Fuzz, UnsupportedCasesAreCountedByReason) {
-  const Outcome outcome = attn_compare({"fuzz", "--backend", ATTN_MINIMAL_PLUGIN, "--cases", "30"});
-  EXPECT_THAT(outcome.out, ContainsRegex("[0-9]+ unsupported: "));
-  EXPECT_THAT(last_line(outcome.out), ContainsRegex(", 0 failed, [0-9]+ unsupported"));
+  const Outcome outcome = attn_compare(
+      {"fuzz", "--backend", std::string(ATTN_BAD_PLUGIN) + ":late_unsupported", "--cases", "12"});
+  EXPECT_THAT(outcome.out, ContainsRegex("[0-9]+ unsupported: only float32"));
+  EXPECT_THAT(last_line(outcome.out), ContainsRegex("0 passed, 0 failed, 12 unsupported"));
+}
+
+/// It takes causal attention in float32 and reads the cache: every case has a part that it takes.
+TEST(Fuzz, EveryCaseIsJudgedWithoutWhatAKernelDoesNotTake) {
+  const Outcome outcome = attn_compare(
+      {"fuzz", "--backend", ATTN_MINIMAL_PLUGIN, "--cases", "60", "--relations", "none"});
+  EXPECT_THAT(outcome.out, ContainsRegex("60 judged without the features"));
+  EXPECT_EQ(last_line(outcome.out), "60 passed, 0 failed");
 }
 
 TEST(Fuzz, ModesOfDevicesAreRefused) {

@@ -1,5 +1,7 @@
 """Attention in numpy, right and with one mistake each, written from docs/plugin.md alone."""
 
+import os
+
 import numpy as np
 
 import attn_compare as ac
@@ -157,3 +159,8 @@ def picky(problem):
     if problem.tokens > 8:
         raise ac.Unsupported("more than 8 rows")
     return evaluate(problem)
+
+
+@ac.backend()
+def says_its_threads(problem):
+    raise RuntimeError(f"OMP_NUM_THREADS is {os.environ.get('OMP_NUM_THREADS')}")

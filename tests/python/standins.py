@@ -9,6 +9,7 @@ from planted import evaluate
 
 EAGER = ["good", "buggy", "refuses", "crashes", "hangs", "absent"]
 COMPILED = ["compiled"]
+LISTED = {"refuses": ["a-page"]}
 LIBRARIES = {"good": "numpy", "buggy": "numpy", "refuses": "numpy", "crashes": "numpy",
              "hangs": "numpy", "absent": "numpy", "compiled": "numpy"}
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -113,3 +114,15 @@ def test_fuzz_explains_a_planted_mistake(tmp_path):
 def test_invariance_finds_a_broken_relation():
     result = run("invariance", "--backend", f"py:{PLANTED}:pages_ignored", "--config", CASE)
     assert result.returncode == 1 and "page" in result.stdout, result.stdout + result.stderr
+
+
+def test_workers_share_the_cores():
+    def said(jobs, **given):
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        done = run("fuzz", "--backend", f"py:{PLANTED}:says_its_threads", "--cases", 2, "--max-failures", 1,
+                   "--no-shrink", "--jobs", jobs, "--json", "-", env={**environment, **given})
+        return re.search(r"OMP_NUM_THREADS is (\w+)", done.stdout + done.stderr).group(1)
+
+    assert said(1) == "None"
+    assert said(2) == str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert said(2, OMP_NUM_THREADS="7") == "7"

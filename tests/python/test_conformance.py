@@ -62,7 +62,8 @@ def test_all_peers_are_judged_in_one_run(everything):
 def test_a_right_peer_passes(everything):
     result = kept(everything[0], "good")
     assert result["complete"] and result["cases"] == 8 and not result["failures"]
-    assert result["passed"] > 4 and not result["findings"]
+    assert result["passed"] > 4 and not result["findings"] and not result["listed"]
+    assert result["judged"] == result["passed"] and result["relations"] == "none"
     assert 0 < max(result["largest_error_over_bound"].values()) <= 1
 
 
@@ -99,7 +100,8 @@ def test_a_finding_is_confirmed_in_float64(tmp_path):
 
 def test_what_is_refused_is_told_by_a_condition(everything):
     result = kept(everything[0], "refuses")
-    assert not result["failures"] and result["unsupported"]
+    assert not result["failures"] and result["unsupported"] and result["listed"] == ["a-page"]
+    assert result["judged"] == result["passed"] < result["wanted_judged"] == 8
     (reason,) = [r for r in result["unsupported_reasons"] if r["reason"] == "there is no kernel for it"]
     assert sum(reason["when"].values()) == reason["cases"] > 0
 
@@ -146,7 +148,7 @@ def end_after(out, rows):
 
 
 def test_a_peer_that_was_cut_goes_on_in_its_journal(tmp_path):
-    assert "cut at" in end_after(tmp_path, 3)
+    assert ", cut" in end_after(tmp_path, 3)
     cut = kept(tmp_path, "good")
     assert not cut["complete"] and 3 <= cut["cases"] < 3000
     end_after(tmp_path, cut["cases"] + 3)
@@ -191,6 +193,33 @@ def test_a_wrong_reference_would_be_told(monkeypatch):
     exact["attn_out"][1] *= 1.001
     monkeypatch.setattr(case, "reference", lambda: exact)
     assert findings.confirm(case, 0, None).startswith("NO: a plain evaluation is")
+
+
+def test_a_layer_is_tried_as_attention_alone():
+    layer = {"variant": "attention_with_rope", "num_attention_heads": 4, "num_key_value_heads": 2,
+             "head_dim": 16, "hidden_size": 32, "dtype": "bfloat16", "scale": -0.5, "mask": {"variant": "causal"},
+             "kv_cache": {"dtype": "bfloat16", "page_size": 7, "scale_granularity": None}}
+    entry = {"spec": {"config": layer, "rows": [[29, 3], [0, 4]], "profile": "needles"}, "seed": 5,
+             "stage": "lse", "relation": "", "exec": "plain"}
+    alone = tallies.alone(entry)
+    assert alone["spec"]["rows"] == [[3, 32], [4, 4]] and alone["spec"]["config"]["scale"] == -0.5
+    case = ac.Case(alone["spec"], 5)
+    assert findings.confirm(case, 0, None).startswith("yes")
+    assert tallies.alone(alone) is None and tallies.alone({**entry, "relation": "repeat"}) is None
+    other = {**entry, "stage": "attn_out"}
+    assert tallies.simplest([alone, entry, other]) == [alone, other]
+
+
+def test_an_element_of_a_row_of_all_heads_is_found():
+    assert findings.flat_index([2, 1, 3], (5, 32), 16) == findings.flat_index([2, 1, 3], (5, 2, 16), 16)
+    assert findings.flat_index([2, 1, 3], (5, 32), 16) == 2 * 32 + 16 + 3
+
+
+def test_what_is_not_installed_is_said(tmp_path):
+    peers = tmp_path / "peers.py"
+    peers.write_text('EAGER = ["flash_attn"]\nCOMPILED = []\nLIBRARIES = {"flash_attn": "flash_attn"}\n')
+    done = conformance(tmp_path, "--file", peers, "--all")
+    assert done.returncode == 4 and "flash_attn: NOT RUN: flash_attn is not installed" in done.stdout
 
 
 def test_a_failure_is_an_entry_of_a_corpus():

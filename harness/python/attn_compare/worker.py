@@ -38,6 +38,8 @@ def main():
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:1] = [package] if sys.path[0] != package else sys.path[:1]
     os.environ["ATTN_COMPARE_WORKER"] = "1"
+    # JAX would take three quarters of the device's memory for itself; there may be other workers.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import ctypes
     import traceback
 

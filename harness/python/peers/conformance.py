@@ -3,9 +3,10 @@
 
     python3 harness/python/peers/conformance.py --all --budget 900 --out DIR
 
-Each peer of peers.py (or --file FILE) runs `attn-compare fuzz`: eager ones 2,000 cases, compiled ones 300
-of at most 40 combinations of what they are compiled for, for at most three minutes and its share of the
-budget. After each peer DIR/conformance/PEER-VERSION-DEVICE.json is written, and for each kind of failure
+Each peer of peers.py (or --file FILE) runs `attn-compare fuzz`: eager ones until 2,000 cases are judged,
+compiled ones 300 of at most 40 combinations of what they are compiled for, for at most three minutes and
+its share of the budget. Relations between cases are left out (--relations): each is another shape to
+compile. After each peer DIR/conformance/PEER-VERSION-DEVICE.json is written, and for each kind of failure
 the shrunk case DIR/findings/NAME.h5 and a draft NAME.md. A run that was killed, or whose budget ended, goes
 on when it is started again: a peer whose file is whole and of the same commit is left out (but for
 --again), and one that was cut goes on in its journal. Needs the package attn_compare (the wheel, or
@@ -29,18 +30,27 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 EAGER_CASES, COMPILED_CASES, COMPILES = 2000, 300, 40
+MORE = 1.05  # cases are drawn than are wanted: some are not judged
+EAGER_EXEC, COMPILED_EXEC = "plain,second_call,dirty_scratch,repeat", "plain,second_call"
 PEER_SECONDS = 180.0  # at most, everything included
 KINDS = 4  # of failures that are shrunk for a peer
+SHRINK_SECONDS = 75.0  # at least, as far as the peer's seconds go: an interpreter starts first
+# Of each of several workers, and of other peers that run beside this one.
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+                                  "TORCHINDUCTOR_COMPILE_THREADS")}
+# Where the name of a library is not that of its distribution.
+DISTRIBUTIONS = {"flash_attn": "flash-attn", "flashinfer": "flashinfer-python"}
 
 # What a peer may be made of, asked of another process: importing it here could end this one.
 _VERSIONS = """
-import json, platform, subprocess
+import importlib.metadata, json, platform, subprocess, sys
 found = {"python": platform.python_version()}
-for name in ("numpy", "torch", "triton", "jax", "flash_attn", "flashinfer"):
-    try: found[name] = str(__import__(name).__version__)
+for name, distribution in zip(sys.argv[1::2], sys.argv[2::2]):
+    try: found[name] = importlib.metadata.version(distribution)
     except Exception: pass
 if "torch" in found:
     import torch
+    found["torch"] = str(torch.__version__)
     if torch.cuda.is_available():
         found.update(device=torch.cuda.get_device_name(), cuda=str(torch.version.cuda),
                      cudnn=str(torch.backends.cudnn.version()))
@@ -56,14 +66,17 @@ print(json.dumps(found))
 
 def versions():
     """Of what peers are made of, and the device."""
-    done = subprocess.run([sys.executable, "-c", _VERSIONS], capture_output=True, text=True)
+    asked = [word for name in ("numpy", "torch", "triton", "jax", *DISTRIBUTIONS)
+             for word in (name, DISTRIBUTIONS.get(name, name))]
+    done = subprocess.run([sys.executable, "-c", _VERSIONS, *asked], capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     return json.loads(lines[-1]) if lines else {}
 
 
 def named_in(file):
-    """EAGER, COMPILED and LIBRARIES (of a peer, torch where it is not said) of a file of peers."""
-    found = {"EAGER": [], "COMPILED": [], "LIBRARIES": {}}
+    """EAGER, COMPILED, LIBRARIES (of a peer, torch where it is not said) and LISTED (pages of findings
+    that a peer's limitations come from) of a file of peers."""
+    found = {"EAGER": [], "COMPILED": [], "LIBRARIES": {}, "LISTED": {}}
     for node in ast.parse(pathlib.Path(file).read_text()).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in found:
             found[node.targets[0].id] = ast.literal_eval(node.value)
@@ -74,7 +87,7 @@ def find_program(given):
     """(program, environment): given, of the package's wheel, of its build folder, or on the PATH."""
     import attn_compare
 
-    environment = {**os.environ, "ATTN_PYTHON": os.environ.get("ATTN_PYTHON", sys.executable)}
+    environment = {**THREADS, "ATTN_PYTHON": sys.executable, **os.environ}
     if given:
         return given, environment
     package = pathlib.Path(attn_compare.__file__).resolve().parent
@@ -132,16 +145,20 @@ class Peer:
     def __init__(self, name, options, named, found):
         self.name, self.options, self.found = name, options, found
         self.compiled = name in (options.compiled or named["COMPILED"])
-        self.version = found.get(named["LIBRARIES"].get(name, "torch"), "none")
-        self.cases = options.cases or (COMPILED_CASES if self.compiled else EAGER_CASES)
+        self.library = named["LIBRARIES"].get(name, "torch")
+        self.version = found.get(self.library, "none")
+        self.listed = named["LISTED"].get(name, [])
+        self.wanted = options.cases or (COMPILED_CASES if self.compiled else EAGER_CASES)
+        self.cases = options.cases or int(MORE * self.wanted)
         words = f"{name}-{self.version}-{found.get('device', 'cpu')}"
         self.path = options.out / "conformance" / (re.sub(r"[^\w.+-]", "-", words) + ".json")
         file = pathlib.Path(options.file).resolve()
         here = pathlib.Path.cwd()  # what is recorded is to be run from the repository, wherever that is
         file = file.relative_to(here) if file.is_relative_to(here) else file
         self.backend = f"py:{file}:{name}"
+        self.exec = options.exec or (COMPILED_EXEC if self.compiled else EAGER_EXEC)
         self.words = ["fuzz", "--backend", self.backend, "--cases", str(self.cases), "--exec",
-                      options.exec, "--seed", str(options.seed), "--timeout",
+                      self.exec, "--relations", options.relations, "--seed", str(options.seed), "--timeout",
                       str(options.timeout or (120 if self.compiled else 60)), "--max-failures",
                       str(KINDS), "--no-shrink"]
         if self.compiled:
@@ -159,8 +176,9 @@ class Peer:
         """The report, and what the program printed; (None, why) where nothing was judged. Nothing is
         shrunk here: that could take all the time that there is."""
         report = folder / "report.json"
+        o = self.options
         words = [*self.words, "--json", str(report), "--resume", str(self.journal), "--jobs",
-                 str(1 if self.compiled else self.options.jobs)]
+                 str(min(o.jobs, o.compiled_jobs) if self.compiled else o.jobs)]
         child, cut = self.start(words, folder, seconds)
         if report.is_file() and report.stat().st_size:
             return {**json.loads(report.read_text()), "cut": cut}, (folder / "out").read_text()
@@ -177,14 +195,15 @@ class Peer:
             return child, interrupt_after(child, seconds * 0.8, seconds)
 
     def shrink(self, failures, folder, seconds):
-        """One failure of each kind that has an answer, as small as there is time for. (entries of a
-        corpus, what was printed)"""
-        from tallies import entry_of
+        """One failure of each kind that has an answer, as small as there is time for, and attention
+        alone where that fails too. (entries of a corpus, what was printed)"""
+        from tallies import alone, entry_of, simplest
 
-        entries = [entry for failure in failures if failure["status"] == "failed"
-                   if (entry := entry_of(failure, self.backend))][:KINDS]
+        found = [entry for failure in failures if failure["status"] == "failed"
+                 if (entry := entry_of(failure, self.backend))][:KINDS]
+        entries = [one for entry in found for one in (alone(entry), entry) if one]
         if not entries or seconds < 2 or Stop.asked:
-            return ([] if Stop.asked else entries), ""
+            return ([] if Stop.asked else found), ""
         corpus = folder / "corpus"
         corpus.mkdir()
         known = {f"{number}.json": entry for number, entry in enumerate(entries)}
@@ -194,7 +213,7 @@ class Peer:
                  str(self.options.seed), "--corpus", str(corpus), "--jobs", "1", "--relations", "none"]
         self.start(words, folder, seconds)
         new = [json.loads(p.read_text()) for p in sorted(corpus.glob("*.json")) if p.name not in known]
-        return new or entries, (folder / "out").read_text()
+        return simplest(new) or found, (folder / "out").read_text()
 
     def run(self, seconds):
         """The tally, written to its file; None where the peer is not here. (tally or None, text)"""
@@ -205,7 +224,7 @@ class Peer:
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary)
             left = lambda: seconds - (time.monotonic() - start)
-            data, text = self.fuzz(folder, 0.75 * seconds)
+            data, text = self.fuzz(folder, max(0.5 * seconds, seconds - 2 * SHRINK_SECONDS))
             if data is None:
                 return None, text
             told = tally(data)
@@ -213,8 +232,9 @@ class Peer:
         o = self.options
         result = {
             "schema_version": 1, "peer": self.name, "version": self.version,
-            **{"device": "cpu", **self.found}, "commit": o.commit, "exec": o.exec, "seed": o.seed,
-            "wanted_cases": self.cases, "complete": not data["cut"],
+            **{"device": "cpu", **self.found}, "commit": o.commit, "exec": self.exec,
+            "relations": o.relations, "seed": o.seed, "wanted_judged": self.wanted,
+            "complete": not data["cut"], "listed": self.listed,
             "seconds": round(time.monotonic() - start, 1), **told}
         self.save({**result, "findings": []})  # before anything else can go wrong
         result["findings"] = self.draft(corpus, result, left())
@@ -239,7 +259,7 @@ class Peer:
             if not entry.get("relation"):
                 worst = findings.worst_element(
                     [self.options.program], self.backend, entry, self.options.environment,
-                    max(5.0, seconds / len(corpus)))
+                    max(SHRINK_SECONDS, seconds / len(corpus)))
             made_of = {key: result[key] for key in ("version", "commit", *self.found) if key in result}
             try:
                 names.append(findings.write(self.options.out / "findings", self.name, entry,
@@ -254,7 +274,8 @@ def line_of(peer, result):
     return (f"{peer}: {result['passed']} passed, {result['failed']} failed, {result['unsupported']} "
             f"unsupported, {result['mistrusted']} mistrusted, {result['crashed']} crashed, "
             f"{result['timed_out']} timed out; largest error/bound {worst:.3g}; {result['seconds']} s"
-            + ("" if result["complete"] else f"; cut at {result['cases']} of {result['wanted_cases']}"))
+            + f"; {result['judged']} of {result['wanted_judged']} judged"
+            + ("" if result["complete"] else ", cut"))
 
 
 def parse(arguments):
@@ -265,12 +286,16 @@ def parse(arguments):
     parser.add_argument("--program", help="attn-compare (that of the package)")
     parser.add_argument("--out", default="data", type=pathlib.Path)
     parser.add_argument("--budget", type=float, default=1800.0, help="seconds for all peers together")
-    parser.add_argument("--cases", type=int, help="2000, of compiled peers 300")
+    parser.add_argument("--cases", type=int, help="as many, judged or not (as many as judge 2000, of compiled "
+                        "peers 300)")
     parser.add_argument("--jobs", type=int, default=max(1, min(12, (os.cpu_count() or 2) - 2)),
                         help="processes of an eager peer")
+    parser.add_argument("--compiled-jobs", type=int, default=3,
+                        help="processes of a compiled peer: each compiles, what is on disk is shared")
+    parser.add_argument("--relations", default="none", help="as attn-compare fuzz takes them")
     parser.add_argument("--timeout", type=float, help="seconds for a case, and to load a peer: 60, of compiled "
                         "ones 120")
-    parser.add_argument("--exec", default="plain,second_call,dirty_scratch,repeat")
+    parser.add_argument("--exec", help=f"{EAGER_EXEC}, of compiled peers {COMPILED_EXEC}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compiled", type=lambda text: text.split(","), help="else what --file says")
     parser.add_argument("--again", action="store_true")
@@ -303,6 +328,9 @@ def main(arguments=None):
     bad = judged = 0
     for number, name in enumerate(options.peers):
         peer = Peer(name, options, named, found)
+        if peer.library in DISTRIBUTIONS and peer.library not in found:
+            print(f"{name}: NOT RUN: {peer.library} is not installed", flush=True)
+            continue
         if peer.judged_before():
             print(f"{name}: judged before at {options.commit}", flush=True)
             judged += 1

@@ -3,13 +3,18 @@
 
     python3 harness/python/peers/device.py --budget 560 --out DIR [STEP...]
 
-Steps: dlpack graph examples triton_bug peers (all, where none is named). Prints a line for each and writes
-DIR/device.txt after each; what a step printed is in DIR/STEP.log. Needs the package attn_compare, as
-conformance.py, which the last step runs with what is left of the budget. Exit code 1 when a step failed.
+Steps: dlpack graph examples findings triton_bug peers (all, where none is named). Prints a line for each
+and writes DIR/device.txt after each; what a step printed is in DIR/STEP.log. Commands of a step run at the
+same time (--together), since each spends most of its time on starting an interpreter; triton_bug is timed
+alone. `findings` runs the golden files of data/findings on the peers that they are of. Needs the package
+attn_compare, as conformance.py, which the last step runs with what is left of the budget. Exit code 1 when
+a step failed.
 """
 
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -18,7 +23,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 ROOT = HERE.parent.parent.parent
-KERNELS = HERE / "device_kernels.py"
+KERNELS, PEERS = HERE / "device_kernels.py", HERE / "peers.py"
 MODES = "plain,second_call,dirty_scratch,repeat,graph,graph_replay,padded"
 
 
@@ -31,69 +36,89 @@ def spec(dtype="float32", rows=((1, 20), (3, 40), (2, 7))):
 
 
 class Steps:
-    def __init__(self, program, environment, out, until):
+    def __init__(self, program, environment, out, until, together):
         self.program, self.environment, self.out, self.until = program, environment, out, until
+        self.together = together
 
-    def run(self, log, *words):
-        """(exit code, stdout); 124 past the budget."""
+    def run(self, words, more):
+        """(exit code, stdout, what goes into the log); 124 past the budget."""
         left = max(5.0, self.until - time.monotonic())
-        log.write(f"$ attn-compare {' '.join(map(str, words))}\n")
-        log.flush()
+        start = time.monotonic()
+        head = f"$ attn-compare {' '.join(map(str, words))}\n"
         try:
             done = subprocess.run([self.program, *map(str, words)], capture_output=True, text=True,
-                                  env=self.environment, timeout=left)
-        except subprocess.TimeoutExpired:
-            return 124, ""
-        log.write(done.stdout + done.stderr + f"exit code {done.returncode}\n\n")
-        log.flush()
-        return done.returncode, done.stdout
+                                  env={**self.environment, **more}, timeout=left, cwd=ROOT)
+        except subprocess.TimeoutExpired as error:
+            printed = b"".join(part for part in (error.stdout, error.stderr) if part)
+            return 124, "", f"{head}{printed.decode(errors='replace')}no end after {left:.0f} s\n\n"
+        seconds = time.monotonic() - start
+        tail = f"exit code {done.returncode}, {seconds:.1f} s\n\n"
+        return done.returncode, done.stdout, head + done.stdout + done.stderr + tail
 
-    def expect(self, log, code, words, *command):
-        """"" or what was otherwise than expected. 6: cases that show little have no neighbour that a
-        decode kernel takes."""
-        found, text = self.run(log, *command)
-        flat = " ".join(text.split())
-        if found not in (code if isinstance(code, tuple) else (code,)) or words not in flat:
-            return f"exit code {found}, \"{words}\" {'there' if words in flat else 'missing'}: " + \
-                " ".join(map(str, command))[:160]
-        return ""
+    def expect(self, log, *expected):
+        """What was otherwise than expected: of (exit code, words that are printed, command, more of the
+        environment) each."""
+        with concurrent.futures.ThreadPoolExecutor(self.together) as pool:
+            ran = list(pool.map(lambda one: self.run(one[2], one[3] if len(one) > 3 else {}), expected))
+        found = []
+        for (code, words, command, *_), (got, text, account) in zip(expected, ran):
+            log.write(account)
+            flat = " ".join(text.split())
+            if got != code or words not in flat:
+                found.append(f"exit code {got}, \"{words}\" {'there' if words in flat else 'missing'}: "
+                             + " ".join(map(str, command))[:160])
+        log.flush()
+        return found
 
     def dlpack(self, log):
-        return [self.expect(log, 0, "1 passed", "run", "--config", spec(dtype), "--seed", 3, "--backend",
-                            f"py:{KERNELS}:narrow") for dtype in ("float32", "bfloat16", "float16")]
+        return self.expect(log, *((0, "1 passed", [
+            "run", "--config", spec(dtype), "--seed", 3, "--backend", f"py:{KERNELS}:narrow"])
+            for dtype in ("float32", "bfloat16", "float16")))
 
     def graph(self, log):
-        case = ["--config", spec(), "--seed"]
-        right, wrong = f"py:{KERNELS}:right", f"py:{KERNELS}:lengths_recorded"
-        found = [self.expect(log, 0, "1 passed", "run", *case, seed, "--backend", right, "--exec", mode)
-                 for mode in ("plain", "graph", "graph_replay", "padded") for seed in (1, 2)]
-        found += [self.expect(log, 0, "1 passed", "run", *case, 1, "--backend", wrong, "--exec", mode)
-                  for mode in ("plain", "graph", "padded")]
-        found.append(self.expect(log, 1, "first bad stage lse", "run", *case, 2, "--backend", wrong,
-                                 "--exec", "graph_replay"))
-        found.append(self.expect(log, 0, "passed, 0 failed", "fuzz", "--backend", right, "--cases", 40,
-                                 "--jobs", 2, "--exec", MODES, "--relations", "none"))
-        return found
+        def run(backend, seed, mode):
+            return ["run", "--config", spec(), "--seed", seed, "--backend", f"py:{KERNELS}:{backend}",
+                    "--exec", mode]
+
+        return self.expect(
+            log,
+            *((0, "1 passed", run("right", seed, mode))
+              for mode in ("plain", "graph", "graph_replay", "padded") for seed in (1, 2)),
+            *((0, "1 passed", run("lengths_recorded", 1, mode)) for mode in ("plain", "graph", "padded")),
+            (1, "first bad stage lse", run("lengths_recorded", 2, "graph_replay")),
+            (0, "passed, 0 failed", ["fuzz", "--backend", f"py:{KERNELS}:right", "--cases", 40, "--jobs", 2,
+                                     "--exec", MODES, "--relations", "none"]))
 
     def examples(self, log):
-        found = []
-        for name, backend, cases in (("torch_sdpa", "sdpa", 100), ("triton_decode", "decode", 60),
-                                     ("torch_flex", "flex", 20), ("jax_attention", "attention", 40)):
-            more = ["--max-compiles", 10] if name in ("torch_flex", "triton_decode") else []
-            found.append(self.expect(
-                log, (0, 6), "passed, 0 failed", "fuzz", "--backend",
-                f"py:{ROOT}/examples/python/{name}.py:{backend}", "--cases", cases, "--jobs", 1,
-                "--timeout", 90, *more))
-        return found
+        def fuzz(name, cases, *more):
+            return (0, "passed, 0 failed", ["fuzz", "--backend", f"py:examples/python/{name}", "--cases",
+                                            cases, "--relations", "none", "--timeout", 90, *more])
+
+        return self.expect(log, fuzz("torch_sdpa.py:sdpa", 60, "--jobs", 2),
+                           fuzz("triton_decode.py:decode", 40, "--jobs", 2, "--max-compiles", 10),
+                           fuzz("torch_flex.py:flex", 6, "--jobs", 1, "--max-compiles", 3),
+                           fuzz("jax_attention.py:attention", 12, "--jobs", 1, "--max-compiles", 3))
+
+    def findings(self, log):
+        """The case of a page fails on the peers whose limitation it is; other peers are right on it."""
+        import conformance
+
+        named = conformance.named_in(HERE / "peers.py")
+        pages = sorted({page for listed in named["LISTED"].values() for page in listed})
+        wrong, right = (1, "0 passed, 1 failed"), (0, "1 passed, 0 failed")
+        wanted = [(right, page, peer) for page in pages for peer in ("sdpa_math", "sdpa_efficient")]
+        wanted += [(wrong, page, peer) for peer, listed in named["LISTED"].items() for page in listed]
+        return self.expect(log, *(
+            (*expected, ["verify", f"data/findings/{page}.h5", "--backend", f"py:{PEERS}:{peer}"],
+             {"PEERS_WITHOUT_LIMITATIONS": "1"}) for expected, page, peer in wanted))
 
     def triton_bug(self, log):
+        """The README's own command."""
         start = time.monotonic()
-        found = self.expect(
-            log, 1, "reproduce attn-compare run", "fuzz", "--backend",
-            f"py:{ROOT}/examples/python/triton_decode_bug.py:decode", "--max-failures", 1, "--jobs", 1)
+        found = self.expect(log, (1, "reproduce attn-compare run", [
+            "fuzz", "--backend", "py:examples/python/triton_decode_bug.py:decode", "--max-failures", 1]))
         seconds = time.monotonic() - start
-        log.write(f"{seconds:.1f} s\n")
-        return [found, "" if seconds < 120 else f"took {seconds:.0f} s, wanted are 120"]
+        return [*found, "" if seconds < 120 else f"took {seconds:.0f} s, wanted are 120"]
 
     def peers(self, log):
         words = [sys.executable, HERE / "conformance.py", "--all", "--budget",
@@ -103,7 +128,7 @@ class Steps:
         return ["" if done.returncode in (0, 1) else f"conformance.py ended with {done.returncode}"]
 
 
-ALL = ["dlpack", "graph", "examples", "triton_bug", "peers"]
+ALL = ["dlpack", "graph", "examples", "findings", "triton_bug", "peers"]
 
 
 def main(arguments=None):
@@ -114,10 +139,12 @@ def main(arguments=None):
     parser.add_argument("--program")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--budget", type=float, default=560.0, help="seconds for all steps")
+    parser.add_argument("--together", type=int, default=max(1, min(8, (os.cpu_count() or 2) // 2)),
+                        help="commands at a time")
     options = parser.parse_args(arguments)
     program, environment = conformance.find_program(options.program)
     options.out.mkdir(parents=True, exist_ok=True)
-    steps = Steps(program, environment, options.out, time.monotonic() + options.budget)
+    steps = Steps(program, environment, options.out, time.monotonic() + options.budget, options.together)
     failed = 0
     for name in options.steps or ALL:
         start = time.monotonic()

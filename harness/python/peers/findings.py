@@ -109,6 +109,15 @@ def worst_element(program, backend, entry, environment, seconds):
     return None
 
 
+def flat_index(index, shape, dim):
+    """Of an element that is named by row, head and channel, in a tensor of `shape`, which may have heads
+    of `dim` channels in one dimension."""
+    index = index if isinstance(index, list) else [index]
+    if len(index) == len(shape) + 1:
+        index = [*index[:-2], index[-2] * dim + index[-1]]
+    return int(np.ravel_multi_index(index, shape))
+
+
 def name_of(peer, entry):
     digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
     return f"{peer}-{(entry.get('stage') or entry.get('relation') or 'run').replace('_', '-')}-{digest[:8]}"
@@ -127,8 +136,8 @@ def write(folder, peer, entry, backend, found, worst):
     if worst is not None:
         stage = case.reference().get(worst["stage"])
         shape = stage.shape if stage is not None else ()
-        index = worst["worst_index"]
-        worst["flat"] = int(np.ravel_multi_index(index, shape)) if isinstance(index, list) else int(index)
+        worst["flat"] = flat_index(
+            worst["worst_index"], shape, case.config.get("head_dim_v") or case.config["head_dim"])
     confirmed = confirm(case, entry["spec"].get("layer", 0), worst)
     page = folder / f"{name}.md"
     if page.is_file() and "ends as: undecided" not in page.read_text():

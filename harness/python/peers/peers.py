@@ -1,117 +1,47 @@
 """Known-good kernels as backends: attn-compare fuzz --backend py:harness/python/peers/peers.py:NAME
 
-Each declares what it does, so that its correct answers are never called wrong, and what it takes.
-A NaN in a slot that no key owns never reaches them: they read keys gathered from the pages.
+Each declares what it does, so that its correct answers are never called wrong, and what it takes; LISTED
+names the pages of data/findings that its limitations come from. A NaN in a slot that no key owns never
+reaches them: they read keys gathered from the pages.
 """
 
 import contextlib
 import inspect
 import math
+import os
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 
 import attn_compare as ac
 
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cudnn.allow_tf32 = False
-DEVICE = "cuda"
-NARROW = ("bfloat16", "float16")
-# Of the exponentials that these kernels use, ex2.approx after a product with log2(e) in float32:
-# 2 ulp of the one and the rounding of an argument of a few dozen.
-EXP_REL = 2**-20
+from compiled import flex, jax_cudnn  # noqa: F401: peers as those below
+from dense import ALL_MASKS, DEVICE, EXP_REL, NARROW, Dense, bias_of, causal_kind, declared, plain
 
-
-def declared(block, **more):
-    """A fused kernel: P in the inputs' type, sums in float32 on the tensor cores."""
-    return ac.Arithmetic(out="dtype", probabilities="dtype", accumulator="float32_tensor_core",
-                         block=block, exp_rel=EXP_REL, **more)
-
-
-def plain(c, masks, dtypes=NARROW, most_dim=256, multiple=8):
-    """"" when a kernel takes the config, else the first reason why not."""
-    if c.entry_point == "materialize_kv_from_hidden":
-        return "no attention"
-    reasons = [
-        (c.dtype not in dtypes, f"dtype {c.dtype}"),
-        (c.cache_dtype != c.dtype, f"a cache of {c.cache_dtype}"),
-        (c.softcap != 0, "softcap"),
-        (c.has_sinks, "sinks"),
-        (c.mask not in masks, f"mask {c.mask}"),
-        (max(c.head_dim, c.head_dim_v) > most_dim, f"head_dim above {most_dim}"),
-        (c.head_dim % multiple or c.head_dim_v % multiple, f"head_dim no multiple of {multiple}"),
-    ]
-    return next((reason for wrong, reason in reasons if wrong), "")
-
-
-class Dense:
-    """The sequences of a problem as [1, heads, n, dim], and the outputs to be filled."""
-
-    def __init__(self, problem, repeat=False):
-        if problem.softcap or problem.sinks is not None:
-            raise ac.Unsupported("softcap or sinks")
-        self.p = problem.to("torch", DEVICE)
-        c = self.p.config
-        self.out = torch.zeros(self.p.tokens, c.num_heads, c.head_dim_v, dtype=self.p.q.dtype,
-                               device=DEVICE)
-        self.lse = torch.full((self.p.tokens, c.num_heads), -math.inf, device=DEVICE)
-        self.repeat = c.group_size if repeat else 1
-
-    def sequences(self):
-        for s in self.p.sequences():
-            if not s.rows or not s.keys:
-                continue  # zeros and minus infinity, as they are
-            s.q, s.k, s.v = (x.transpose(0, 1)[None] for x in (s.q, s.k, s.v))
-            if self.repeat > 1:
-                s.k, s.v = (x.repeat_interleave(self.repeat, 1) for x in (s.k, s.v))
-            yield s
-
-    def put(self, s, out, lse=None):
-        """Rows that see nothing keep zeros: what kernels leave there is each one's own."""
-        rows = slice(s.first, s.first + s.rows)
-        seen = s.visible.any(1)
-        self.out[rows] = torch.where(seen[:, None, None], out[0].transpose(0, 1), 0)
-        if lse is not None:
-            self.lse[rows] = torch.where(seen[:, None], lse[0, :, : s.rows].T.float(), -math.inf)
-
-
-def causal_kind(c, s):
-    """How a causal sequence can be asked for without a mask tensor: "full", "square" or None."""
-    if s.bias is not None:
-        return None
-    if bool(s.visible.all()):
-        return "full"
-    square = c.mask == "causal" and s.rows == s.keys
-    return "square" if square else None
-
-
-def bias_of(s, dtype):
-    bias = torch.zeros(s.visible.shape, dtype=dtype, device=DEVICE)
-    if s.bias is not None:
-        bias = s.bias.to(dtype)
-    return bias.masked_fill(~s.visible, -math.inf)
-
-
-ALL_MASKS = ("null", "causal", "chunked_causal", "sliding_window_causal",
-             "sliding_window_noncausal")
+NOT_POSITIVE = "scale not positive (data/findings/{}-scale-not-positive.md)"
+# The cases that limitations come from are run so.
+LIMITED = "PEERS_WITHOUT_LIMITATIONS" not in os.environ
+FLASH = dict(same_dims=True, bottom_right=True, above_zero=NOT_POSITIVE.format("flash") if LIMITED else "")
 
 
 def _sdpa(problem, kind, with_bias):
+    """`with_bias`: what is no plain causal mask goes as a tensor. Else it is a causal mask that ends at
+    the last key."""
     dense = Dense(problem)
     c = problem.config
-    with sdpa_kernel([kind]):
+    with sdpa_kernel([kind]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more rows than keys: put() takes care
         for s in dense.sequences():
             how = causal_kind(c, s)
-            if how is None and not with_bias:
-                if c.mask == "causal" and not c.top_left and s.rows <= s.keys:
-                    from torch.nn.attention.bias import causal_lower_right
-
-                    bias = causal_lower_right(s.rows, s.keys)
-                else:
-                    raise ac.Unsupported("a mask tensor")
+            if how is None:
+                bias = bias_of(s, s.q.dtype) if with_bias else causal_lower_right(s.rows, s.keys)
+            elif LIMITED and kind == SDPBackend.CUDNN_ATTENTION and problem.scale <= 0:
+                raise ac.Unsupported(NOT_POSITIVE.format("cudnn"))  # with a tensor it is right
             else:
-                bias = None if how else bias_of(s, s.q.dtype)
+                bias = None
             dense.put(s, _call_sdpa(s, bias, how, problem.scale, c.group_size > 1))
     return dense.out
 
@@ -133,8 +63,7 @@ def sdpa_math(problem):
     return _sdpa(problem, SDPBackend.MATH, True)
 
 
-@ac.backend(supports=lambda c: plain(c, ("null", "causal")) or
-            ("" if c.head_dim == c.head_dim_v else "head_dim_v"), lse=False,
+@ac.backend(supports=lambda c: plain(c, ("null", "causal"), **FLASH), lse=False,
             arithmetic=declared(64))
 def sdpa_flash(problem):
     """torch's SDPA, the flash backend (FlashAttention-2)."""
@@ -156,24 +85,20 @@ def sdpa_efficient(problem):
     return dense.out
 
 
-@ac.backend(supports=lambda c: plain(c, ALL_MASKS, most_dim=128) or
-            ("" if c.head_dim == c.head_dim_v else "head_dim_v"), lse=False, arithmetic=declared(64))
+@ac.backend(supports=lambda c: plain(c, ALL_MASKS, most_dim=128, same_dims=True), lse=False,
+            arithmetic=declared(64))
 def sdpa_cudnn(problem):
     """torch's SDPA, the cuDNN backend."""
     return _sdpa(problem, SDPBackend.CUDNN_ATTENTION, True)
 
 
-@ac.backend(supports=lambda c: plain(c, ("null", "causal")) or
-            ("" if c.head_dim == c.head_dim_v else "head_dim_v"), arithmetic=declared(64))
+@ac.backend(supports=lambda c: plain(c, ("null", "causal"), **FLASH), arithmetic=declared(64))
 def aten_flash(problem):
-    """FlashAttention-2 as torch's operator, with its lse."""
+    """FlashAttention-2 as torch's operator, with its lse. Its causal mask ends at the last key."""
     dense = Dense(problem, repeat=True)
     for s in dense.sequences():
-        how = causal_kind(problem.config, s)
-        if how is None:
-            raise ac.Unsupported("a causal mask of fewer rows than keys")
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-            s.q, s.k, s.v, 0.0, how == "square", False, scale=problem.scale)
+            s.q, s.k, s.v, 0.0, causal_kind(problem.config, s) != "full", False, scale=problem.scale)
         dense.put(s, out, lse)
     return dense.out, dense.lse
 
@@ -186,9 +111,7 @@ def _varlen_words():
     return inspect.signature(varlen_attn).parameters
 
 
-@ac.backend(supports=lambda c: plain(c, ("null", "causal", "sliding_window_causal")) or
-            ("" if c.head_dim == c.head_dim_v else "head_dim_v") or
-            ("top_left" if c.top_left and c.mask != "null" else ""), lse=False,
+@ac.backend(supports=lambda c: plain(c, ("null", "causal", "sliding_window_causal"), **FLASH), lse=False,
             arithmetic=declared(64))
 def varlen(problem):
     """torch's varlen attention: all sequences in one call."""
@@ -228,81 +151,11 @@ def varlen(problem):
     return dense.out
 
 
-_flex = None
-
-
-@ac.backend(supports=lambda c: plain(c, ALL_MASKS + ("tensor",), NARROW + ("float32",), 128, 8) or
-            ("head_dim below 16" if min(c.head_dim, c.head_dim_v) < 16 else ""),
-            arithmetic=declared(16))
-def flex(problem):
-    """flex_attention, compiled. Lengths are rounded up to multiples of 128 and the rest is masked, so
-    that few shapes are compiled."""
-    global _flex
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    if _flex is None:
-        torch._dynamo.config.cache_size_limit = 256
-        _flex = torch.compile(flex_attention, dynamic=False)
-    dense = Dense(problem)
-    with torch.no_grad():
-        for s in dense.sequences():
-            rows, keys = (-(-n // 128) * 128 for n in (s.rows, s.keys))
-            q = F.pad(s.q, (0, 0, 0, rows - s.rows))
-            k, v = (F.pad(x, (0, 0, 0, keys - s.keys)) for x in (s.k, s.v))
-            see = F.pad(s.visible, (0, keys - s.keys, 0, rows - s.rows))
-            score_mod = None
-            if s.bias is not None:
-                bias = F.pad(torch.nan_to_num(s.bias, nan=0.0), (0, keys - s.keys, 0, rows - s.rows))
-
-                def score_mod(score, b, h, i, j, bias=bias):
-                    return score + bias[i, j]
-
-            mask = create_block_mask(lambda b, h, i, j, see=see: see[i, j], None, None, rows, keys,
-                                     device=DEVICE)
-            out, lse = _flex(q, k, v, score_mod, mask, problem.scale,
-                             problem.config.group_size > 1, True)
-            dense.put(s, out[:, :, : s.rows], lse[:, :, : s.rows])
-    return dense.out, dense.lse
-
-
-@ac.backend(supports=lambda c: plain(c, ("null", "causal"), most_dim=128) or
-            ("" if c.head_dim == c.head_dim_v else "head_dim_v") or
-            ("top_left" if c.top_left and c.mask != "null" else ""), lse=False,
-            arithmetic=declared(64))
-def jax_cudnn(problem):
-    """JAX's dot_product_attention through cuDNN, with lengths rounded up to powers of two."""
-    import jax
-    import jax.numpy as jnp
-
-    p = problem.to("jax")
-    c = problem.config
-    if problem.softcap or problem.sinks is not None:
-        raise ac.Unsupported("softcap or sinks")
-    out = jnp.zeros((p.tokens, c.num_heads, c.head_dim_v), p.q.dtype)
-    for s in p.sequences():
-        if not s.rows or not s.keys:
-            continue
-        if not (bool(s.visible.all()) or s.rows == s.keys):
-            raise ac.Unsupported("a causal mask of fewer rows than keys")
-        causal = not bool(s.visible.all())
-        n, m = (max(64, 1 << (x - 1).bit_length()) for x in (s.rows, s.keys))
-        q = jnp.pad(s.q, ((0, n - s.rows), (0, 0), (0, 0)))[None]
-        k, v = (jnp.pad(x, ((0, m - s.keys), (0, 0), (0, 0)))[None] for x in (s.k, s.v))
-        row = jax.nn.dot_product_attention(
-            q, k, v, scale=problem.scale, is_causal=causal,
-            query_seq_lengths=jnp.array([s.rows]), key_value_seq_lengths=jnp.array([s.keys]),
-            implementation="cudnn")
-        out = out.at[s.first:s.first + s.rows].set(row[0, : s.rows])
-    return out
-
-
 with contextlib.suppress(ImportError):
     from flash_attn import flash_attn_func
 
-    @ac.backend(supports=lambda c: plain(c, ("null", "causal", "sliding_window_causal")) or
-                ("" if c.head_dim == c.head_dim_v else "head_dim_v") or
-                ("top_left" if c.top_left and c.mask != "null" else ""), lse=False,
-                arithmetic=declared(64))
+    @ac.backend(supports=lambda c: plain(c, ("null", "causal", "sliding_window_causal"), **FLASH),
+                lse=False, arithmetic=declared(64))
     def flash_attn(problem):
         """The flash-attn package."""
         dense = Dense(problem)
@@ -319,10 +172,8 @@ with contextlib.suppress(ImportError):
 with contextlib.suppress(ImportError):
     import flashinfer
 
-    @ac.backend(supports=lambda c: plain(c, ("null", "causal")) or
-                ("" if c.head_dim == c.head_dim_v else "head_dim_v") or
-                ("top_left" if c.top_left and c.mask != "null" else ""), lse=False,
-                arithmetic=declared(16))
+    @ac.backend(supports=lambda c: plain(c, ("null", "causal"), same_dims=True, bottom_right=True),
+                lse=False, arithmetic=declared(16))
     def flashinfer_single(problem):
         """FlashInfer's prefill of one sequence."""
         dense = Dense(problem)
@@ -338,3 +189,5 @@ EAGER = ["sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "aten_flash"
          "flash_attn", "flashinfer_single"]
 COMPILED = ["flex", "jax_cudnn"]
 LIBRARIES = {"jax_cudnn": "jax", "flash_attn": "flash_attn", "flashinfer_single": "flashinfer"}
+LISTED = {"sdpa_flash": ["flash-scale-not-positive"], "aten_flash": ["flash-scale-not-positive"],
+          "varlen": ["flash-scale-not-positive"], "sdpa_cudnn": ["cudnn-scale-not-positive"]}

@@ -30,8 +30,11 @@ def ends_as(data, name):
 
 def row(data, result):
     worst = max(result["largest_error_over_bound"].values(), default=0.0)
-    count = f"{result['cases']:,}" + ("" if result["complete"] else f" of {result['wanted_cases']:,}")
-    above = ", ".join(f"[{ends_as(data, name)}](data/findings/{name}.md)" for name in result["findings"])
+    count = f"{result['judged']:,}"
+    if result["judged"] < result["wanted_judged"]:
+        count += f" of {result['wanted_judged']:,}"
+    above = ", ".join(f"[{ends_as(data, name)}](data/findings/{name}.md)"
+                      for name in [*result["findings"], *result["listed"]])
     broke = result["crashed"] + result["timed_out"]
     return (f"| {result['peer']} {result['version']} | {result['device']} | {count} | {result['passed']:,} | "
             f"{result['unsupported']:,} | {result['failed']:,} | {broke:,} | {worst:.3g} | {above or 'none'} |")
@@ -42,8 +45,8 @@ def table(data):
     if not results:
         return NOTHING
     return "\n".join([
-        "| peer | device | cases | passed | unsupported | failed | crashed, timed out | "
-        "largest error/bound | rows above 1.0 |",
+        "| peer | device | judged | passed | unsupported | failed | crashed, timed out | "
+        "largest error/bound | rows above 1.0, now or before |",
         "|---|---|---|---|---|---|---|---|---|", *(row(data, result) for result in results)])
 
 

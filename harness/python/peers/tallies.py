@@ -31,6 +31,29 @@ def entry_of(failure, backend):
             "relation": said.get("--relations", "")}
 
 
+def alone(entry):
+    """The attention of a failing layer as a case of its own, None where it is one or a relation broke."""
+    config = entry["spec"]["config"]
+    if config.get("entry_point", "forward") != "forward" or entry["relation"]:
+        return None
+    kept = ("num_attention_heads", "num_key_value_heads", "head_dim", "dtype", "scale", "logit_softcap",
+            "mask", "kv_cache")
+    return {**entry, "spec": {
+        **entry["spec"], "rows": [[new, cached + new] for cached, new in entry["spec"]["rows"]],
+        "config": {"variant": "attention", "entry_point": "attention", "head_dim_v": config["head_dim"],
+                   **{name: config[name] for name in kept if config.get(name) is not None}}}}
+
+
+def simplest(entries):
+    """Entries without those layers whose stage fails in attention alone as well."""
+    def is_alone(entry):
+        return entry["spec"]["config"].get("entry_point") == "attention"
+
+    explained = {entry.get("stage") for entry in entries if is_alone(entry) and not entry.get("relation")}
+    return [entry for entry in entries
+            if is_alone(entry) or entry.get("relation") or entry.get("stage") not in explained]
+
+
 def facts(spec):
     """Conditions that hold for a case, in the words of waivers where these have one."""
     c = spec["config"]
@@ -105,7 +128,8 @@ def tally(report):
                 "when": dict(conditions([s for row in found if (s := spec_of(row))], taken))}
                for reason, found in sorted(refused.items(), key=lambda entry: -len(entry[1]))]
     return {
-        "cases": len(rows), **{name: counts.get(name, 0) for name in OUTCOMES},
+        "cases": len(rows), "judged": sum(counts.get(name, 0) for name in ("passed", *BAD)),
+        **{name: counts.get(name, 0) for name in OUTCOMES},
         "largest_error_over_bound": largest, "unsupported_reasons": reasons,
         "failures": list(failures.values()),
     }
