@@ -9,8 +9,10 @@ import sys
 import pytest
 
 SOURCE = pathlib.Path(os.environ["ATTN_SOURCE_DIR"])
-sys.path.insert(0, str(SOURCE / "harness/python/peers"))
+PEERS = SOURCE / "harness/python/peers/peers.py"
+sys.path.insert(0, str(PEERS.parent))
 
+import conformance  # noqa: E402
 import table  # noqa: E402
 import tallies  # noqa: E402
 
@@ -21,7 +23,7 @@ def complaints(data):
     """What is wrong with the records of a folder."""
     found = []
     named = {path.stem for path in (data / "findings").glob("*.md")}
-    used = set()
+    used = {page for pages in conformance.named_in(PEERS)["LISTED"].values() for page in pages}
     for path in sorted((data / "conformance").glob("*.json")):
         result = json.loads(path.read_text())
         used |= {*result["findings"], *result["listed"]}

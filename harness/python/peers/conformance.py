@@ -34,7 +34,8 @@ MORE = 1.05  # cases are drawn than are wanted: some are not judged
 EAGER_EXEC, COMPILED_EXEC = "plain,second_call,dirty_scratch,repeat", "plain,second_call"
 PEER_SECONDS = 180.0  # at most, everything included
 KINDS = 4  # of failures that are shrunk for a peer
-SHRINK_SECONDS = 75.0  # at least, as far as the peer's seconds go: an interpreter starts first
+SHRINK_SECONDS = 75.0  # at most, of those that the cases left of the above
+RUN_SECONDS = 30.0  # of a single case: an interpreter and the device start first
 # Of each of several workers, and of other peers that run beside this one.
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
                                   "TORCHINDUCTOR_COMPILE_THREADS")}
@@ -192,7 +193,7 @@ class Peer:
         with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
             child = subprocess.Popen([self.options.program, *words], stdout=out, stderr=err,
                                      env=self.options.environment, start_new_session=True)
-            return child, interrupt_after(child, seconds * 0.8, seconds)
+            return child, interrupt_after(child, seconds - min(12.0, 0.2 * seconds), seconds)
 
     def shrink(self, failures, folder, seconds):
         """One failure of each kind that has an answer, as small as there is time for, and attention
@@ -223,12 +224,13 @@ class Peer:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary)
-            left = lambda: seconds - (time.monotonic() - start)
-            data, text = self.fuzz(folder, max(0.5 * seconds, seconds - 2 * SHRINK_SECONDS))
+            left = lambda: PEER_SECONDS - (time.monotonic() - start)
+            data, text = self.fuzz(folder, seconds)
             if data is None:
                 return None, text
             told = tally(data)
-            corpus, account = self.shrink(told["failures"], folder, 0.75 * left())
+            corpus, account = self.shrink(told["failures"], folder,
+                                          min(SHRINK_SECONDS, 0.75 * left()))
         o = self.options
         result = {
             "schema_version": 1, "peer": self.name, "version": self.version,
@@ -259,7 +261,7 @@ class Peer:
             if not entry.get("relation"):
                 worst = findings.worst_element(
                     [self.options.program], self.backend, entry, self.options.environment,
-                    max(SHRINK_SECONDS, seconds / len(corpus)))
+                    max(RUN_SECONDS, seconds / len(corpus)))
             made_of = {key: result[key] for key in ("version", "commit", *self.found) if key in result}
             try:
                 names.append(findings.write(self.options.out / "findings", self.name, entry,

@@ -96,8 +96,8 @@ class Steps:
 
         return self.expect(log, fuzz("torch_sdpa.py:sdpa", 60, "--jobs", 2),
                            fuzz("triton_decode.py:decode", 40, "--jobs", 2, "--max-compiles", 10),
-                           fuzz("torch_flex.py:flex", 6, "--jobs", 1, "--max-compiles", 3),
-                           fuzz("jax_attention.py:attention", 12, "--jobs", 1, "--max-compiles", 3))
+                           fuzz("torch_flex.py:flex", 2, "--jobs", 1, "--max-compiles", 3),
+                           fuzz("jax_attention.py:attention", 6, "--jobs", 1, "--max-compiles", 3))
 
     def findings(self, log):
         """The case of a page fails on the peers whose limitation it is; other peers are right on it."""
