@@ -14,13 +14,17 @@
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
 #   speed      beside PyTorch's and JAX's kernels, when python3 has torch; writes DEVICE-peers.json
+# Only when named, for float8 products by cuBLASLt (`layers` has their tests too):
+#   fp8        their tests, the float8 golden files, 300 cases of the pr gate
+#   fp8-bench  layers with float8 weights, and the same by our own products, in turns; writes
+#              DEVICE-fp8.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
@@ -83,6 +87,36 @@ run_step() {
       fi
       ;;
     memcheck | racecheck | synccheck | initcheck) sanitizer_run "$1" ;;
+    fp8)
+      timeout 240 "$programs/gpu_layer_test" --gtest_filter='GpuFp8.*' > "$out/.fp8.log" 2>&1 || {
+        grep -A 3 'Failure' "$out/.fp8.log" | head -n 60; tail -n 3 "$out/.fp8.log"; return 1; }
+      grep 'rows: q, k, v' "$out/.fp8.log"
+      if grep -q 'NOT TESTED' "$out/.fp8.log"; then
+        grep 'NOT TESTED' "$out/.fp8.log" | sort -u
+        return 1
+      fi
+      for backend in cuda:fp8=cublaslt cuda; do
+        "$programs/attn-compare" verify data/golden/fp8-*.h5 --backend $backend \
+          > "$out/.fp8-verify.log" 2>&1 || { tail -n 20 "$out/.fp8-verify.log"; return 1; }
+        tail -n 1 "$out/.fp8-verify.log"
+      done
+      timeout 120 "$programs/attn-compare" fuzz --backend cuda:fp8=cublaslt --gate pr --cases 300 \
+        > "$out/.fp8-fuzz.log" 2>&1 || { tail -n 30 "$out/.fp8-fuzz.log"; return 1; }
+      tail -n 3 "$out/.fp8-fuzz.log"
+      ;;
+    fp8-bench)
+      timeout 240 "$programs/attn-bench" --shapes large,targets --backend cuda \
+        --against cuda:fp8=own \
+        --benchmark_filter='^layer (1x4096|(16|64|256) rows, no cache), float8$' \
+        --benchmark_out="$speeds-fp8.json" --benchmark_out_format=json > "$out/.fp8-bench.log" 2>&1 ||
+        { tail "$out/.fp8-bench.log"; return 1; }
+      sed -i '/"host_name"\|"executable"/d' "$speeds-fp8.json"
+      if grep -q error_message "$speeds-fp8.json"; then
+        grep error_message "$speeds-fp8.json" | sort -u
+        return 1
+      fi
+      grep 'times as fast' "$out/.fp8-bench.log"
+      ;;
     faults)
       # Its exit code is 1 for any survivor; the goal of the gate is 95 %.
       "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
@@ -110,7 +144,7 @@ run_step() {
         { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed" >&2
+      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed fp8 fp8-bench" >&2
       return 2
       ;;
   esac

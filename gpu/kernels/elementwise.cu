@@ -57,4 +57,8 @@ void convert(const void* from, Type from_type, void* to, Type to_type, std::int6
   check_launch("convert");
 }
 
+void copy_on_device(const void* from, void* to, std::size_t bytes, StreamHandle stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "a copy on the device");
+}
+
 }  // namespace attn::gpu

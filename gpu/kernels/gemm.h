@@ -14,6 +14,8 @@ struct GemmArguments {
   const void* x = nullptr;
   const void* w = nullptr;
   const float* bias = nullptr;  ///< [n] or none
+  const void* typed_bias =
+      nullptr;  ///< the same of out_type, where that is exact; gemm() reads `bias`
   void* y = nullptr;
   std::int64_t m = 0;
   std::int64_t n = 0;

@@ -77,6 +77,7 @@ void CodedSpace::include(const CodedSpace& other) {
   gathered = std::max(gathered, other.gathered);
   decoded = std::max(decoded, other.decoded);
   partials = std::max(partials, other.partials);
+  padded = std::max(padded, other.padded);
   library = std::max(library, other.library);
 }
 
@@ -87,23 +88,26 @@ CodedMemory::CodedMemory(const CodedSpace& space, Arena& arena)
       gathered(arena.take(space.gathered)),
       decoded(arena.take(space.decoded)),
       partials(static_cast<float*>(arena.take(space.partials))),
+      padded(arena.take(space.padded)),
       library(arena.take(space.library)) {}
 
-CodedProductPlan plan_coded_product(const CodedWeight& weight, const InputFormat& format,
-                                    const GemmArguments& shape,
+CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* plain,
+                                    const InputFormat& format, const GemmArguments& shape,
                                     const CodedProductOptions& options) {
   CodedProductPlan plan;
+  if (plain != nullptr && options.cublas) plan.fp8 = plan_fp8_product(*plain, shape, options.fp8);
+  if (plan.fp8.taken()) return plan;
   const bool narrow = shape.out_type != Type::kFloat32;
   plan.decoded_type = shape.out_type;
   plan.decodes = !is_quantised(format) && !narrow;
   GemmArguments dense = shape;
   dense.type = plan.decoded_type;
   // The library knows neither float32 biases nor bounds, nor rows with gaps.
-  const bool plain = shape.bias == nullptr && shape.clip == 0.0f &&
-                     (shape.y_stride == 0 || shape.y_stride == shape.n);
+  const bool bare = shape.bias == nullptr && shape.clip == 0.0f &&
+                    (shape.y_stride == 0 || shape.y_stride == shape.n);
   const bool may_pay = weight.matrix.scaling == CodeScaling::kWeight &&
                        shape.m >= kFewestDecodedRows && options.tile == 0;
-  if (options.cublas && plain && (plan.decodes || may_pay)) {
+  if (options.cublas && bare && (plan.decodes || may_pay)) {
     plan.dense = plan_product(dense, false);
     plan.decodes = plan.decodes || plan.dense != nullptr;
   }
@@ -117,6 +121,13 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const InputFormat
 CodedSpace coded_space(const CodedProductPlan& plan, const CodedWeight& weight,
                        const InputFormat& format, const GemmArguments& shape) {
   CodedSpace space;
+  if (plan.fp8.taken()) {
+    space.codes = plan.fp8.code_bytes;
+    space.scales = plan.fp8.scale_bytes;
+    space.padded = plan.fp8.padded_bytes;
+    space.library = plan.fp8.product->workspace_bytes();
+    return space;
+  }
   const auto codes = static_cast<std::size_t>(shape.m * code_width(weight));
   if (is_quantised(format)) {
     space.codes = 2 * codes;
@@ -140,6 +151,10 @@ void run_coded_product(const CodedProductPlan& plan, const CodedWeight& weight,
                        StreamHandle stream) {
   GemmArguments product = given;
   if (product.y_stride == 0) product.y_stride = product.n;
+  if (plan.fp8.taken()) {
+    return run_fp8_product(plan.fp8, product,
+                           {memory.codes, memory.scales, memory.padded, memory.library}, stream);
+  }
   if (weight.order != nullptr) {
     gather_columns(product.x, size_of(product.out_type), weight.order, memory.gathered, product.m,
                    product.k, stream);

@@ -6,6 +6,7 @@
 
 #include "gpu/kernels/cublas_lt.h"
 #include "gpu/layers/device_weights.h"
+#include "gpu/layers/fp8_product.h"
 #include "reference/core/devices.h"
 
 namespace attn::gpu {
@@ -19,11 +20,13 @@ struct CodedProductPlan {
   bool decodes = false;
   Type decoded_type = Type::kFloat32;
   std::shared_ptr<const CublasLtGemm> dense;  ///< null: our own kernel
+  Fp8ProductPlan fp8;                         ///< taken(): instead of all that
 };
 
 /// Bytes that one product needs; products of a layer run one after another and share them.
 struct CodedSpace {
-  std::size_t codes = 0, scales = 0, sums = 0, gathered = 0, decoded = 0, partials = 0, library = 0;
+  std::size_t codes = 0, scales = 0, sums = 0, gathered = 0, decoded = 0, partials = 0, padded = 0,
+              library = 0;
 
   void include(const CodedSpace& other);
 };
@@ -36,6 +39,7 @@ struct CodedMemory {
   void* gathered = nullptr;
   void* decoded = nullptr;
   float* partials = nullptr;
+  void* padded = nullptr;  ///< y with more rows
   void* library = nullptr;
   unsigned* counters = nullptr;  ///< kCodedCounters zeros
 
@@ -45,13 +49,16 @@ struct CodedMemory {
 
 struct CodedProductOptions {
   bool cublas = true;
+  Fp8Products fp8 = Fp8Products::kAuto;
   int tile = 0;  ///< of the wgmma kernel: 0 chooses
   int multiprocessors = 0;
 };
 
-/// `shape`: m, n, k and out_type of the product, whose input has that type.
-CodedProductPlan plan_coded_product(const CodedWeight& weight, const InputFormat& format,
-                                    const GemmArguments& shape, const CodedProductOptions& options);
+/// `shape`: m, n, k and out_type of the product, whose input has that type. `plain`: the weight's
+/// codes for cuBLASLt, or none; a plan that takes them is used while they live.
+CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* plain,
+                                    const InputFormat& format, const GemmArguments& shape,
+                                    const CodedProductOptions& options);
 CodedSpace coded_space(const CodedProductPlan& plan, const CodedWeight& weight,
                        const InputFormat& format, const GemmArguments& shape);
 

@@ -112,11 +112,11 @@ bool uses_coded_products(const AttentionConfig& config) {
 }
 
 DeviceWeights::DeviceWeights(const AttentionConfig& config, const LayerWeights& weights,
-                             const Stream& stream) {
+                             Fp8Products fp8, const Stream& stream) {
   if (!config.starts_at_attention()) {
     if (!config.quant) {
       load_dense(config, weights, stream);
-    } else if (!keeps_codes(config) || !load_coded(config, weights, stream)) {
+    } else if (!keeps_codes(config) || !load_coded(config, weights, fp8, stream)) {
       load_quantised(config, weights, stream);
     }
     if (config.has_bias) load_bias(config, weights, stream);
@@ -188,11 +188,20 @@ void DeviceWeights::load_quantised(const AttentionConfig& config, const LayerWei
 }
 
 bool DeviceWeights::load_coded(const AttentionConfig& config, const LayerWeights& weights,
-                               const Stream& stream) {
+                               Fp8Products fp8, const Stream& stream) {
+  const auto plain_of = [&](const CodedRows& rows, const InputFormat& format,
+                            bool serves) -> std::unique_ptr<const Fp8Weight> {
+    const std::optional<PlainFp8> plain = serves ? plain_fp8(rows, format) : std::nullopt;
+    return plain ? std::make_unique<const Fp8Weight>(*plain, stream) : nullptr;
+  };
+  const bool serves_qkv = fp8_library_serves_qkv(config, fp8);
   std::optional<CodedRows> rows;  // of the last product, until another kind follows
   InputGroup input;
   const auto finish = [&] {
-    if (rows) coded.push_back({input, CodedWeight(*rows, stream)});
+    if (rows) {
+      coded.push_back(
+          {input, CodedWeight(*rows, stream), plain_of(*rows, input.format, serves_qkv)});
+    }
     input.first_row += input.rows;
   };
   for (const Matrix matrix : {Matrix::kQ, Matrix::kK, Matrix::kV}) {
@@ -221,6 +230,7 @@ bool DeviceWeights::load_coded(const AttentionConfig& config, const LayerWeights
   }
   o_coded = std::make_unique<CodedWeight>(*out, stream);
   o_format = input_format(config, weights, Matrix::kO);
+  o_plain = plain_of(*out, o_format, fp8_library_serves_o(config, fp8));
   return true;
 }
 

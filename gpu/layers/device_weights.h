@@ -5,20 +5,12 @@
 #include <vector>
 
 #include "gpu/device/device.h"
-#include "gpu/kernels/quantise.h"
 #include "gpu/layers/coded_weights.h"
+#include "gpu/layers/fp8_product.h"
+#include "gpu/layers/input_format.h"
 #include "reference/core/case.h"
 
 namespace attn::gpu {
-
-/// What the input of a product becomes before it.
-struct InputFormat {
-  ActivationFormat format = ActivationFormat::kNone;
-  std::int64_t block = 0;  ///< columns that share a scale; 0: the whole row (or device's slice)
-  float scale = 0.0f;
-
-  friend bool operator==(const InputFormat&, const InputFormat&) = default;
-};
 
 /// Rows of the q, k, v matrix whose product takes the same input.
 struct InputGroup {
@@ -31,6 +23,7 @@ struct InputGroup {
 struct CodedProduct {
   InputGroup input;
   CodedWeight weight;
+  std::unique_ptr<const Fp8Weight> plain;  ///< the same codes for cuBLASLt, or none
 };
 
 /// True when the layer's weights stay codes on the device. Otherwise quantised weights are decoded
@@ -54,16 +47,19 @@ struct DeviceWeights {
   InputFormat o_format;
   std::vector<CodedProduct> coded;  ///< in place of qkv and o
   std::unique_ptr<CodedWeight> o_coded;
+  std::unique_ptr<const Fp8Weight> o_plain;
 
   bool has_codes() const { return !coded.empty() || o_coded != nullptr; }
 
-  DeviceWeights(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
+  DeviceWeights(const AttentionConfig& config, const LayerWeights& weights, Fp8Products fp8,
+                const Stream& stream);
 
  private:
   void load_dense(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
   void load_quantised(const AttentionConfig& config, const LayerWeights& weights,
                       const Stream& stream);
-  bool load_coded(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
+  bool load_coded(const AttentionConfig& config, const LayerWeights& weights, Fp8Products fp8,
+                  const Stream& stream);
   void load_bias(const AttentionConfig& config, const LayerWeights& weights, const Stream& stream);
 };
 

@@ -132,6 +132,17 @@ std::string hopper_unsupported_reason(const AttentionConfig& config, const Layer
   return reason.empty() ? "" : "prefill=hopper: " + reason;
 }
 
+Fp8Products fp8_products(const AttentionConfig& config, const LayerOptions& options) {
+  const bool may = config.quant && options.cublas && options.fp8 != Fp8Products::kOwn;
+  return may && has_cublas_lt_fp8() ? options.fp8 : Fp8Products::kOwn;
+}
+
+bool sums_in_fp8_accumulators(const AttentionConfig& config, const LayerOptions& options) {
+  if (!keeps_codes(config)) return false;
+  const Fp8Products products = fp8_products(config, options);
+  return fp8_library_serves_qkv(config, products) || fp8_library_serves_o(config, products);
+}
+
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options) {
   return !options.plain_attention &&
          has_tensor_core_kernel(type_of(config.dtype), type_of(config.kv_cache.dtype),
@@ -153,7 +164,7 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }
   }
-  weights_ = std::make_unique<DeviceWeights>(config, weights, Stream());
+  weights_ = std::make_unique<DeviceWeights>(config, weights, fp8_products(config, options), Stream());
 }
 
 AttentionLayer::~AttentionLayer() = default;
@@ -281,26 +292,32 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
 
 void AttentionLayer::plan_coded(LayerPlan& plan) const {
   plan.zeroed_bytes += kCodedCounters * sizeof(unsigned);
-  const CodedProductOptions options{options_.cublas, options_.coded_tile,
+  const CodedProductOptions options{options_.cublas, options_.fp8, options_.coded_tile,
                                     attention_shape_.multiprocessors};
-  const auto add = [&](const CodedWeight& weight, const InputFormat& format,
+  const auto add = [&](const CodedWeight& weight, const Fp8Weight* plain, const InputFormat& format,
                        const GemmArguments& shape) {
-    CodedProductPlan product = plan_coded_product(weight, format, shape, options);
+    CodedProductPlan product = plan_coded_product(weight, plain, format, shape, options);
     plan.coded_space.include(coded_space(product, weight, format, shape));
     return product;
   };
   const GemmArguments whole = qkv_shape(plan.tokens);
   for (const CodedProduct& coded : weights_->coded) {
-    plan.coded.push_back(add(coded.weight, coded.input.format, rows_of(whole, coded.input)));
+    plan.coded.push_back(
+        add(coded.weight, coded.plain.get(), coded.input.format, rows_of(whole, coded.input)));
   }
   if (weights_->o_coded == nullptr) return;
-  plan.out_coded = add(*weights_->o_coded, weights_->o_format, out_shape(plan.tokens));
+  plan.out_coded =
+      add(*weights_->o_coded, weights_->o_plain.get(), weights_->o_format, out_shape(plan.tokens));
 }
 
 /// The part of a product whose weights are a group of the matrix's rows.
 GemmArguments AttentionLayer::rows_of(const GemmArguments& whole, const InputGroup& group) {
   GemmArguments part = whole;
   if (whole.bias != nullptr) part.bias = whole.bias + group.first_row;
+  if (whole.typed_bias != nullptr) {
+    part.typed_bias =
+        static_cast<const std::byte*>(whole.typed_bias) + group.first_row * size_of(whole.out_type);
+  }
   if (whole.y != nullptr) {
     part.y = static_cast<std::byte*>(whole.y) + group.first_row * size_of(whole.out_type);
   }
@@ -313,6 +330,7 @@ GemmArguments AttentionLayer::qkv_shape(std::int64_t tokens) const {
   GemmArguments a;
   a.w = weights_->qkv.data();
   a.bias = config_.has_bias ? floats(weights_->qkv_bias) : nullptr;
+  a.typed_bias = weights_->qkv_bias_typed.data();  // null where there is none
   a.m = tokens;
   a.n = qkv_width();
   a.k = config_.hidden_size;

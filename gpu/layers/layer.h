@@ -32,8 +32,9 @@ struct LayerOptions {
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
-  bool cublas = true;  ///< cuBLASLt where it can be loaded
-  int coded_tile = 0;  ///< rows of x in a tile of the coded products, 0: chosen
+  bool cublas = true;                    ///< cuBLASLt where it can be loaded
+  Fp8Products fp8 = Fp8Products::kAuto;  ///< who multiplies float8 codes
+  int coded_tile = 0;                    ///< rows of x in a tile of the coded products, 0: chosen
 };
 
 /// "" when AttentionLayer runs the config, else one line why not.
@@ -42,6 +43,14 @@ std::string unsupported_reason(const AttentionConfig& config);
 /// "" when PrefillKernel::kHopper takes the config with these options on the current device,
 /// else one line why not. A config without attention is always taken.
 std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options);
+
+/// options.fp8, or kOwn where cuBLASLt cannot multiply float8 codes here. Loads it, where the config
+/// may have some.
+Fp8Products fp8_products(const AttentionConfig& config, const LayerOptions& options);
+
+/// True when a product of this config may be one of cuBLASLt's float8 kernels under these options,
+/// for some number of rows: its sums are then those of their accumulators.
+bool sums_in_fp8_accumulators(const AttentionConfig& config, const LayerOptions& options);
 
 /// True when attention of this config runs on the tensor cores under these options.
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options);

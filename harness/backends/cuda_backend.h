@@ -13,6 +13,8 @@ struct CudaOptions {
   bool hopper_prefill = false;   ///< the prefill kernel of compute capability 9.0, and only that
   bool tiled_prefill = false;    ///< never that
   bool cublas = true;            ///< cuBLASLt where it can be loaded
+  bool fp8_own = false;          ///< float8 codes by our own kernels only
+  bool fp8_cublas = false;       ///< by cuBLASLt for any number of rows that it takes
   int splits = 0;                ///< parts of the keys of a row; 0: chosen from the batch
 };
 

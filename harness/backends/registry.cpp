@@ -80,6 +80,8 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
       {{"prefill", "hopper"}, &result.hopper_prefill},
       {{"prefill", "tiled"}, &result.tiled_prefill},
       {{"gemm", "own"}, &result.cublas},
+      {{"fp8", "own"}, &result.fp8_own},
+      {{"fp8", "cublaslt"}, &result.fp8_cublas},
   };
   for (const Option& option : options) {
     if (option.name == "splits") {
@@ -90,11 +92,14 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
       return w.first.name == option.name && w.first.value == option.value;
     });
     if (word == words.end()) {
-      refuse(
-          "backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-          "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, gemm=own, splits=N");
+      refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
+             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, gemm=own, "
+             "fp8=own, fp8=cublaslt, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
+  }
+  if (result.fp8_own && result.fp8_cublas) {
+    refuse("backend \"" + spec + "\": fp8 is own or cublaslt, not both; leave one out");
   }
   return make_cuda_backend(result);
 }
@@ -110,7 +115,8 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|tiled gemm=own splits=N", cuda_unavailable_reason()},
+       "fused=0 attention=plain prefill=hopper|tiled gemm=own fp8=own|cublaslt splits=N",
+       cuda_unavailable_reason()},
   };
 }
 

@@ -113,6 +113,8 @@ std::unique_ptr<Subject> make_subject(const Case& c, const std::string& shape,
   options.hopper_prefill = backend.find("prefill=hopper") != std::string::npos;
   options.tiled_prefill = backend.find("prefill=tiled") != std::string::npos;
   options.cublas = backend.find("gemm=own") == std::string::npos;
+  options.fp8_own = backend.find("fp8=own") != std::string::npos;
+  options.fp8_cublas = backend.find("fp8=cublaslt") != std::string::npos;
   if (const auto at = backend.find("splits="); at != std::string::npos) {
     options.splits = std::stoi(backend.substr(at + 7));
   }

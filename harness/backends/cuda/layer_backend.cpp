@@ -19,6 +19,8 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   layer.cublas = options.cublas;
+  if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
+  if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
   layer.fixed_splits = options.splits;
   return layer;
 }
@@ -34,6 +36,8 @@ std::string CudaBackend::name() const {
   if (options_.hopper_prefill) words += ",prefill=hopper";
   if (options_.tiled_prefill) words += ",prefill=tiled";
   if (!options_.cublas) words += ",gemm=own";
+  if (options_.fp8_own) words += ",fp8=own";
+  if (options_.fp8_cublas) words += ",fp8=cublaslt";
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';
   return "cuda" + words;
@@ -67,6 +71,10 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   const bool float32_products =
       config.quant ? !gpu::uses_coded_products(config) : config.dtype == ElementType::kFloat32;
   if (!float32_products) a.projection_acc = Accumulator::kFloat32TensorCore;
+  // Of calls of more rows; which a case is, is not asked here.
+  if (gpu::sums_in_fp8_accumulators(config, layer_options())) {
+    a.projection_acc = Accumulator::kFp8_14BitPromoted128;
+  }
   // gptq's weights are made in the type of the activations, as its layer makes them.
   a.native_weights = config.quant && config.quant->q_proj == QuantEncoding::kGptq;
   a.exp_rel = 0x1p-22;
