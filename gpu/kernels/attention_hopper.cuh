@@ -65,7 +65,8 @@ struct HopperShared {
   int2 seen[kHopperTileSlots][kHopperRows];
   // Of its warpgroups: first_plain and last_plain of HopperWalk.
   int2 plain[kHopperTileSlots][kHopperGroups];
-  // The order of the tiles.
+  // The sequences, and the order of their tiles.
+  int first_token[kHopperMostSequences + 1];
   int keys[kHopperMostSequences];
   int tiles[kHopperMostSequences];
   int order[kHopperMostSequences];  // sequence of a rank
@@ -103,6 +104,10 @@ __device__ __forceinline__ void order_tiles(Shared& shared, const HopperCall& ca
   const int sequences = static_cast<int>(call.a.batch.batch);
   for (int s = static_cast<int>(threadIdx.x); s < sequences; s += kHopperThreads) {
     const Sequence sequence = load_sequence(call.a.batch, s);
+    shared.first_token[s] = static_cast<int>(sequence.first_row);
+    if (s == sequences - 1) {
+      shared.first_token[sequences] = static_cast<int>(sequence.first_row + sequence.rows);
+    }
     shared.keys[s] = static_cast<int>(sequence.keys);
     shared.tiles[s] = call.units * hopper_row_tiles(static_cast<int>(sequence.rows) * call.pack);
   }
@@ -177,14 +182,15 @@ __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::tile_at(int ind
   const AttentionArguments& a = call_.a;
   const HopperPlace place = hopper_place(shared_.first_tile, static_cast<int>(a.batch.batch),
                                          call_.units, call_.section, index);
-  const Sequence sequence = load_sequence(a.batch, shared_.order[place.rank]);
   HopperTile t;
-  t.sequence = static_cast<int>(sequence.index);
+  t.sequence = shared_.order[place.rank];
+  t.first_token = shared_.first_token[t.sequence];
+  const int rows = shared_.first_token[t.sequence + 1] - t.first_token;
+  t.keys = shared_.keys[t.sequence];
+  const Sequence sequence{t.sequence, t.first_token, rows, t.keys};
   t.unit = place.unit;
   t.first_row = place.row_tile * kHopperRows;
-  t.rows = static_cast<int>(sequence.rows) * call_.pack;
-  t.first_token = static_cast<int>(sequence.first_row);
-  t.keys = static_cast<int>(sequence.keys);
+  t.rows = rows * call_.pack;
   const int last_row = min(t.first_row + kHopperRows, t.rows) - 1;
   const KeyRange first =
       visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(t.first_row)));
