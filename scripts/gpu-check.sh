@@ -9,7 +9,8 @@
 #   layers     the layers against themselves: fused and unfused kernels, repeats, large caches
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   memcheck, racecheck, synccheck, initcheck
-#              compute-sanitizer on 148 small cases, in one process
+#              compute-sanitizer on 148 small cases, and on the pass that makes float8 codes, in one
+#              process
 #   faults     planted bugs of the CUDA path: which does the pr gate notice? Writes faults.json
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
@@ -24,7 +25,7 @@ set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
@@ -58,7 +59,7 @@ sanitizer_run() {
   # One host thread: racecheck loses launches that overlap.
   LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
-    --gtest_filter=GpuLayer.PassesASmallCoveringSet > "$out/.$tool.log" 2>&1 ||
+    --gtest_filter=GpuLayer.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
   tail -n 1 "$out/.$tool.log"
 }
