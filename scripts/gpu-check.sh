@@ -19,13 +19,19 @@
 #   fp8        their tests, the float8 golden files, 300 cases of the pr gate
 #   fp8-bench  layers with float8 weights, and the same by our own products, in turns; writes
 #              DEVICE-fp8.json
+# Only when named, for cuda:projection=hopper, which has not run yet:
+#   projection its tests, and 300 fitted cases of the pr gate, each in one of the modes
+#   projection-memcheck, projection-racecheck
+#              compute-sanitizer on 60 small cases
+#   projection-bench
+#              it and what is used otherwise, in turns; writes DEVICE-projection.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,28s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
@@ -50,6 +56,7 @@ passed() { [ -z "${ATTN_GPU_CHECK_AGAIN:-}" ] && grep -qx "$commit $1" "$done_fi
 # compute-sanitizer does not follow the bundle's shell wrapper on its own.
 sanitizer_run() {
   tool=$1
+  cases=${2:-GpuLayer.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit}
   target=$programs/gpu_layer_test
   [ -x "$programs/../libexec/gpu_layer_test" ] && target=$programs/../libexec/gpu_layer_test
   if ! command -v compute-sanitizer > /dev/null; then
@@ -59,7 +66,7 @@ sanitizer_run() {
   # One host thread: racecheck loses launches that overlap.
   LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
-    --gtest_filter=GpuLayer.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit > "$out/.$tool.log" 2>&1 ||
+    --gtest_filter="$cases" > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
   tail -n 1 "$out/.$tool.log"
 }
@@ -118,6 +125,35 @@ run_step() {
       fi
       grep 'times as fast' "$out/.fp8-bench.log"
       ;;
+    projection)
+      # A kernel that waits for what never comes must not take the machine's time.
+      ATTN_PROJECTION=1 timeout 120 "$programs/gpu_layer_test" --gtest_filter='HopperProjection.*' \
+        > "$out/.projection.log" 2>&1 || { tail -n 40 "$out/.projection.log"; return 1; }
+      grep 'equal to the separate' "$out/.projection.log"
+      if grep -q 'NOT TESTED' "$out/.projection.log"; then
+        grep 'NOT TESTED' "$out/.projection.log" | sort -u
+        return 1
+      fi
+      timeout 120 "$programs/attn-compare" fuzz --backend cuda:projection=hopper-always --gate pr \
+        --cases 300 > "$out/.projection-fuzz.log" 2>&1 ||
+        { tail -n 30 "$out/.projection-fuzz.log"; return 1; }
+      tail -n 3 "$out/.projection-fuzz.log"
+      ;;
+    projection-memcheck | projection-racecheck)
+      ATTN_PROJECTION=1 sanitizer_run "${1#projection-}" HopperProjection.PassesASmallCoveringSet
+      ;;
+    projection-bench)
+      timeout 300 "$programs/attn-bench" --shapes large --backend cuda:projection=hopper \
+        --against cuda --benchmark_filter='^(k and v of 4096|layer prefill [18]x[24])' \
+        --benchmark_out="$speeds-projection.json" --benchmark_out_format=json \
+        > "$out/.projection-bench.log" 2>&1 || { tail "$out/.projection-bench.log"; return 1; }
+      sed -i '/"host_name"\|"executable"/d' "$speeds-projection.json"
+      if grep -q error_message "$speeds-projection.json"; then
+        grep error_message "$speeds-projection.json" | sort -u
+        return 1
+      fi
+      grep 'times as fast' "$out/.projection-bench.log"
+      ;;
     faults)
       # Its exit code is 1 for any survivor; the goal of the gate is 95 %.
       "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
@@ -145,7 +181,7 @@ run_step() {
         { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed fp8 fp8-bench" >&2
+      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed fp8 fp8-bench projection projection-memcheck projection-racecheck projection-bench" >&2
       return 2
       ;;
   esac

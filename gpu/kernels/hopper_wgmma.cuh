@@ -1,6 +1,6 @@
-// wgmma of the Hopper prefill kernel: 64 rows, float32 sums, 16-bit operands in the slabs of
-// hopper_work.h. Scores multiply two operands of shared memory; outputs take the probabilities from
-// registers. Compute capability 9.0a only. How fences and waits belong together: wgmma_codes.cuh.
+// wgmma of the Hopper prefill and projection kernels: 64 rows, float32 sums, 16-bit operands in the
+// slabs of hopper_work.h. Scores (and projections) multiply two operands of shared memory; outputs
+// take the probabilities from registers. Compute capability 9.0a only. How fences and waits belong together: wgmma_codes.cuh.
 #pragma once
 
 #include <cstdint>
@@ -69,6 +69,20 @@ __device__ __forceinline__ void pin_registers(float (&r)[kCount]) {
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
       "%64, %65, p, 1, 1, 0, 0;\n}" \
       : ATTN_SUMS_64 : "l"(a), "l"(b), "r"(accumulate))
+#define ATTN_WGMMA_SCORES_256(TYPES) \
+  asm volatile( \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n" \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPES " {" \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, " \
+      "%128, %129, p, 1, 1, 0, 0;\n}" \
+      : ATTN_SUMS_128 : "l"(a), "l"(b), "r"(accumulate))
 #define ATTN_WGMMA_VALUES_64(TYPES) \
   asm volatile( \
       "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
@@ -119,7 +133,7 @@ __device__ __forceinline__ void pin_registers(float (&r)[kCount]) {
 template <typename T, int kColumns>
 __device__ __forceinline__ void wgmma_scores(float (&d)[kColumns / 2], std::uint64_t a,
                                              std::uint64_t b, int accumulate) {
-  static_assert(kColumns == 64 || kColumns == 128);
+  static_assert(kColumns == 64 || kColumns == 128 || kColumns == 256);
   constexpr bool kHalf = TypeOf<T>::value == Type::kFloat16;
   if constexpr (kColumns == 64) {
     if constexpr (kHalf) {
@@ -127,11 +141,17 @@ __device__ __forceinline__ void wgmma_scores(float (&d)[kColumns / 2], std::uint
     } else {
       ATTN_WGMMA_SCORES_64("bf16.bf16");
     }
-  } else {
+  } else if constexpr (kColumns == 128) {
     if constexpr (kHalf) {
       ATTN_WGMMA_SCORES_128("f16.f16");
     } else {
       ATTN_WGMMA_SCORES_128("bf16.bf16");
+    }
+  } else {
+    if constexpr (kHalf) {
+      ATTN_WGMMA_SCORES_256("f16.f16");
+    } else {
+      ATTN_WGMMA_SCORES_256("bf16.bf16");
     }
   }
 }
@@ -171,6 +191,7 @@ __device__ __forceinline__ void wgmma_values(float (&d)[kColumns / 2], const std
 
 #undef ATTN_WGMMA_SCORES_64
 #undef ATTN_WGMMA_SCORES_128
+#undef ATTN_WGMMA_SCORES_256
 #undef ATTN_WGMMA_VALUES_64
 #undef ATTN_WGMMA_VALUES_128
 #undef ATTN_WGMMA_VALUES_192

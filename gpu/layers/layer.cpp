@@ -10,6 +10,7 @@
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
 #include "gpu/kernels/head_pass.h"
+#include "gpu/kernels/projection_hopper.h"
 #include "gpu/kernels/quantise.h"
 #include "gpu/layers/coded_product.h"
 #include "gpu/layers/device_weights.h"
@@ -69,6 +70,21 @@ HopperShape hopper_shape(const AttentionConfig& config, const LayerOptions& opti
   shape.page_size = config.kv_cache.page_size;
   shape.mask_tensor = config.mask.variant == MaskVariant::kTensor;
   shape.fixed_splits = options.fixed_splits;
+  return shape;
+}
+
+ProjectionShape projection_shape(const AttentionConfig& config) {
+  const bool cache_only = config.entry_point == EntryPoint::kMaterializeKvFromHidden;
+  ProjectionShape shape;
+  shape.type = type_of(config.dtype);
+  shape.cache_type = type_of(config.kv_cache.dtype);
+  shape.quantised = config.quant.has_value();
+  shape.num_heads = cache_only ? 0 : config.num_attention_heads;
+  shape.num_kv_heads = config.num_key_value_heads;
+  shape.head_dim = config.head_dim;
+  shape.rotary_dim = config.rotary_dim();
+  shape.interleaved = config.rope.interleaved;
+  shape.hidden_size = config.hidden_size;
   return shape;
 }
 
@@ -143,6 +159,15 @@ bool sums_in_fp8_accumulators(const AttentionConfig& config, const LayerOptions&
   return fp8_library_serves_qkv(config, products) || fp8_library_serves_o(config, products);
 }
 
+std::string projection_unsupported_reason(const AttentionConfig& config,
+                                          const LayerOptions& options) {
+  if (config.starts_at_attention()) return "";
+  std::string reason = options.fused_head_pass ? projection_refusal(projection_shape(config))
+                                               : "fused=0 is another way to make q, k and v";
+  if (reason.empty()) reason = hopper_device_refusal();
+  return reason.empty() ? "" : "projection=hopper: " + reason;
+}
+
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options) {
   return !options.plain_attention &&
          has_tensor_core_kernel(type_of(config.dtype), type_of(config.kv_cache.dtype),
@@ -164,7 +189,12 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }
   }
-  weights_ = std::make_unique<DeviceWeights>(config, weights, fp8_products(config, options), Stream());
+  if (options.hopper_projection != ProjectionUse::kNever) {
+    const std::string reason = projection_unsupported_reason(config, options);
+    if (!reason.empty()) throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
+  }
+  weights_ =
+      std::make_unique<DeviceWeights>(config, weights, fp8_products(config, options), Stream());
 }
 
 AttentionLayer::~AttentionLayer() = default;
@@ -222,7 +252,7 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
     b.input_values =
         arena.take_array<float>(plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
   }
-  b.qkv = take(t.qkv, qkv_width(), layer);
+  b.qkv = take(t.qkv, qkv_width(), layer && !plan.projection.taken);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
   b.k_norm = take(t.k_norm, config_.k_width(), unfused && config_.use_qk_norm);
   b.q_rope = take(t.q_rope, config_.q_width(), forward);
@@ -273,6 +303,10 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     plan.zeroed_bytes += kCounters * sizeof(unsigned);
     plan.attention = plan_attention(attention_shape_, plan.batch, max_rows, max_keys);
     plan_prefill(plan, max_rows, max_keys);
+  }
+  if (options_.hopper_projection != ProjectionUse::kNever && !config_.starts_at_attention()) {
+    plan.projection = plan_projection(projection_shape(config_), options_.hopper_projection,
+                                      attention_shape_.multiprocessors, plan.tokens);
   }
   if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
@@ -403,23 +437,21 @@ void AttentionLayer::run_projection(const LayerPlan& plan, const LayerTensors& t
   project(plan, t, buffers(plan, t, arena), stream);
 }
 
-void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors& t,
-                                       const Buffers& b, StreamHandle stream) const {
-  const Type type = type_of(config_.dtype);
+/// All three steps of the pass over q, k and v, which lie in b.qkv.
+HeadPassArguments AttentionLayer::heads_of(const LayerTensors& t, const Buffers& b) const {
   const bool forward = config_.entry_point == EntryPoint::kForward;
-  project(plan, t, b, stream);
-
   HeadPassArguments a;
-  a.type = type;
+  a.type = type_of(config_.dtype);
   a.num_heads = forward ? config_.num_attention_heads : 0;
   a.num_kv_heads = config_.num_key_value_heads;
   a.head_dim = config_.head_dim;
   const auto bytes = static_cast<std::int64_t>(element_size(config_.dtype));
-  const auto* const qkv = static_cast<const std::byte*>(b.qkv);
   const std::int64_t q_width = forward ? config_.q_width() : 0;
-  a.q = forward ? qkv : nullptr;
-  a.k = qkv + q_width * bytes;
-  a.v = qkv + (q_width + config_.k_width()) * bytes;
+  if (const auto* const qkv = static_cast<const std::byte*>(b.qkv); qkv != nullptr) {
+    a.q = forward ? qkv : nullptr;
+    a.k = qkv + q_width * bytes;
+    a.v = qkv + (q_width + config_.k_width()) * bytes;
+  }
   a.q_row_stride = a.k_row_stride = a.v_row_stride = qkv_width();
   a.q_gamma = floats(weights_->q_gamma);
   a.k_gamma = floats(weights_->k_gamma);
@@ -435,14 +467,28 @@ void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors
   a.cache = t.cache;
   a.batch = b.batch;
   a.padding_zeros = b.attn_out;  // attention leaves them, and their product is zero again
+  a.norm = config_.use_qk_norm;
+  a.rope = a.store = true;
+  return a;
+}
+
+void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors& t,
+                                       const Buffers& b, StreamHandle stream) const {
+  const HeadPassArguments a = heads_of(t, b);
+  if (plan.projection.taken) {
+    GemmArguments product = qkv_shape(b.batch.tokens);
+    product.x = t.x;
+    product.y = b.qkv;
+    return projection_hopper(product, a, plan.projection, stream);
+  }
+  project(plan, t, b, stream);
   if (options_.fused_head_pass) {
-    a.norm = config_.use_qk_norm;
-    a.rope = a.store = true;
     ATTN_IF_FAULT(launch_on_another_stream, host_fault_state().reached = 1;
                   return launch_beside(stream, [&](StreamHandle s) { head_pass(a, s); }));
     return head_pass(a, stream);
   }
   HeadPassArguments step = a;
+  step.norm = step.rope = step.store = false;
   step.v = nullptr;
   if (config_.use_qk_norm) {
     step.norm = true;

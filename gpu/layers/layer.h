@@ -10,6 +10,8 @@
 #include "gpu/kernels/attention_hopper.h"
 #include "gpu/kernels/batch.h"
 #include "gpu/kernels/gemm.h"
+#include "gpu/kernels/head_pass.h"
+#include "gpu/kernels/projection_hopper.h"
 #include "gpu/layers/coded_product.h"
 #include "reference/core/case.h"
 #include "reference/core/config.h"
@@ -29,6 +31,9 @@ struct LayerOptions {
   bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
   PrefillKernel prefill = PrefillKernel::kChosen;
+  /// Which calls' q, k and v are made, turned and stored by one kernel of compute capability 9.0:
+  /// only where projection_unsupported_reason() has nothing against it.
+  ProjectionUse hopper_projection = ProjectionUse::kNever;
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
@@ -44,13 +49,18 @@ std::string unsupported_reason(const AttentionConfig& config);
 /// else one line why not. A config without attention is always taken.
 std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options);
 
-/// options.fp8, or kOwn where cuBLASLt cannot multiply float8 codes here. Loads it, where the config
-/// may have some.
+/// options.fp8, or kOwn where cuBLASLt cannot multiply float8 codes here. Loads it, where the
+/// config may have some.
 Fp8Products fp8_products(const AttentionConfig& config, const LayerOptions& options);
 
 /// True when a product of this config may be one of cuBLASLt's float8 kernels under these options,
 /// for some number of rows: its sums are then those of their accumulators.
 bool sums_in_fp8_accumulators(const AttentionConfig& config, const LayerOptions& options);
+
+/// "" when LayerOptions::hopper_projection takes the config with these options on the current
+/// device, else one line why not. A config without projection is always taken.
+std::string projection_unsupported_reason(const AttentionConfig& config,
+                                          const LayerOptions& options);
 
 /// True when attention of this config runs on the tensor cores under these options.
 bool uses_tensor_cores(const AttentionConfig& config, const LayerOptions& options);
@@ -91,7 +101,8 @@ struct LayerPlan {
   std::int64_t tokens = 0;
   std::int64_t batch = 0;
   AttentionPlan attention;
-  HopperPlan hopper;  ///< taken: instead of the tiled kernel of `attention`
+  HopperPlan hopper;          ///< taken: instead of the tiled kernel of `attention`
+  ProjectionPlan projection;  ///< taken: instead of qkv_gemm and the pass behind it
   std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
   std::shared_ptr<const CublasLtGemm> out_gemm;
   std::vector<CodedProductPlan> coded;  ///< of the weights' groups of rows of q, k and v
@@ -122,7 +133,8 @@ class AttentionLayer {
   void run(const LayerPlan& plan, const LayerTensors& tensors, void* workspace,
            StreamHandle stream) const;
 
-  /// The first product of run() alone, to tensors.qkv: for timing it.
+  /// The first product of run() alone, to tensors.qkv: for timing it. Never by plan.projection,
+  /// which has no product alone.
   void run_projection(const LayerPlan& plan, const LayerTensors& tensors, void* workspace,
                       StreamHandle stream) const;
 
@@ -134,6 +146,7 @@ class AttentionLayer {
   Buffers buffers(const LayerPlan& plan, const LayerTensors& tensors, Arena& arena) const;
   GemmArguments qkv_shape(std::int64_t tokens) const;
   GemmArguments out_shape(std::int64_t tokens) const;
+  HeadPassArguments heads_of(const LayerTensors& t, const Buffers& b) const;
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
   void plan_prefill(LayerPlan& plan, std::int64_t max_rows, std::int64_t max_keys) const;

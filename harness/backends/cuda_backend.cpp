@@ -25,9 +25,11 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   if (const std::string& reason = cuda_unavailable_reason(); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
   }
-  if (options.hopper_prefill) {
+  const bool projection = options.hopper_projection || options.hopper_projection_always;
+  if (options.hopper_prefill || projection) {
     if (const std::string reason = gpu::hopper_device_refusal(); !reason.empty()) {
-      throw Error(ErrorKind::kUnsupported, "cuda:prefill=hopper: " + reason, "backend");
+      const std::string word = options.hopper_prefill ? "prefill" : "projection";
+      throw Error(ErrorKind::kUnsupported, "cuda:" + word + "=hopper: " + reason, "backend");
     }
   }
   return std::make_unique<CudaBackend>(options);

@@ -79,6 +79,8 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
       {{"attention", "plain"}, &result.plain_attention},
       {{"prefill", "hopper"}, &result.hopper_prefill},
       {{"prefill", "tiled"}, &result.tiled_prefill},
+      {{"projection", "hopper"}, &result.hopper_projection},
+      {{"projection", "hopper-always"}, &result.hopper_projection_always},
       {{"gemm", "own"}, &result.cublas},
       {{"fp8", "own"}, &result.fp8_own},
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
@@ -93,8 +95,9 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
     });
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, gemm=own, "
-             "fp8=own, fp8=cublaslt, splits=N");
+             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, "
+             "projection=hopper, projection=hopper-always, gemm=own, fp8=own, fp8=cublaslt, "
+             "splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -115,7 +118,8 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|tiled gemm=own fp8=own|cublaslt splits=N",
+       "fused=0 attention=plain prefill=hopper|tiled projection=hopper gemm=own fp8=own|cublaslt "
+       "splits=N",
        cuda_unavailable_reason()},
   };
 }

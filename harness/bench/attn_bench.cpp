@@ -112,6 +112,8 @@ std::unique_ptr<Subject> make_subject(const Case& c, const std::string& shape,
   options.plain_attention = backend.find("attention=plain") != std::string::npos;
   options.hopper_prefill = backend.find("prefill=hopper") != std::string::npos;
   options.tiled_prefill = backend.find("prefill=tiled") != std::string::npos;
+  options.hopper_projection = backend.find("projection=hopper") != std::string::npos;
+  options.hopper_projection_always = backend.find("projection=hopper-always") != std::string::npos;
   options.cublas = backend.find("gemm=own") == std::string::npos;
   options.fp8_own = backend.find("fp8=own") != std::string::npos;
   options.fp8_cublas = backend.find("fp8=cublaslt") != std::string::npos;

@@ -101,6 +101,13 @@ std::vector<Shape> large_shapes() {
                           int dim) {
     return attention("decode", name, batch, rows, keys, heads, kv_heads, dim, "causal");
   };
+  // The product of a layer with 32 and 8 heads, 4096 -> 6144, and what follows it, without
+  // attention.
+  const std::string heads = R"("num_attention_heads":32,"num_key_value_heads":8)";
+  Shape store{"store", "k and v of 4096 rows, 24 heads: projection, rope, store",
+              layer_spec(1, 0, 4096, kPlain, "", "materialize_kv_from_hidden"), true};
+  store.spec.replace(store.spec.find(heads), heads.size(),
+                     R"("num_attention_heads":24,"num_key_value_heads":24)");
   // Half the bytes of the same caches.
   const auto coded = [](Shape shape, const char* name) {
     const std::string plain = R"("page_size":64,"dtype":"bfloat16")";
@@ -143,6 +150,7 @@ std::vector<Shape> large_shapes() {
       coded(prefill("", 1, 4096, 32, 8, 128, "causal"), "prefill B1 S4096 32/8 causal fp8 cache"),
       {"layer", "layer prefill 1x4096", layer_spec(1, 0, 4096, kPlain, ""), true},
       {"layer", "layer prefill 8x2048", layer_spec(8, 0, 2048, kPlain, ""), true},
+      store,
       {"layer", "layer decode 64 x ctx 8191", layer_spec(64, 8191, 1, kPlain, ""), true},
       {"layer", "layer decode 1 x ctx 8191", layer_spec(1, 8191, 1, kPlain, ""), true},
       {"projection", "layer 1x4096, float8", layer_spec(1, 0, 4096, kPlain, fp8), true},

@@ -1,12 +1,18 @@
-# Compiles a source of the Hopper prefill kernel and looks at what came out: no spills, no products
-# put one after the other (C75xx), wgmma, tensor copies and register budgets in the PTX of both
-# types; and in the machine code (hopper_machine_code.py).
-#   cmake -DNVCC=... -DPYTHON=... -DROOT=... -DSLABS=N -DWORK=FOLDER -P hopper_code.cmake
+# Compiles a source of a Hopper kernel and looks at what came out: no spills, no products put one
+# after the other (C75xx), wgmma of these widths, these words and register budgets in the PTX of
+# both types; and in the machine code (hopper_machine_code.py).
+#   cmake -DNVCC=... -DPYTHON=... -DROOT=... -DSTEM=SOURCE -DWIDTHS=N,... -DREGISTERS=FEWER,MORE
+#         -DWORDS=WORD,... -DWORK=FOLDER -P hopper_code.cmake
 cmake_minimum_required(VERSION 3.25)
 
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
-set(stem attention_hopper_slabs${SLABS})
+set(stem ${STEM})
+string(REPLACE "," ";" widths ${WIDTHS})
+string(REPLACE "," ";" words ${WORDS})
+string(REPLACE "," ";" registers ${REGISTERS})
+list(GET registers 0 fewer)
+list(GET registers 1 more)
 execute_process(
     COMMAND ${NVCC} -std=c++17 -O3 -DNDEBUG -I${ROOT} -gencode=arch=compute_90a,code=sm_90a -cubin
             -Xptxas -v --keep --keep-dir ${WORK} -o ${WORK}/${stem}.cubin
@@ -31,20 +37,15 @@ foreach(frame IN LISTS frames)
 endforeach()
 
 file(READ ${WORK}/${stem}.ptx ptx)
-math(EXPR columns "64 * ${SLABS}")
-set(keys 64)
-if(SLABS LESS_EQUAL 2)
-  set(keys 128)
-endif()
 foreach(type bf16 f16)
-  foreach(width ${keys} ${columns})
+  foreach(width IN LISTS widths)
     if(NOT ptx MATCHES "wgmma.mma_async.sync.aligned.m64n${width}k16.f32.${type}.${type}")
       message(FATAL_ERROR "no wgmma of ${width} columns in ${type}")
     endif()
   endforeach()
 endforeach()
-foreach(word "cp.async.bulk.tensor.3d" "cp.async.bulk.tensor.4d" "setmaxnreg.dec.sync.aligned.u32 48"
-        "setmaxnreg.inc.sync.aligned.u32 224" "fence.proxy.async.shared::cta")
+foreach(word IN LISTS words ITEMS "cp.async.bulk.tensor.3d" "setmaxnreg.dec.sync.aligned.u32 ${fewer}"
+        "setmaxnreg.inc.sync.aligned.u32 ${more}")
   string(FIND "${ptx}" "${word}" at)
   if(at EQUAL -1)
     message(FATAL_ERROR "no ${word} in the PTX")

@@ -18,6 +18,9 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.plain_attention = options.plain_attention;
   if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
+  layer.hopper_projection = options.hopper_projection_always ? gpu::ProjectionUse::kAlways
+                            : options.hopper_projection      ? gpu::ProjectionUse::kWhereItPays
+                                                             : gpu::ProjectionUse::kNever;
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
@@ -35,6 +38,11 @@ std::string CudaBackend::name() const {
   if (options_.plain_attention) words += ",attention=plain";
   if (options_.hopper_prefill) words += ",prefill=hopper";
   if (options_.tiled_prefill) words += ",prefill=tiled";
+  if (options_.hopper_projection_always) {
+    words += ",projection=hopper-always";
+  } else if (options_.hopper_projection) {
+    words += ",projection=hopper";
+  }
   if (!options_.cublas) words += ",gemm=own";
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
@@ -47,6 +55,9 @@ std::string CudaBackend::unsupported_reason(const AttentionConfig& config) const
   std::string reason = gpu::unsupported_reason(config);
   if (reason.empty() && options_.hopper_prefill) {
     reason = gpu::hopper_unsupported_reason(config, layer_options());
+  }
+  if (reason.empty() && layer_options().hopper_projection != gpu::ProjectionUse::kNever) {
+    reason = gpu::projection_unsupported_reason(config, layer_options());
   }
   return reason;
 }

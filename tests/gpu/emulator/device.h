@@ -111,6 +111,12 @@ inline int __all_sync(unsigned, int x) {
   }
   return x;
 }
+// Each of these rounds once; the host's build contracts nothing.
+inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
+inline float __fmul_rn(float x, float y) { return x * y; }
+inline float __fadd_rn(float x, float y) { return x + y; }
+inline float __fdiv_rn(float x, float y) { return x / y; }
+inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline unsigned atomicAdd(unsigned* at, unsigned by) {
   const unsigned before = *at;
   *at += by;

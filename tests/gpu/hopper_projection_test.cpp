@@ -1,0 +1,244 @@
+// The Hopper projection (backend cuda:projection=hopper-always) against the exact reference, by
+// itself and with the Hopper prefill kernel, and against the product and the pass that it takes the
+// place of. It has not run on a device yet, so these tests wait for ATTN_PROJECTION=1: a kernel
+// that hangs would take the other tests along.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "harness/backends/execution.h"
+#include "harness/compare/compare.h"
+#include "harness/fuzz/case_source.h"
+#include "harness/fuzz/fit.h"
+#include "harness/generate/case_spec.h"
+#include "harness/generate/feature_axes.h"
+#include "reference/core/error.h"
+#include "tests/gpu/device_fixture.h"
+#include "tests/gpu/seeds.h"
+
+namespace attn::harness {
+namespace {
+
+constexpr const char* kProjection = "cuda:projection=hopper-always";
+constexpr const char* kBoth = "cuda:projection=hopper-always,prefill=hopper";
+
+class HopperProjection : public OnDevice {
+ protected:
+  void SetUp() override {
+    OnDevice::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    if (std::getenv("ATTN_PROJECTION") == nullptr) {
+      GTEST_SKIP() << "NOT TESTED: set ATTN_PROJECTION=1 to run the kernel of " << kProjection;
+    }
+    try {
+      backend_ = make_backend(kProjection);
+      both_ = make_backend(kBoth);
+    } catch (const Error& error) {
+      GTEST_SKIP() << "NOT TESTED: " << error.what();
+    }
+  }
+  /// Only configs that have a projection.
+  bool supports(const AttentionConfig& config) const {
+    return !config.starts_at_attention() && backend_->unsupported_reason(config).empty();
+  }
+  /// The kernel under test alone, or with the prefill kernel where that takes the config.
+  const Backend& backend_of(std::uint64_t seed, const AttentionConfig& config) const {
+    return seed % 2 == 1 && both_->unsupported_reason(config).empty() ? *both_ : *backend_;
+  }
+
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backend> both_;
+};
+
+std::uint64_t case_count() { return environment_number("ATTN_GPU_CASES", 200); }
+
+void expect_none(const std::vector<std::string>& complaints) {
+  EXPECT_EQ(complaints.size(), 0U);
+  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 10); ++i) {
+    ADD_FAILURE() << complaints[i];
+  }
+}
+
+std::string why_wrong(const Case& c, const Trace& trace, const Backend& backend) {
+  CompareOptions options;
+  options.check_trust = false;
+  const Verdict verdict = compare(c, trace, backend.arithmetic(c.config), options);
+  return verdict.status == Status::kPassed ? "" : verdict.detail + ": " + c.repro;
+}
+
+/// A layer with ragged rows, one tile or several: both head sizes, columns that end within a tile,
+/// depths that end within a stage or wrap the ring, bias, bound, norm, both kinds of rotation.
+CaseSpec layer_case(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const auto draw = [&](std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+  };
+  CaseSpec spec = parse_case_spec(
+      R"({"config":{"hidden_size":64,"num_attention_heads":2,"num_key_value_heads":1,)"
+      R"("head_dim":128,"dtype":"bfloat16","kv_cache":{"dtype":"bfloat16"}},"rows":[[0,4]]})");
+  AttentionConfig& config = spec.config;
+  config.entry_point =
+      draw(0, 4) == 0 ? EntryPoint::kMaterializeKvFromHidden : EntryPoint::kForward;
+  config.dtype = draw(0, 2) == 0 ? ElementType::kFloat16 : ElementType::kBFloat16;
+  config.kv_cache.dtype = config.dtype;
+  config.num_key_value_heads = draw(1, 3);
+  config.num_attention_heads = config.num_key_value_heads * draw(1, 4);
+  config.head_dim = config.head_dim_v = draw(0, 1) == 0 ? 64 : 128;
+  config.hidden_size = 8 * draw(1, 60);
+  config.kv_cache.page_size = std::array<std::int64_t, 5>{8, 16, 64, 128, 7}.at(seed % 5);
+  config.has_bias = draw(0, 1) == 0;
+  config.use_qk_norm = draw(0, 1) == 0;
+  if (draw(0, 3) == 0) config.clip_activations = 0.5;
+  config.rope.interleaved = draw(0, 1) == 0;
+  if (config.rope.interleaved && draw(0, 1) == 0) {
+    config.rope.rotary_dim = 2 * draw(1, config.head_dim / 2);
+    if (draw(0, 1) == 0) config.rope.rotary_side = RotarySide::kLast;
+  }
+  spec.rows.clear();
+  const std::int64_t sequences = draw(1, 4);
+  for (std::int64_t b = 0; b < sequences; ++b) {
+    const std::int64_t rows = b > 0 && draw(0, 3) == 0 ? 0 : draw(1, 150);
+    spec.rows.push_back({draw(0, 1) == 0 ? 0 : draw(0, 200), rows});
+  }
+  settle(spec);
+  validate(spec);
+  return spec;
+}
+
+ExecMode mode_of(std::uint64_t n) {
+  constexpr std::array kModes{ExecMode::kPlain,       ExecMode::kRepeat, ExecMode::kGraph,
+                              ExecMode::kGraphReplay, ExecMode::kPadded, ExecMode::kSecondCall,
+                              ExecMode::kDirtyScratch};
+  return kModes.at(n % kModes.size());
+}
+
+std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t seed,
+                     ExecMode mode) {
+  Case c = make_case(spec, seed);
+  if (seed % 3 == 1) c.layout.cache = CacheOrder::kHnd;
+  if (seed % 5 == 1) c.layout.pool_offset = std::int64_t{5} << 30;
+  const OtherCase made = other_case(spec, seed);
+  Case other = make_case(made.spec, made.seed);
+  other.layout = c.layout;
+  const Trace trace = execute(backend, mode, c, &other, all_stages());
+  const std::string wrong = why_wrong(c, trace, backend);
+  return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
+}
+
+// Needs no device: the cases of these tests exist.
+TEST(HopperProjectionCases, AreValid) {
+  std::int64_t halves = 0;
+  std::int64_t several_tiles = 0;
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    const CaseSpec spec = layer_case(seed);
+    EXPECT_EQ(spec.config.head_dim % 64, 0);
+    halves += spec.config.rope.interleaved ? 0 : 1;
+    if (seed % 20 != 0) continue;
+    several_tiles += make_case(spec, seed).tokens() > 128 ? 1 : 0;
+  }
+  EXPECT_GT(halves, 50);
+  EXPECT_GT(several_tiles, 2);
+}
+
+TEST_F(HopperProjection, PassesOneTileOfTheShapeThatItIsMadeFor) {
+  CaseSpec spec = parse_case_spec(
+      R"({"config":{"hidden_size":256,"num_attention_heads":2,"num_key_value_heads":1,)"
+      R"("head_dim":128,"dtype":"bfloat16","rope":{"interleaved":false},)"
+      R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[[0,128]]})");
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.config.hidden_size = 1024;  // more steps than stages
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{100, 300}, {0, 77}};
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  EXPECT_EQ(run_case(*both_, spec, 0, ExecMode::kPlain), "");
+}
+
+TEST_F(HopperProjection, PassesLayersInEveryMode) {
+  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+    const CaseSpec spec = layer_case(seed);
+    if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
+    return run_case(backend_of(seed / 7, spec.config), spec, seed, mode_of(seed));
+  }));
+}
+
+/// More tiles than multiprocessors: blocks come to their second and third.
+TEST_F(HopperProjection, PassesMoreTilesThanBlocks) {
+  const CaseSpec spec = parse_case_spec(
+      R"({"config":{"hidden_size":512,"num_attention_heads":16,"num_key_value_heads":4,)"
+      R"("head_dim":128,"dtype":"bfloat16","use_qk_norm":true,)"
+      R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[[0,1900],[40,1300]]})");
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+}
+
+TEST_F(HopperProjection, PassesASmallCoveringSet) {
+  const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
+  std::atomic<std::uint64_t> judged{0};
+  expect_none(for_each_seed(
+      0, std::min<std::uint64_t>(cases.size(), 60), [&](std::uint64_t n) -> std::string {
+        if (cases.at(n).spec.config.starts_at_attention()) return "";
+        const auto spec = fitted(cases.at(n).spec, [&](const auto& c) { return supports(c); });
+        if (!spec) return "";
+        ++judged;
+        // All shared memory of all multiprocessors, written under a tool that follows each access.
+        const ExecMode mode = mode_of(n);
+        return run_case(*backend_, *spec, cases.at(n).seed,
+                        mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
+      }));
+  EXPECT_GT(judged.load(), 20U);
+}
+
+TEST_F(HopperProjection, PassesRandomCases) {
+  std::atomic<std::uint64_t> judged{0};
+  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+    const CaseSpec wild = random_small_spec(seed);
+    if (wild.config.starts_at_attention()) return "";
+    const auto spec = fitted(wild, [&](const auto& c) { return supports(c); });
+    if (!spec) return "";
+    ++judged;
+    return run_case(backend_of(seed / 7, spec->config), *spec, seed, mode_of(seed));
+  }));
+  EXPECT_GT(judged.load(), case_count() / 4);
+}
+
+// Both lie within the bound; here they are set against each other: the roundings are the same and
+// only the sums' order is not, so that most values are equal.
+TEST_F(HopperProjection, AgreesWithTheSeparatePass) {
+  const auto separate = make_backend("cuda");
+  std::atomic<std::uint64_t> equal{0}, all{0};
+  expect_none(for_each_seed(
+      7000, std::min<std::uint64_t>(case_count(), 100), [&](std::uint64_t seed) -> std::string {
+        const Case c = make_case(layer_case(seed), seed);
+        const Trace a = backend_->run(c, all_stages());
+        const Trace b = separate->run(c, all_stages());
+        const Tensor& x = a[Stage::kKRope];
+        const Tensor& y = b[Stage::kKRope];
+        const auto count = x.bytes().size() / 2;
+        for (std::size_t i = 0; i < count; ++i) {
+          equal += x.as<std::uint16_t>()[i] == y.as<std::uint16_t>()[i] ? 1 : 0;
+        }
+        all += count;
+        const std::string wrong = why_wrong(c, a, *backend_);
+        return wrong.empty() ? why_wrong(c, b, *separate) : wrong;
+      }));
+  const double share = static_cast<double>(equal.load()) / static_cast<double>(all.load());
+  std::printf("%llu keys' values: %.4f equal to the separate pass's\n",
+              static_cast<unsigned long long>(all.load()), share);
+  EXPECT_GT(share, 0.9);
+}
+
+TEST_F(HopperProjection, RefusesWhatItIsNotMadeForByName) {
+  AttentionConfig config = layer_case(1).config;
+  config.head_dim = config.head_dim_v = 96;
+  EXPECT_EQ(backend_->unsupported_reason(config),
+            "projection=hopper: head_dim 96 is neither 64 nor 128");
+}
+
+}  // namespace
+}  // namespace attn::harness
