@@ -7,6 +7,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gpu/kernels/tensor_map.h"
@@ -56,6 +57,8 @@ struct Warp {
   std::array<std::uint64_t, 32> got{};
   std::array<std::uint32_t, 32> addresses{};
   std::array<std::array<std::uint32_t, 4>, 32> registers{};
+  /// What store_matrix wrote and a barrier has not yet made the other lanes see.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> stored;  // address, word
 };
 
 struct Block {
@@ -95,6 +98,10 @@ void meet(Meeting& meeting, int expected, const Work& work) {
   wake(meeting.waiting);
   block.ready.push_back(block.current);  // not ahead of the others
   yield();
+}
+void show_stored(Warp& warp) {
+  for (const auto& [address, word] : warp.stored) std::memcpy(memory + address, &word, 4);
+  warp.stored.clear();
 }
 Warp& own_warp() { return block.warps[static_cast<std::size_t>(block.current / 32)]; }
 std::size_t own_lane() { return static_cast<std::size_t>(block.current % 32); }
@@ -296,12 +303,15 @@ std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
 }
 
 void sync_threads() {
+  show_stored(own_warp());
   meet(block.named[0], static_cast<int>(block.fibers.size()), [] {});
 }
 void sync_warp() {
-  meet(own_warp().meeting, 32, [] {});
+  Warp& warp = own_warp();
+  meet(warp.meeting, 32, [&] { show_stored(warp); });
 }
 void named_barrier(int id, int threads) {
+  show_stored(own_warp());
   meet(block.named[id], threads, [] {});
 }
 
@@ -354,7 +364,9 @@ void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]) {
   meet(warp.meeting, 32, [&] {
     for (std::size_t l = 0; l < 32; ++l) {
       for (std::size_t m = 0; m < 4; ++m) {
-        std::memcpy(memory + warp.addresses[8 * m + l / 4] + l % 4 * 4, &warp.registers[l][m], 4);
+        warp.stored.emplace_back(
+            warp.addresses[8 * m + l / 4] + static_cast<std::uint32_t>(l % 4 * 4),
+            warp.registers[l][m]);
       }
     }
   });
