@@ -171,9 +171,10 @@ TEST_F(HopperProjection, PassesLayersInEveryMode) {
 /// More tiles than multiprocessors: blocks come to their second and third.
 TEST_F(HopperProjection, PassesMoreTilesThanBlocks) {
   const CaseSpec spec = parse_case_spec(
-      R"({"config":{"hidden_size":512,"num_attention_heads":16,"num_key_value_heads":4,)"
-      R"("head_dim":128,"dtype":"bfloat16","use_qk_norm":true,)"
-      R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[[0,1900],[40,1300]]})");
+      R"({"config":{"entry_point":"materialize_kv_from_hidden","hidden_size":320,)"
+      R"("num_attention_heads":12,"num_key_value_heads":12,"head_dim":128,"dtype":"bfloat16",)"
+      R"("use_qk_norm":true,"kv_cache":{"page_size":64,"dtype":"bfloat16"}},)"
+      R"("rows":[[0,1900],[40,1300]]})");
   EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
 }
 
