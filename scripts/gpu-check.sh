@@ -22,7 +22,7 @@
 # Only when named, for cuda:projection=hopper, which has not run yet:
 #   projection its tests, and 300 fitted cases of the pr gate, each in one of the modes
 #   projection-memcheck, projection-racecheck
-#              compute-sanitizer on 60 small cases
+#              compute-sanitizer on 21 small cases
 #   projection-bench
 #              it and what is used otherwise, in turns; writes DEVICE-projection.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
