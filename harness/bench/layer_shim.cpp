@@ -4,6 +4,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <string>
 
 #include "gpu/layers/layer.h"
@@ -49,6 +50,27 @@ int guarded(const Body& body) {
   }
 }
 
+attn::gpu::LayerOptions options_of(const std::string& words) {
+  attn::gpu::LayerOptions options;
+  std::istringstream stream(words);
+  for (std::string word; std::getline(stream, word, ',');) {
+    if (word == "prefill=tiled") {
+      options.prefill = attn::gpu::PrefillKernel::kTiled;
+    } else if (word == "prefill=hopper") {
+      options.prefill = attn::gpu::PrefillKernel::kHopper;
+    } else if (word == "projection=hopper") {
+      options.hopper_projection = attn::gpu::ProjectionUse::kWhereItPays;
+    } else if (word == "fp8=own") {
+      options.fp8 = attn::gpu::Fp8Products::kOwn;
+    } else if (word == "gemm=own") {
+      options.cublas = false;
+    } else {
+      throw attn::Error(attn::ErrorKind::kUsage, "no option \"" + word + "\" is timed here");
+    }
+  }
+  return options;
+}
+
 }  // namespace
 
 #define ATTN_SHIM extern "C" __attribute__((visibility("default")))
@@ -77,9 +99,9 @@ struct AttnShimCall {
 ATTN_SHIM const char* attn_shim_error() { return last_error.c_str(); }
 
 /// `names` and `data`: the config's weights in host memory, as a golden file stores them.
-/// `tiled_prefill`: PrefillKernel::kTiled.
+/// `words`: options of the backend cuda, "prefill=tiled,fp8=own", or nothing.
 ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** names,
-                               const void** data, int tiled_prefill) {
+                               const void** data, const char* words) {
   auto bench = std::make_unique<BenchLayer>();
   const int status = guarded([&] {
     const attn::AttentionConfig config = attn::parse_config(config_json);
@@ -94,8 +116,7 @@ ATTN_SHIM void* attn_shim_make(const char* config_json, int count, const char** 
       weights.emplace(spec.name, std::move(tensor));
     }
     bench->cache_type = gpu_type(config.kv_cache.dtype);
-    attn::gpu::LayerOptions options;
-    if (tiled_prefill != 0) options.prefill = attn::gpu::PrefillKernel::kTiled;
+    const attn::gpu::LayerOptions options = options_of(words);
     bench->layer = std::make_unique<attn::gpu::AttentionLayer>(config, weights, options);
   });
   return status == 0 ? bench.release() : nullptr;

@@ -31,18 +31,19 @@ JAX = ("prefill B1 S4096 32/8 causal", "prefill B1 S16384 32/8 W1024")
 
 def contestants_of(case, made, args):
     """{name: function that builds (functions, output, keep)}, ours first."""
+    ours = {"cuda": "", **{"cuda:" + words: words for words in args.also}}
     compiled = args.compile == "all" or (args.compile == "some" and case["name"] in COMPILED)
     if isinstance(made, attention.AttentionCase):
-        out = {"cuda": lambda: attention.ours(made, args.shim, args.layout == "hnd")}
-        if args.tiled and max(made.new) > 1:
-            out["cuda:prefill=tiled"] = lambda: attention.ours(made, args.shim, args.layout == "hnd", True)
+        out = {who: lambda words=words: attention.ours(made, args.shim, args.layout == "hnd", words)
+               for who, words in ours.items()}
         for name in attention.SDPA:
             out[name] = lambda name=name: attention.sdpa(made, name)
         out["varlen"] = lambda: attention.varlen(made)
         if compiled:
             out["flex"] = lambda: attention.flex(made)
         return out
-    out = {"cuda": lambda: layers.ours(made, args.shim, args.layout == "hnd")}
+    out = {who: lambda words=words: layers.ours(made, args.shim, args.layout == "hnd", words)
+           for who, words in ours.items()}
     named = {"gptq": "int4 tinygemm", "float8_e4m3fn": "fp8 cuBLASLt"}.get(made.encoding)
     if named or made.stores_only or made.config["dtype"] == "float32":
         out[named or "torch"] = lambda: layers.peer(made)
@@ -161,7 +162,8 @@ def main():
     parser.add_argument("--compile", choices=("some", "all", "none"), default="some")
     parser.add_argument("--page", type=int, help="slots of a page, instead of the case's own")
     parser.add_argument("--layout", choices=("nhd", "hnd"), default="nhd")
-    parser.add_argument("--tiled", action="store_true", help="our prefill kernel of cuda:prefill=tiled too")
+    parser.add_argument("--also", action="append", default=[], metavar="OPTIONS",
+                        help="ours with these options of the backend cuda too: prefill=tiled")
     parser.add_argument("--commit", default="")
     parser.add_argument("--subject", default="")
     args = parser.parse_args()

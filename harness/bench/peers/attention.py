@@ -97,9 +97,9 @@ class AttentionCase:
         return worst
 
 
-def ours(case, library, heads_first, tiled=False):
+def ours(case, library, heads_first, words=""):
     """(functions, output) of our layer, one function for each set."""
-    layer = library.layer(case.config, {}, tiled)
+    layer = library.layer(case.config, {}, words)
     space = layer.plan(case.new, case.keys)
     offsets = int32([sum(case.new[:b]) for b in range(len(case.new) + 1)])
     counts = int32(case.keys)

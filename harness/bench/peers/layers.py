@@ -98,8 +98,8 @@ class LayerCase:
         return error / allowed
 
 
-def ours(case, library, heads_first):
-    layer = library.layer(case.config, case.weights.stored)
+def ours(case, library, heads_first, words=""):
+    layer = library.layer(case.config, case.weights.stored, words)
     space = layer.plan([case.new] * case.batch, [case.cached] * case.batch)
     offsets = int32([case.new * b for b in range(case.batch + 1)])
     counts = int32([case.cached] * case.batch)

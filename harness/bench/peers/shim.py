@@ -25,12 +25,12 @@ class Library:
     def fail(self):
         raise RuntimeError(self.lib.attn_shim_error().decode())
 
-    def layer(self, config, weights, tiled=False):
-        """`weights`: {name: tensor in host memory}, as a golden file stores them. `tiled`: with the
-        prefill kernel of cuda:prefill=tiled."""
+    def layer(self, config, weights, words=""):
+        """`weights`: {name: tensor in host memory}, as a golden file stores them. `words`: options of
+        the backend cuda, "prefill=tiled"."""
         names = (ctypes.c_char_p * len(weights))(*[n.encode() for n in weights])
         data = (ctypes.c_void_p * len(weights))(*[w.data_ptr() for w in weights.values()])
-        handle = self.lib.attn_shim_make(json.dumps(config).encode(), len(weights), names, data, int(tiled))
+        handle = self.lib.attn_shim_make(json.dumps(config).encode(), len(weights), names, data, words.encode())
         if not handle:
             self.fail()
         return Layer(self, handle)
