@@ -102,7 +102,8 @@ __device__ __forceinline__ void init_barriers(Shared& shared) {
 template <typename Shared>
 __device__ __forceinline__ void order_tiles(Shared& shared, const HopperCall& call) {
   const int sequences = static_cast<int>(call.a.batch.batch);
-  for (int s = static_cast<int>(threadIdx.x); s < sequences; s += kHopperThreads) {
+  const int mine = kHopperThreads - 1 - static_cast<int>(threadIdx.x);  // the loads have to wait
+  for (int s = mine; s < sequences; s += kHopperThreads) {
     const Sequence sequence = load_sequence(call.a.batch, s);
     shared.first_token[s] = static_cast<int>(sequence.first_row);
     if (s == sequences - 1) {
@@ -112,7 +113,7 @@ __device__ __forceinline__ void order_tiles(Shared& shared, const HopperCall& ca
     shared.tiles[s] = call.units * hopper_row_tiles(static_cast<int>(sequence.rows) * call.pack);
   }
   __syncthreads();
-  for (int s = static_cast<int>(threadIdx.x); s < sequences; s += kHopperThreads) {
+  for (int s = mine; s < sequences; s += kHopperThreads) {
     shared.order[hopper_rank(shared.keys, sequences, s)] = s;
   }
   __syncthreads();
@@ -720,7 +721,8 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   }
   allow_dependent_launch();
   wait_for_previous_grid();
-  fence_proxy_async();
+  // The two warps that ask the copy engine; others read the lengths meanwhile.
+  if (threadIdx.x < 64) fence_proxy_async();
   order_tiles(shared, call);
   if (threadIdx.x < 128) {
     drop_registers<kHopperProducerRegisters>();
