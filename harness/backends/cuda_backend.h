@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "harness/backends/backend.h"
 
@@ -16,11 +17,15 @@ struct CudaOptions {
   /// pays, or in all.
   bool hopper_projection = false;
   bool hopper_projection_always = false;
-  bool cublas = true;            ///< cuBLASLt where it can be loaded
-  bool fp8_own = false;          ///< float8 codes by our own kernels only
-  bool fp8_cublas = false;       ///< by cuBLASLt for any number of rows that it takes
-  int splits = 0;                ///< parts of the keys of a row; 0: chosen from the batch
+  bool cublas = true;       ///< cuBLASLt where it can be loaded
+  bool fp8_own = false;     ///< float8 codes by our own kernels only
+  bool fp8_cublas = false;  ///< by cuBLASLt for any number of rows that it takes
+  int splits = 0;           ///< parts of the keys of a row; 0: chosen from the batch
 };
+
+/// Options of a spec "cuda" or "cuda:fused=0,splits=3". Throws Error(kUsage) for a word that is
+/// none.
+CudaOptions cuda_options_of(std::string_view spec);
 
 /// "" when the CUDA layers run on this machine, else one line why not: not built in, no driver, no
 /// device, no code for its architecture. Asked once.

@@ -72,7 +72,7 @@ std::unique_ptr<Backend> make_cpu(const std::string& spec, const std::vector<Opt
   return cpu::make_cpu_backend(result);
 }
 
-std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Option>& options) {
+CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& options) {
   CudaOptions result;
   const std::vector<std::pair<Option, bool*>> words{
       {{"fused", "0"}, &result.fused},
@@ -104,10 +104,21 @@ std::unique_ptr<Backend> make_cuda(const std::string& spec, const std::vector<Op
   if (result.fp8_own && result.fp8_cublas) {
     refuse("backend \"" + spec + "\": fp8 is own or cublaslt, not both; leave one out");
   }
-  return make_cuda_backend(result);
+  return result;
+}
+
+/// What stands behind the colon of a spec, if there is one.
+std::vector<Option> options_of(const std::string& spec) {
+  const std::size_t colon = spec.find(':');
+  if (colon == std::string::npos) return {};
+  return parse_options(spec, std::string_view(spec).substr(colon + 1));
 }
 
 }  // namespace
+
+CudaOptions cuda_options_of(std::string_view spec) {
+  return cuda_options(std::string(spec), options_of(std::string(spec)));
+}
 
 std::vector<BackendInfo> list_backends() {
   return {
@@ -142,12 +153,9 @@ std::unique_ptr<Backend> make_backend(std::string_view spec_view) {
   if (std::ranges::find(names, name) == names.end()) {
     refuse("there is no backend \"" + name + "\"" + hint(name, names));
   }
-  std::vector<Option> options;
-  if (colon != std::string::npos) {
-    options = parse_options(spec, std::string_view(spec).substr(colon + 1));
-  }
+  const std::vector<Option> options = options_of(spec);
   if (name == "cpu") return make_cpu(spec, options);
-  if (name == "cuda") return make_cuda(spec, options);
+  if (name == "cuda") return make_cuda_backend(cuda_options(spec, options));
   if (!options.empty()) {
     refuse("backend \"" + spec + "\": " + name + " takes no options; write \"" + name + "\"");
   }

@@ -107,19 +107,7 @@ std::unique_ptr<Subject> make_subject(const Case& c, const std::string& shape,
                                       const std::string& backend) {
   static std::map<std::string, std::optional<bool>> in_graph;
   if (!is_cuda(backend)) return std::make_unique<HostSubject>(c, backend);
-  harness::CudaOptions options;  // the spec's words, as the registry reads them
-  options.fused = backend.find("fused=0") == std::string::npos;
-  options.plain_attention = backend.find("attention=plain") != std::string::npos;
-  options.hopper_prefill = backend.find("prefill=hopper") != std::string::npos;
-  options.tiled_prefill = backend.find("prefill=tiled") != std::string::npos;
-  options.hopper_projection = backend.find("projection=hopper") != std::string::npos;
-  options.hopper_projection_always = backend.find("projection=hopper-always") != std::string::npos;
-  options.cublas = backend.find("gemm=own") == std::string::npos;
-  options.fp8_own = backend.find("fp8=own") != std::string::npos;
-  options.fp8_cublas = backend.find("fp8=cublaslt") != std::string::npos;
-  if (const auto at = backend.find("splits="); at != std::string::npos) {
-    options.splits = std::stoi(backend.substr(at + 7));
-  }
+  const harness::CudaOptions options = harness::cuda_options_of(backend);
   const double bytes = work_of(c).bytes;
   const int copies = std::clamp(static_cast<int>(std::ceil(kRotatedBytes / bytes)), 1, kMostCopies);
   return std::make_unique<DeviceSubject>(c, options, copies, in_graph[shape]);
