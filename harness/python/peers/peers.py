@@ -11,6 +11,7 @@ import math
 import os
 import warnings
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -119,14 +120,12 @@ def varlen(problem):
 
     words = _varlen_words()
     dense = Dense(problem)
-    p, c = dense.p, problem.config
-    sequences = list(p.sequences())
-    if not p.tokens or not any(s.keys for s in sequences):
+    c = problem.config
+    if not problem.tokens or not any(s.keys for s in dense.all):
         return dense.out
-    k = torch.cat([s.k for s in sequences])
-    v = torch.cat([s.v for s in sequences])
-    at_k = torch.tensor([0] + [s.keys for s in sequences], device=DEVICE).cumsum(0).int()
-    at_q = p.row_offsets_device
+    k, v = dense.k, dense.v
+    ends = np.cumsum([(0, 0)] + [(s.rows, s.keys) for s in dense.all], 0).astype(np.int32)
+    at_q, at_k = torch.from_numpy(np.ascontiguousarray(ends.T)).to(DEVICE)
     more = {"scale": problem.scale} if "scale" in words else {}
     if "scale" not in words and abs(problem.scale * math.sqrt(c.head_dim) - 1) > 1e-6:
         raise ac.Unsupported("a scale of its own")
@@ -141,13 +140,10 @@ def varlen(problem):
         raise ac.Unsupported("a window")
     else:
         more["is_causal"] = c.mask == "causal"
-    out = varlen_attn(p.q, k, v, at_q, at_k, max(s.rows for s in sequences),
-                      max(s.keys for s in sequences), **more)
-    for s in sequences:
-        if s.rows and s.keys:
-            rows = slice(s.first, s.first + s.rows)
-            seen = s.visible.any(1)[:, None, None]
-            dense.out[rows] = torch.where(seen, out[rows], 0)
+    out = varlen_attn(dense.q, k, v, at_q, at_k, max(s.rows for s in dense.all),
+                      max(s.keys for s in dense.all), **more)
+    for s in dense.sequences():
+        dense.put(s, out[s.first:s.first + s.rows].transpose(0, 1)[None])
     return dense.out
 
 
