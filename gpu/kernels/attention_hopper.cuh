@@ -450,7 +450,9 @@ class HopperConsumer {
   Shared& shared_;
   int group_;
   int lane_;
-  int position_ = 0;  ///< steps of the tiles before
+  // Of the next keys and values.
+  RingPlace<Shared::kStages> k_;
+  RingPlace<Shared::kStages> v_;
   ScoreUnits units_;
   // Of the tile, of this thread's two rows.
   float max_[2];
@@ -623,19 +625,22 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     std::uint32_t p[kScores / 2];
     float correction[2] = {1.0f, 1.0f};
     const int last = steps - 1;
-    const auto stage_of = [&](int i) { return ring_slot(position_ + i, Shared::kStages); };
-    const auto parity_of = [&](int i) { return ring_full_parity(position_ + i, Shared::kStages); };
     const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
     const auto to_fragments = [&] {
 #pragma unroll
       for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
     };
     const auto await_keys = [&](int i) {
-      if (i <= last) barrier_wait(&shared_.full_k[stage_of(i)], parity_of(i));
+      if (i <= last) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
     };
     const auto release_keys = [&](int i) {
-      release(&shared_.empty_k[stage_of(i)]);
+      release(&shared_.empty_k[k_.slot]);
+      k_.advance();
       if (i == last) release(&shared_.empty_q[group_]);
+    };
+    const auto release_values = [&] {
+      release(&shared_.empty_v[v_.slot]);
+      v_.advance();
     };
     const auto rescale = [&] {
       // Later steps seldom raise a maximum; what is not multiplied costs no power either.
@@ -644,7 +649,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
       for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
     };
     await_keys(0);
-    compute_scores(s, stage_of(0));
+    compute_scores(s, k_.slot);
     wgmma_wait<0>();
     pin_registers(s);
     release_keys(0);
@@ -653,10 +658,10 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     to_fragments();
     await_keys(1);
     const auto step = [&](int i, auto plain) {
-      compute_scores(s, stage_of(i));
+      compute_scores(s, k_.slot);
       rescale();
-      barrier_wait(&shared_.full_v[stage_of(i - 1)], parity_of(i - 1));
-      add_values(o, p, stage_of(i - 1));
+      barrier_wait(&shared_.full_v[v_.slot], v_.parity);
+      add_values(o, p, v_.slot);
       wgmma_wait<1>();
       pin_registers(s);
       release_keys(i);
@@ -667,7 +672,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
       await_keys(i + 1);
       wgmma_wait<0>();
       pin_registers(o);
-      release(&shared_.empty_v[stage_of(i - 1)]);
+      release_values();
       to_fragments();
     };
     // Steps at a mask's edges have a loop of their own: before those that every row sees whole, and
@@ -683,12 +688,11 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
       for (; i < plain_end; ++i) step(i, std::true_type{});
     }
     rescale();
-    barrier_wait(&shared_.full_v[stage_of(last)], parity_of(last));
-    add_values(o, p, stage_of(last));
+    barrier_wait(&shared_.full_v[v_.slot], v_.parity);
+    add_values(o, p, v_.slot);
     wgmma_wait<0>();
     pin_registers(o);
-    release(&shared_.empty_v[stage_of(last)]);
-    position_ += steps;
+    release_values();
   }
   write(t, o);
   barrier_arrive(&shared_.empty_tile[slot]);

@@ -164,6 +164,19 @@ ATTN_HOST_DEVICE unsigned ring_empty_parity(int position, int slots) {
   return ring_full_parity(position, slots) ^ 1;
 }
 
+/// A reader's place in a ring, step by step: fewer instructions than the functions above of a
+/// position.
+template <int kSlots>
+struct RingPlace {
+  int slot = 0;
+  unsigned parity = 0;  ///< what ring_full_parity gives
+  ATTN_HOST_DEVICE void advance() {
+    if (++slot < kSlots) return;
+    slot = 0;
+    parity ^= 1;
+  }
+};
+
 /// Warps that complete a phase of empty, a lane of each arriving: all consumers'; of q, one
 /// warpgroup's; of the announced tiles, those of the producer's other warps, too. Of these every
 /// lane arrives, which has read the tile itself: racecheck follows that, but no lane that speaks
