@@ -612,9 +612,14 @@ __device__ __forceinline__ void PrefillBlock<T, C, Shape>::run(const Partials& p
   }
   const int first_step = tile_.first_step;
   const int steps = tile_.last_step - first_step;
-  if (threadIdx.x < Shape::kStages) {
-    barrier_init(&shared_.full[threadIdx.x], Shape::kThreads);
-    barrier_init(&shared_.empty[threadIdx.x], Shape::kWarps);
+  // One thread: the instruction wants an address that a warp agrees on, and a thread of its own for
+  // each barrier is a loop over the threads, of which racecheck takes the address too early.
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int i = 0; i < Shape::kStages; ++i) {
+      barrier_init(&shared_.full[i], Shape::kThreads);
+      barrier_init(&shared_.empty[i], Shape::kWarps);
+    }
   }
   if constexpr (!kCoded) {
 #pragma unroll
