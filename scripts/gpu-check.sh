@@ -5,33 +5,23 @@
 # attn-gpu-conformance, gpu_layer_test, write_variants and attn-bench are needed). Steps, all of
 # them when none is named; none takes five minutes, and all of them less than twelve:
 #   verify     every file of data/golden
-#   cases      5,500 of the gates' cases in every execution mode; writes conformance.json
+#   cases      6,000 of the gates' cases in every execution mode; writes conformance.json
 #   layers     the layers against themselves: fused and unfused kernels, repeats, large caches
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   memcheck, racecheck, synccheck, initcheck
-#              compute-sanitizer on 148 small cases, and on the pass that makes float8 codes, in one
+#              compute-sanitizer on 149 small cases, and on the pass that makes float8 codes, in one
 #              process
 #   faults     planted bugs of the CUDA path: which does the pr gate notice? Writes faults.json
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
 #   speed      beside PyTorch's and JAX's kernels, when python3 has torch; writes DEVICE-peers.json
-# Only when named, for float8 products by cuBLASLt (`layers` has their tests too):
-#   fp8        their tests, the float8 golden files, 300 cases of the pr gate
-#   fp8-bench  layers with float8 weights, and the same by our own products, in turns; writes
-#              DEVICE-fp8.json
-# Only when named, for cuda:projection=hopper, which has not run yet:
-#   projection its tests, and 300 fitted cases of the pr gate, each in one of the modes
-#   projection-memcheck, projection-racecheck
-#              compute-sanitizer on 21 small cases
-#   projection-bench
-#              it and what is used otherwise, in turns; writes DEVICE-projection.json
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,28s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,19s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
@@ -56,7 +46,6 @@ passed() { [ -z "${ATTN_GPU_CHECK_AGAIN:-}" ] && grep -qx "$commit $1" "$done_fi
 # compute-sanitizer does not follow the bundle's shell wrapper on its own.
 sanitizer_run() {
   tool=$1
-  cases=${2:-GpuLayer.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit}
   target=$programs/gpu_layer_test
   [ -x "$programs/../libexec/gpu_layer_test" ] && target=$programs/../libexec/gpu_layer_test
   if ! command -v compute-sanitizer > /dev/null; then
@@ -66,7 +55,7 @@ sanitizer_run() {
   # One host thread: racecheck loses launches that overlap.
   LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
-    --gtest_filter="$cases" > "$out/.$tool.log" 2>&1 ||
+    --gtest_filter='*.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit' > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
   tail -n 1 "$out/.$tool.log"
 }
@@ -78,7 +67,7 @@ run_step() {
         { tail -n 20 "$out/.verify.log"; return 1; }
       tail -n 2 "$out/.verify.log"
       ;;
-    cases) "$programs/attn-gpu-conformance" 5500 "$out/conformance.json" ;;
+    cases) "$programs/attn-gpu-conformance" 6000 "$out/conformance.json" ;;
     layers)
       ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
         > "$out/.layers.log" 2>&1 || { grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
@@ -95,65 +84,6 @@ run_step() {
       fi
       ;;
     memcheck | racecheck | synccheck | initcheck) sanitizer_run "$1" ;;
-    fp8)
-      timeout 240 "$programs/gpu_layer_test" --gtest_filter='GpuFp8.*' > "$out/.fp8.log" 2>&1 || {
-        grep -A 3 'Failure' "$out/.fp8.log" | head -n 60; tail -n 3 "$out/.fp8.log"; return 1; }
-      grep 'rows: q, k, v' "$out/.fp8.log"
-      if grep -q 'NOT TESTED' "$out/.fp8.log"; then
-        grep 'NOT TESTED' "$out/.fp8.log" | sort -u
-        return 1
-      fi
-      for backend in cuda:fp8=cublaslt cuda; do
-        "$programs/attn-compare" verify data/golden/fp8-*.h5 --backend $backend \
-          > "$out/.fp8-verify.log" 2>&1 || { tail -n 20 "$out/.fp8-verify.log"; return 1; }
-        tail -n 1 "$out/.fp8-verify.log"
-      done
-      timeout 120 "$programs/attn-compare" fuzz --backend cuda:fp8=cublaslt --gate pr --cases 300 \
-        > "$out/.fp8-fuzz.log" 2>&1 || { tail -n 30 "$out/.fp8-fuzz.log"; return 1; }
-      tail -n 3 "$out/.fp8-fuzz.log"
-      ;;
-    fp8-bench)
-      timeout 240 "$programs/attn-bench" --shapes large,targets --backend cuda \
-        --against cuda:fp8=own \
-        --benchmark_filter='^layer (1x4096|(16|64|256) rows, no cache), float8$' \
-        --benchmark_out="$speeds-fp8.json" --benchmark_out_format=json > "$out/.fp8-bench.log" 2>&1 ||
-        { tail "$out/.fp8-bench.log"; return 1; }
-      sed -i '/"host_name"\|"executable"/d' "$speeds-fp8.json"
-      if grep -q error_message "$speeds-fp8.json"; then
-        grep error_message "$speeds-fp8.json" | sort -u
-        return 1
-      fi
-      grep 'times as fast' "$out/.fp8-bench.log"
-      ;;
-    projection)
-      # A kernel that waits for what never comes must not take the machine's time.
-      ATTN_PROJECTION=1 timeout 120 "$programs/gpu_layer_test" --gtest_filter='HopperProjection.*' \
-        > "$out/.projection.log" 2>&1 || { tail -n 40 "$out/.projection.log"; return 1; }
-      grep 'equal to the separate' "$out/.projection.log"
-      if grep -q 'NOT TESTED' "$out/.projection.log"; then
-        grep 'NOT TESTED' "$out/.projection.log" | sort -u
-        return 1
-      fi
-      timeout 120 "$programs/attn-compare" fuzz --backend cuda:projection=hopper-always --gate pr \
-        --cases 300 > "$out/.projection-fuzz.log" 2>&1 ||
-        { tail -n 30 "$out/.projection-fuzz.log"; return 1; }
-      tail -n 3 "$out/.projection-fuzz.log"
-      ;;
-    projection-memcheck | projection-racecheck)
-      ATTN_PROJECTION=1 sanitizer_run "${1#projection-}" HopperProjection.PassesASmallCoveringSet
-      ;;
-    projection-bench)
-      timeout 300 "$programs/attn-bench" --shapes large --backend cuda:projection=hopper \
-        --against cuda --benchmark_filter='^(k and v of 4096|layer prefill [18]x[24])' \
-        --benchmark_out="$speeds-projection.json" --benchmark_out_format=json \
-        > "$out/.projection-bench.log" 2>&1 || { tail "$out/.projection-bench.log"; return 1; }
-      sed -i '/"host_name"\|"executable"/d' "$speeds-projection.json"
-      if grep -q error_message "$speeds-projection.json"; then
-        grep error_message "$speeds-projection.json" | sort -u
-        return 1
-      fi
-      grep 'times as fast' "$out/.projection-bench.log"
-      ;;
     faults)
       # Its exit code is 1 for any survivor; the goal of the gate is 95 %.
       "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
@@ -181,7 +111,7 @@ run_step() {
         { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
     *)
-      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed fp8 fp8-bench projection projection-memcheck projection-racecheck projection-bench" >&2
+      echo "there is no step $1; known: verify cases layers variants memcheck racecheck synccheck initcheck faults bench speed" >&2
       return 2
       ;;
   esac

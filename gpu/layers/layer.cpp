@@ -189,7 +189,7 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }
   }
-  if (options.hopper_projection != ProjectionUse::kNever) {
+  if (options.hopper_projection == ProjectionUse::kAlways) {
     const std::string reason = projection_unsupported_reason(config, options);
     if (!reason.empty()) throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
@@ -304,7 +304,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     plan.attention = plan_attention(attention_shape_, plan.batch, max_rows, max_keys);
     plan_prefill(plan, max_rows, max_keys);
   }
-  if (options_.hopper_projection != ProjectionUse::kNever && !config_.starts_at_attention()) {
+  if (!config_.starts_at_attention() && projection_unsupported_reason(config_, options_).empty()) {
     plan.projection = plan_projection(projection_shape(config_), options_.hopper_projection,
                                       attention_shape_.multiprocessors, plan.tokens);
   }

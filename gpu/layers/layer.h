@@ -31,9 +31,9 @@ struct LayerOptions {
   bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
   PrefillKernel prefill = PrefillKernel::kChosen;
-  /// Which calls' q, k and v are made, turned and stored by one kernel of compute capability 9.0:
-  /// only where projection_unsupported_reason() has nothing against it.
-  ProjectionUse hopper_projection = ProjectionUse::kNever;
+  /// Which calls' q, k and v are made, turned and stored by one kernel of compute capability 9.0,
+  /// of those that projection_unsupported_reason() has nothing against; kAlways: no others.
+  ProjectionUse hopper_projection = ProjectionUse::kWhereItPays;
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;

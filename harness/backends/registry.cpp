@@ -81,6 +81,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"prefill", "tiled"}, &result.tiled_prefill},
       {{"projection", "hopper"}, &result.hopper_projection},
       {{"projection", "hopper-always"}, &result.hopper_projection_always},
+      {{"projection", "separate"}, &result.separate_projection},
       {{"gemm", "own"}, &result.cublas},
       {{"fp8", "own"}, &result.fp8_own},
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
@@ -96,7 +97,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, "
-             "projection=hopper, projection=hopper-always, gemm=own, fp8=own, fp8=cublaslt, "
+             "projection=hopper, projection=hopper-always, projection=separate, gemm=own, fp8=own, "
+             "fp8=cublaslt, "
              "splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
@@ -129,8 +131,8 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|tiled projection=hopper gemm=own fp8=own|cublaslt "
-       "splits=N",
+       "fused=0 attention=plain prefill=hopper|tiled projection=hopper|separate gemm=own "
+       "fp8=own|cublaslt splits=N",
        cuda_unavailable_reason()},
   };
 }

@@ -49,6 +49,7 @@ constexpr std::array kWays{
     Way{"cuda:splits=3", "plain"},
     Way{"cuda:attention=plain,gemm=own", "plain"},
     Way{"cuda:prefill=tiled", "plain"},
+    Way{"cuda:fp8=cublaslt", "plain"},
 };
 
 struct Counts {

@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <random>
@@ -170,7 +169,7 @@ TEST_F(HopperPrefill, PassesASmallCoveringSet) {
   const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
   std::atomic<std::uint64_t> judged{0};
   expect_none(for_each_seed(
-      0, std::min<std::uint64_t>(cases.size(), 60), [&](std::uint64_t n) -> std::string {
+      0, std::min<std::uint64_t>(cases.size(), 18), [&](std::uint64_t n) -> std::string {
         const auto spec = fitted(cases.at(n).spec, [&](const auto& c) { return supports(c); });
         if (!spec) return "";
         ++judged;
@@ -179,7 +178,7 @@ TEST_F(HopperPrefill, PassesASmallCoveringSet) {
         return run_case(*backend_, *spec, cases.at(n).seed,
                         mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
       }));
-  EXPECT_GT(judged.load(), 40U);
+  EXPECT_GT(judged.load(), 12U);
 }
 
 TEST_F(HopperPrefill, PassesRandomCases) {

@@ -73,13 +73,15 @@ TEST_F(GpuLayer, PassesRandomCases) {
 // can hold, in the modes of a device, and some of them on the slower kernels.
 TEST_F(GpuLayer, PassesASmallCoveringSet) {
   const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
-  constexpr std::array kOthers{"cuda:fused=0", "cuda:splits=3", "cuda:attention=plain,gemm=own"};
-  const std::size_t all = std::min<std::size_t>(cases.size(), 100) + 48;
+  constexpr std::array kOthers{"cuda:fused=0", "cuda:splits=3", "cuda:prefill=tiled",
+                               "cuda:fp8=cublaslt", "cuda:attention=plain,gemm=own"};
+  constexpr std::size_t kSlower = 10;
+  const std::size_t all = std::min<std::size_t>(cases.size(), 100) + kSlower;
   const auto fast = make_backend("cuda");
   expect_none(for_each_seed(0, all, [&](std::uint64_t n) -> std::string {
-    const PlannedCase& planned = cases.at(n % (all - 48));
+    const PlannedCase& planned = cases.at(n % (all - kSlower));
     const Case c = make_case(planned.spec, planned.seed);
-    const bool slower = n >= all - 48;
+    const bool slower = n >= all - kSlower;
     const auto other_way = slower ? make_backend(kOthers.at(n % kOthers.size())) : nullptr;
     const Backend& backend = slower ? *other_way : *fast;
     if (!backend.unsupported_reason(c.config).empty()) return "";

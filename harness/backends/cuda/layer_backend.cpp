@@ -18,9 +18,8 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.plain_attention = options.plain_attention;
   if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
-  layer.hopper_projection = options.hopper_projection_always ? gpu::ProjectionUse::kAlways
-                            : options.hopper_projection      ? gpu::ProjectionUse::kWhereItPays
-                                                             : gpu::ProjectionUse::kNever;
+  if (options.hopper_projection_always) layer.hopper_projection = gpu::ProjectionUse::kAlways;
+  if (options.separate_projection) layer.hopper_projection = gpu::ProjectionUse::kNever;
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
@@ -43,6 +42,7 @@ std::string CudaBackend::name() const {
   } else if (options_.hopper_projection) {
     words += ",projection=hopper";
   }
+  if (options_.separate_projection) words += ",projection=separate";
   if (!options_.cublas) words += ",gemm=own";
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
@@ -56,7 +56,7 @@ std::string CudaBackend::unsupported_reason(const AttentionConfig& config) const
   if (reason.empty() && options_.hopper_prefill) {
     reason = gpu::hopper_unsupported_reason(config, layer_options());
   }
-  if (reason.empty() && layer_options().hopper_projection != gpu::ProjectionUse::kNever) {
+  if (reason.empty() && (options_.hopper_projection || options_.hopper_projection_always)) {
     reason = gpu::projection_unsupported_reason(config, layer_options());
   }
   return reason;
