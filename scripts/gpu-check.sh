@@ -69,7 +69,7 @@ run_step() {
       ;;
     cases) "$programs/attn-gpu-conformance" 6000 "$out/conformance.json" ;;
     layers)
-      ATTN_GPU_CASES=1000 "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
+      ATTN_GPU_CASES=${ATTN_GPU_CASES:-1000} "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
         > "$out/.layers.log" 2>&1 || { grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
       tail -n 1 "$out/.layers.log"
       ;;
