@@ -120,6 +120,16 @@ Case with_nan_inputs(const Case& c) {
   return nan;
 }
 
+/// A call whose answer is of no account: of NaN there may come what looks like an element that was never
+/// written, since the codes of NaN are many. What crashes or hangs is told all the same.
+void run_on_nan(const Backend& backend, const Case& c, std::span<const Stage> wanted) {
+  try {
+    backend.run(with_nan_inputs(c), wanted);
+  } catch (const BackendFailure& failure) {
+    if (failure.status() != Status::kFailed) throw;
+  }
+}
+
 std::string first_difference(const Trace& a, const Trace& b) {
   for (const Stage stage : all_stages()) {
     if (!(a[stage] == b[stage])) return std::string(name_of(stage));
@@ -139,7 +149,7 @@ Trace execute(const Backend& backend, ExecMode mode, const Case& c, const Case* 
       backend.run(*other, wanted);
       break;
     case ExecMode::kDirtyScratch:
-      backend.run(with_nan_inputs(c), wanted);
+      run_on_nan(backend, c, wanted);
       dirty_free_memory();
       break;
     case ExecMode::kRepeat:

@@ -33,6 +33,16 @@ def test_a_right_kernel_passes_in_every_mode(mode, seed):
         assert report.passed, str(report)
 
 
+def test_any_code_of_nan_answers_inputs_of_nan():
+    """All bits set, as vector units round a NaN to bfloat16, is what outputs hold before the call too."""
+    def all_bits_set(problem):
+        out, lse = planted.evaluate(problem)
+        return tuple(np.where(np.isnan(x), np.uint32(0xFFFFFFFF).view("f4"), x) for x in (out, lse))
+
+    report = ac.check(ac.Backend(all_bits_set), SPEC, 1, exec="dirty_scratch")
+    assert report.passed, str(report)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_recorded_lengths_are_found_by_the_replay_alone(mode):
     report = ac.check(graphed.lengths_recorded, SPEC, 2, exec=mode)

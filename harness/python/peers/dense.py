@@ -1,6 +1,7 @@
 """What the peers share: problems as dense sequences on the device, and what they declare and take."""
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import attn_compare as ac
 
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
-DEVICE = "cuda"
+DEVICE = os.environ.get("ATTN_TORCH_DEVICE", "cuda")
 NARROW = ("bfloat16", "float16")
 # Of the exponentials that these kernels use, ex2.approx after a product with log2(e) in float32:
 # 2 ulp of the one and the rounding of an argument of a few dozen.
