@@ -1,5 +1,4 @@
 """torch's SDPA: attn-compare fuzz --backend py:examples/python/torch_sdpa.py:sdpa"""
-
 import torch
 import torch.nn.functional as F
 import attn_compare as ac
@@ -17,7 +16,9 @@ def sdpa(problem):
     for s in p.sequences():
         q, k, v = (x.transpose(0, 1)[None] for x in (s.q, s.k, s.v))
         if s.rows and s.keys:
-            row = F.scaled_dot_product_attention(q, k, v, s.visible, scale=p.scale, enable_gqa=True)
+            # Not s.visible: cuDNN lowers what it hides by 65504 (data/findings/cudnn-bool-mask.md).
+            bias = torch.zeros(s.visible.shape, dtype=q.dtype, device=DEVICE).masked_fill(~s.visible, -torch.inf)
+            row = F.scaled_dot_product_attention(q, k, v, bias, scale=p.scale, enable_gqa=True)
             row = torch.where(s.visible.any(1)[:, None, None], row[0].transpose(0, 1), 0)
             out[s.first:s.first + s.rows] = row
     return out

@@ -11,10 +11,10 @@ def kernel(q, k, v, table, lengths, out, scale, pages, H, G, tail, D: tl.constex
         s = tl.where(i * PAGE + slot < n + tail, tl.sum(tl.load(k + at).to(tl.float32) * x, 1), -float("inf"))
         new = tl.maximum(top, tl.max(s, 0))
         p, old = tl.exp(s - new), tl.exp(top - new)
-        acc = acc * old + tl.sum(p[:, None] * tl.load(v + at, s[:, None] > -float("inf"), 0).to(tl.float32), 0)
+        seen = tl.where(s[:, None] > -float("inf"), p[:, None] * tl.load(v + at).to(tl.float32), 0)
+        acc = acc * old + tl.sum(seen, 0)
         total, top = total * old + tl.sum(p, 0), new
     tl.store(out + (b * H * G + h) * D + d, acc / tl.where(total > 0, total, 1))
-
 @ac.backend(queries=1, lse=False, arithmetic=ac.Arithmetic(exp_rel=2**-21, block=1), supports=lambda c: c.beyond(
     "cache_dtype") or {c.head_dim, c.page_size} <= {2**i for i in range(1, 10)} or "sizes are no powers of 2")
 def decode(problem, tail=0):

@@ -120,8 +120,8 @@ Case with_nan_inputs(const Case& c) {
   return nan;
 }
 
-/// A call whose answer is of no account: of NaN there may come what looks like an element that was never
-/// written, since the codes of NaN are many. What crashes or hangs is told all the same.
+/// A call whose answer is of no account: of NaN there may come what looks like an element that was
+/// never written, since the codes of NaN are many. What crashes or hangs is told all the same.
 void run_on_nan(const Backend& backend, const Case& c, std::span<const Stage> wanted) {
   try {
     backend.run(with_nan_inputs(c), wanted);

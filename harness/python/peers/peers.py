@@ -39,6 +39,8 @@ def _sdpa(problem, kind, with_bias):
             how = causal_kind(c, s)
             if how is None:
                 bias = bias_of(s, s.q.dtype) if with_bias else causal_lower_right(s.rows, s.keys)
+                if not LIMITED and kind == SDPBackend.CUDNN_ATTENTION and s.bias is None:
+                    bias = s.visible  # data/findings/cudnn-bool-mask.md; minus infinity is right
             elif LIMITED and kind == SDPBackend.CUDNN_ATTENTION and problem.scale <= 0:
                 raise ac.Unsupported(NOT_POSITIVE.format("cudnn"))  # with a tensor it is right
             else:
@@ -186,4 +188,4 @@ EAGER = ["sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "aten_flash"
 COMPILED = ["flex", "jax_cudnn"]
 LIBRARIES = {"jax_cudnn": "jax", "flash_attn": "flash_attn", "flashinfer_single": "flashinfer"}
 LISTED = {"sdpa_flash": ["flash-scale-not-positive"], "aten_flash": ["flash-scale-not-positive"],
-          "varlen": ["flash-scale-not-positive"], "sdpa_cudnn": ["cudnn-scale-not-positive"]}
+          "varlen": ["flash-scale-not-positive"], "sdpa_cudnn": ["cudnn-scale-not-positive", "cudnn-bool-mask"]}
