@@ -1,4 +1,4 @@
-"""Peers in numpy that behave as peers do: right, wrong, refusing, crashing, hanging, not here."""
+"""Peers in numpy that behave as peers do: right, wrong, refusing, raising, crashing, hanging, not here."""
 
 import os
 import time
@@ -7,10 +7,10 @@ import attn_compare as ac
 
 from planted import evaluate
 
-EAGER = ["good", "buggy", "refuses", "crashes", "hangs", "absent"]
+EAGER = ["good", "buggy", "refuses", "raises", "crashes", "hangs", "absent"]
 COMPILED = ["compiled"]
 LISTED = {"refuses": ["a-page"]}
-LIBRARIES = {"good": "numpy", "buggy": "numpy", "refuses": "numpy", "crashes": "numpy",
+LIBRARIES = {"good": "numpy", "buggy": "numpy", "refuses": "numpy", "raises": "numpy", "crashes": "numpy",
              "hangs": "numpy", "absent": "numpy", "compiled": "numpy"}
 
 
@@ -28,6 +28,13 @@ def buggy(problem):
 def refuses(problem):
     if problem.batch > 1:
         raise ac.Unsupported("there is no kernel for it")
+    return evaluate(problem)
+
+
+@ac.backend()
+def raises(problem):
+    if problem.batch > 1:
+        raise RuntimeError("no room for its tiles")
     return evaluate(problem)
 
 

@@ -49,7 +49,7 @@ def test_all_peers_are_judged_in_one_run(everything):
     assert done.returncode == 1, done.stdout + done.stderr
     names = sorted(path.name for path in (out / "conformance").glob("*.json"))
     version = f"-{np.__version__}-cpu.json"
-    assert names == [n + version for n in ("buggy", "compiled", "crashes", "good", "hangs", "refuses")]
+    assert names == [n + version for n in ("buggy", "compiled", "crashes", "good", "hangs", "raises", "refuses")]
     assert 'absent: NOT RUN: attn-compare ended with 2' in done.stdout
     for path in (out / "conformance").glob("*.json"):
         result = json.loads(path.read_text())
@@ -113,6 +113,14 @@ def test_crashes_and_hangs_are_counted(everything):
     hung = kept(out, "hangs")
     assert hung["timed_out"] and hung["passed"]
     assert hung["failures"][0]["status"] == "timed_out"
+
+
+def test_what_a_peer_raises_is_no_wrong_answer(everything):
+    result = kept(everything[0], "raises")
+    assert result["could_not_run"] and result["passed"] and not result["failed"] and not result["findings"]
+    assert result["judged"] == result["passed"] == 8 - result["could_not_run"]
+    (failure,) = result["failures"]
+    assert failure["status"] == "could_not_run" and "no room for its tiles" in failure["detail"]
 
 
 def test_what_is_whole_is_not_judged_again(everything):

@@ -29,6 +29,8 @@ def complaints(data):
         used |= {*result["findings"], *result["listed"]}
         if sum(result[name] for name in tallies.OUTCOMES) != result["cases"]:
             found.append(f"{path.name}: the outcomes do not add up")
+        if result["complete"] and result["judged"] < result["wanted_judged"]:
+            found.append(f"{path.name}: judged {result['judged']} of {result['wanted_judged']}, and called complete")
         above = {stage for stage, ratio in result["largest_error_over_bound"].items() if ratio > 1}
         if bool(above) > bool(result["findings"]):
             found.append(f"{path.name}: {', '.join(sorted(above))} above 1.0 and no finding")
@@ -56,7 +58,7 @@ def test_no_recorded_row_is_without_an_explanation():
 def recorded(tmp_path):
     result = {"peer": "kernel", "version": "1.2", "device": "H200", "cases": 2000, "wanted_judged": 2000,
               "judged": 1890, "listed": [],
-              "complete": True, "passed": 1889, "failed": 1, "unsupported": 100, "mistrusted": 10,
+              "complete": False, "passed": 1889, "failed": 1, "could_not_run": 0, "unsupported": 100, "mistrusted": 10,
               "crashed": 0, "timed_out": 0, "largest_error_over_bound": {"attn_out": 1.25},
               "findings": ["kernel-attn-out-1"],
               "failures": [{"status": "failed", "cases": 1, "detail": ""}]}
@@ -72,7 +74,7 @@ def recorded(tmp_path):
 def test_a_row_is_as_recorded(recorded):
     data, _, _ = recorded
     assert table.table(data).splitlines()[-1] == (
-        "| kernel 1.2 | H200 | 1,890 of 2,000 | 1,889 | 100 | 1 | 0 | 1.25 | "
+        "| kernel 1.2 | H200 | 1,890 of 2,000 | 1,889 | 100 | 1 | 0 | 0 | 1.25 | "
         "[a listed limitation](data/findings/kernel-attn-out-1.md) |")
     text = f"a\n{table.BEGIN}\nold\n{table.END}\nb\n"
     assert re.fullmatch(r"a\n<!-- peers -->\n\| peer .*\n<!-- /peers -->\nb\n",
@@ -90,3 +92,26 @@ def test_what_is_missing_in_a_record_is_told(recorded):
     path.write_text(json.dumps({**result, "findings": [], "passed": 3}))
     assert complaints(data) == ["kernel-1.2-H200.json: the outcomes do not add up",
                                 "kernel-1.2-H200.json: attn_out above 1.0 and no finding"]
+
+
+def test_a_record_that_was_cut_says_so(recorded):
+    data, _, result = recorded
+    path = data / "conformance/kernel-1.2-H200.json"
+    path.write_text(json.dumps({**result, "complete": True}))
+    assert complaints(data) == ["kernel-1.2-H200.json: judged 1890 of 2000, and called complete"]
+    path.write_text(json.dumps({**result, "complete": True, "judged": 2000}))
+    assert complaints(data) == []
+
+
+def test_what_could_not_run_is_explained_too(recorded):
+    data, _, result = recorded
+    path = data / "conformance/kernel-1.2-H200.json"
+    raised = {"status": "could_not_run", "cases": 1, "detail": "run() reported an error: KernelError"}
+    result = {**result, "failed": 0, "could_not_run": 1, "findings": [], "failures": [raised],
+              "largest_error_over_bound": {}}
+    (data / "findings/kernel-attn-out-1.md").unlink()
+    path.write_text(json.dumps(result))
+    assert complaints(data) == ['kernel-1.2-H200.json: could_not_run without "ends_as"']
+    path.write_text(json.dumps({**result, "failures": [{**raised, "ends_as": "mended"}]}))
+    assert complaints(data) == []
+    assert "| 1,889 | 100 | 0 | 1 | 0 |" in table.table(data)

@@ -273,7 +273,7 @@ class Peer:
 
 def line_of(peer, result):
     worst = max(result["largest_error_over_bound"].values(), default=0.0)
-    return (f"{peer}: {result['passed']} passed, {result['failed']} failed, {result['unsupported']} "
+    return (f"{peer}: {result['passed']} passed, {result['failed']} failed, {result['could_not_run']} could not run, {result['unsupported']} "
             f"unsupported, {result['mistrusted']} mistrusted, {result['crashed']} crashed, "
             f"{result['timed_out']} timed out; largest error/bound {worst:.3g}; {result['seconds']} s"
             + f"; {result['judged']} of {result['wanted_judged']} judged"

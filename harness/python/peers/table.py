@@ -37,7 +37,7 @@ def row(data, result):
                       for name in [*result["findings"], *result["listed"]])
     broke = result["crashed"] + result["timed_out"]
     return (f"| {result['peer']} {result['version']} | {result['device']} | {count} | {result['passed']:,} | "
-            f"{result['unsupported']:,} | {result['failed']:,} | {broke:,} | {worst:.3g} | {above or 'none'} |")
+            f"{result['unsupported']:,} | {result['failed']:,} | {result['could_not_run']:,} | {broke:,} | {worst:.3g} | {above or 'none'} |")
 
 
 def table(data):
@@ -45,9 +45,9 @@ def table(data):
     if not results:
         return NOTHING
     return "\n".join([
-        "| peer | device | judged | passed | unsupported | failed | crashed, timed out | "
+        "| peer | device | judged | passed | unsupported | failed | could not run | crashed, timed out | "
         "largest error/bound | rows above 1.0, now or before |",
-        "|---|---|---|---|---|---|---|---|---|", *(row(data, result) for result in results)])
+        "|---|---|---|---|---|---|---|---|---|---|", *(row(data, result) for result in results)])
 
 
 def with_table(text, data):

@@ -6,8 +6,17 @@ import json
 import re
 import shlex
 
-OUTCOMES = ("passed", "failed", "unsupported", "mistrusted", "crashed", "timed_out")
-BAD = ("failed", "crashed", "timed_out")
+OUTCOMES = ("passed", "failed", "could_not_run", "unsupported", "mistrusted", "crashed", "timed_out")
+BAD = ("failed", "could_not_run", "crashed", "timed_out")
+JUDGED = ("passed", "failed", "crashed", "timed_out")
+RAISED = "run() reported an error: "  # before the name of what a function raised
+
+
+def outcome_of(row):
+    """A run that ended with an exception of the peer is no wrong answer: there is none."""
+    if row["status"] == "failed" and row["detail"].startswith(RAISED):
+        return "could_not_run"
+    return row["status"].replace(" ", "_")
 
 
 def spec_of(row):
@@ -106,7 +115,7 @@ def conditions(refused, taken):
 def tally(report):
     """The counts, the largest error/bound, what was refused and when, and one entry for each kind of
     failure."""
-    rows = [{**row, "status": row["status"].replace(" ", "_")} for row in report["rows"]]
+    rows = [{**row, "status": outcome_of(row)} for row in report["rows"]]
     counts = collections.Counter(row["status"] for row in rows)
     taken = [spec for row in rows if row["status"] in ("passed", "failed", "mistrusted")
              if (spec := spec_of(row))]
@@ -128,7 +137,7 @@ def tally(report):
                 "when": dict(conditions([s for row in found if (s := spec_of(row))], taken))}
                for reason, found in sorted(refused.items(), key=lambda entry: -len(entry[1]))]
     return {
-        "cases": len(rows), "judged": sum(counts.get(name, 0) for name in ("passed", *BAD)),
+        "cases": len(rows), "judged": sum(counts.get(name, 0) for name in JUDGED),
         **{name: counts.get(name, 0) for name in OUTCOMES},
         "largest_error_over_bound": largest, "unsupported_reasons": reasons,
         "failures": list(failures.values()),
