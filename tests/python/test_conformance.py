@@ -19,7 +19,9 @@ STANDINS = pathlib.Path(__file__).with_name("standins.py")
 SLOWER = float(os.environ.get("ATTN_TEST_TIMEOUT_FACTOR", 1))  # than a build without sanitizers
 sys.path.insert(0, str(PEERS))
 
+import conformance as conformance_module  # noqa: E402
 import findings  # noqa: E402
+import lanes  # noqa: E402
 import tallies  # noqa: E402
 
 
@@ -161,6 +163,51 @@ def test_a_peer_that_was_cut_goes_on_in_its_journal(tmp_path):
     assert not cut["complete"] and 3 <= cut["cases"] < 3000
     end_after(tmp_path, cut["cases"] + 3)
     assert kept(tmp_path, "good")["cases"] >= cut["cases"] + 3
+
+
+def test_lanes_share_the_budget():
+    queue = lanes.Queue(["a", "b", "c"], 2, 300, 180)
+    name, seconds = queue.take()
+    assert name == "a" and seconds == 180  # not 200, its share of two lanes' 600 s
+    queue = lanes.Queue(["a", "b", "c"], 2, 90, 180)
+    name, seconds = queue.take()
+    assert name == "a" and seconds == pytest.approx(60, abs=1)
+    queue.put(name)
+    assert [queue.take()[0] for _ in range(3)] == ["b", "c", "a"] and queue.take() is None
+    queue = lanes.Queue(["a", "b"], 2, 900, 180)
+    queue.put("c")
+    assert queue.take()[0] == "c"  # there is time for a whole turn of each
+    queue = lanes.Queue([], 2, 90, 180)
+    queue.put("b")
+    assert queue.take()[1] == pytest.approx(90, abs=1)  # no more than there is
+
+
+def test_peers_beside_each_other_are_recorded_as_one_after_the_other(tmp_path, everything):
+    done = conformance(tmp_path, "good", "refuses", "buggy", "--lanes", 3, "--until-whole", "--timeout", 6)
+    assert done.returncode == 1, done.stdout + done.stderr
+    for name in ("good", "refuses", "buggy"):
+        one, other = kept(tmp_path, name), kept(everything[0], name)
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_peer_that_was_cut_goes_on_by_itself(monkeypatch, tmp_path):
+    class CutTwice(conformance_module.Peer):
+        turns = []
+
+        def run(self, seconds):
+            self.turns.append(self.name)
+            result = {name: 0 for name in (*tallies.OUTCOMES, "seconds", "judged", "wanted_judged")}
+            return {**result, "complete": self.turns.count(self.name) > 2, "failures": [], "findings": [],
+                    "largest_error_over_bound": {}}, ""
+
+    monkeypatch.setattr(conformance_module, "Peer", CutTwice)
+    monkeypatch.setattr(conformance_module, "versions", dict)
+    monkeypatch.setattr(conformance_module.Stop, "listen", lambda: None)  # pytest's handlers stay
+    arguments = ["good", "refuses", "--file", str(STANDINS), "--out", str(tmp_path)]
+    assert conformance_module.main([*arguments, "--until-whole"]) == 0
+    assert CutTwice.turns == ["good"] * 3 + ["refuses"] * 3
+    CutTwice.turns.clear()
+    assert conformance_module.main(arguments) == 0 and CutTwice.turns == ["good", "refuses"]
 
 
 def test_nothing_here_is_told():

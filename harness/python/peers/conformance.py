@@ -9,13 +9,14 @@ its share of the budget. Relations between cases are left out (--relations): eac
 compile. After each peer DIR/conformance/PEER-VERSION-DEVICE.json is written, and for each kind of failure
 the shrunk case DIR/findings/NAME.h5 and a draft NAME.md. A run that was killed, or whose budget ended, goes
 on when it is started again: a peer whose file is whole and of the same commit is left out (but for
---again), and one that was cut goes on in its journal. Needs the package attn_compare (the wheel, or
-PYTHONPATH=BUILD/python). Exit code: 1 when a peer failed a case, 4 when no peer is here, 2 when none is
-named.
+--again), and one that was cut goes on in its journal; --until-whole does so by itself while the budget
+lasts. --lanes N runs as many peers beside each other, which share the device. Needs the package
+attn_compare (the wheel, or PYTHONPATH=BUILD/python). Exit code: 1 when a peer failed a case, 4 when no peer
+is here, 2 when none is named.
 """
 
 import argparse
-import ast
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -25,80 +26,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+
+import lanes  # noqa: E402
+from installed import DISTRIBUTIONS, find_program, named_in, versions  # noqa: E402
+
 EAGER_CASES, COMPILED_CASES, COMPILES = 2000, 300, 40
 MORE = 1.05  # cases are drawn than are wanted: some are not judged
 EAGER_EXEC, COMPILED_EXEC = "plain,second_call,dirty_scratch,repeat", "plain,second_call"
 PEER_SECONDS = 180.0  # at most, everything included
+DRAFTING = threading.Lock()  # one at a time: the library is called from this process
 KINDS = 4  # of failures that are shrunk for a peer
 SHRINK_SECONDS = 75.0  # at most, of those that the cases left of the above
 RUN_SECONDS = 30.0  # of a single case: an interpreter and the device start first
-# Of each of several workers, and of other peers that run beside this one.
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-                                  "TORCHINDUCTOR_COMPILE_THREADS")}
-# Where the name of a library is not that of its distribution.
-DISTRIBUTIONS = {"flash_attn": "flash-attn", "flashinfer": "flashinfer-python"}
-
-# What a peer may be made of, asked of another process: importing it here could end this one.
-_VERSIONS = """
-import importlib.metadata, json, platform, subprocess, sys
-found = {"python": platform.python_version()}
-for name, distribution in zip(sys.argv[1::2], sys.argv[2::2]):
-    try: found[name] = importlib.metadata.version(distribution)
-    except Exception: pass
-if "torch" in found:
-    import torch
-    found["torch"] = str(torch.__version__)
-    if torch.cuda.is_available():
-        found.update(device=torch.cuda.get_device_name(), cuda=str(torch.version.cuda),
-                     cudnn=str(torch.backends.cudnn.version()))
-try:
-    words = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    line = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()[0]
-    found.setdefault("device", line.split(",")[0].strip())
-    found["driver"] = line.split(",")[1].strip()
-except Exception: pass
-print(json.dumps(found))
-"""
-
-
-def versions():
-    """Of what peers are made of, and the device."""
-    asked = [word for name in ("numpy", "torch", "triton", "jax", *DISTRIBUTIONS)
-             for word in (name, DISTRIBUTIONS.get(name, name))]
-    done = subprocess.run([sys.executable, "-c", _VERSIONS, *asked], capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else {}
-
-
-def named_in(file):
-    """EAGER, COMPILED, LIBRARIES (of a peer, torch where it is not said) and LISTED (pages of findings
-    that a peer's limitations come from) of a file of peers."""
-    found = {"EAGER": [], "COMPILED": [], "LIBRARIES": {}, "LISTED": {}}
-    for node in ast.parse(pathlib.Path(file).read_text()).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in found:
-            found[node.targets[0].id] = ast.literal_eval(node.value)
-    return found
-
-
-def find_program(given):
-    """(program, environment): given, of the package's wheel, of its build folder, or on the PATH."""
-    import attn_compare
-
-    environment = {**THREADS, "ATTN_PYTHON": sys.executable, **os.environ}
-    if given:
-        return given, environment
-    package = pathlib.Path(attn_compare.__file__).resolve().parent
-    program = package / "_bin" / "attn-compare"
-    if program.is_file():
-        paths = [str(package / "_lib"), environment.get("LD_LIBRARY_PATH", "")]
-        environment["LD_LIBRARY_PATH"] = ":".join(p for p in paths if p)
-        return str(program), environment
-    built = package.parent.parent / "bin" / "attn-compare"
-    return (str(built) if built.is_file() else "attn-compare"), environment
 
 
 class Stop:
@@ -239,7 +183,8 @@ class Peer:
             "complete": not data["cut"], "listed": self.listed,
             "seconds": round(time.monotonic() - start, 1), **told}
         self.save({**result, "findings": []})  # before anything else can go wrong
-        result["findings"] = self.draft(corpus, result, left())
+        with DRAFTING:
+            result["findings"] = self.draft(corpus, result, left())
         self.save(result)
         text = account or text
         shown = text.find("fails:")
@@ -301,7 +246,42 @@ def parse(arguments):
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compiled", type=lambda text: text.split(","), help="else what --file says")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--lanes", type=int, default=1, help="peers beside each other, each with --jobs processes")
+    parser.add_argument("--until-whole", action="store_true",
+                        help="go on with peers that were cut, while the budget lasts")
     return parser, parser.parse_args(arguments)
+
+
+def lane(queue, options, named, found):
+    """Runs peers of the queue, one after the other: the names of (those that failed a case, the judged)."""
+    bad, judged = set(), set()
+    while turn := queue.take():
+        name, seconds = turn
+        peer = Peer(name, options, named, found)
+        if peer.library in DISTRIBUTIONS and peer.library not in found:
+            print(f"{name}: NOT RUN: {peer.library} is not installed", flush=True)
+            continue
+        if peer.judged_before():
+            print(f"{name}: judged before at {options.commit}", flush=True)
+            judged.add(name)
+            continue
+        if Stop.asked:
+            print("ended as asked; start again with the same --out to go on", flush=True)
+            break
+        if seconds < 5:
+            print(f"{name}: no time left; start again with the same --out to go on", flush=True)
+            continue
+        result, text = peer.run(seconds)
+        if result is None:
+            print(f"{name}: NOT RUN: {text}", flush=True)
+            continue
+        judged.add(name)
+        bad |= {name} if result["failures"] else set()
+        found_in = [f"  {options.out / 'findings' / entry}.md" for entry in result["findings"]]
+        print("\n".join([line_of(name, result), *found_in, *([text] if text else [])]), flush=True)
+        if options.until_whole and not result["complete"] and not Stop.asked:
+            queue.put(name)
+    return bad, judged
 
 
 def main(arguments=None):
@@ -327,34 +307,11 @@ def main(arguments=None):
     Stop.listen()
     found = versions()
     print(", ".join(f"{key} {value}" for key, value in found.items()), flush=True)
-    bad = judged = 0
-    for number, name in enumerate(options.peers):
-        peer = Peer(name, options, named, found)
-        if peer.library in DISTRIBUTIONS and peer.library not in found:
-            print(f"{name}: NOT RUN: {peer.library} is not installed", flush=True)
-            continue
-        if peer.judged_before():
-            print(f"{name}: judged before at {options.commit}", flush=True)
-            judged += 1
-            continue
-        if Stop.asked:
-            print("ended as asked; start again with the same --out to go on", flush=True)
-            break
-        left = options.budget - (time.monotonic() - started)
-        seconds = min(PEER_SECONDS, left / (len(options.peers) - number))
-        if seconds < 5:
-            print(f"{name}: no time left; start again with the same --out to go on", flush=True)
-            continue
-        result, text = peer.run(seconds)
-        if result is None:
-            print(f"{name}: NOT RUN: {text}", flush=True)
-            continue
-        judged += 1
-        print(line_of(name, result), flush=True)
-        for entry in result["findings"]:
-            print(f"  {options.out / 'findings' / entry}.md", flush=True)
-        print(text, flush=True) if text else None
-        bad += bool(result["failures"])
+    left = options.budget - (time.monotonic() - started)
+    queue = lanes.Queue(options.peers, options.lanes, left, PEER_SECONDS)
+    with concurrent.futures.ThreadPoolExecutor(options.lanes) as pool:
+        done = list(pool.map(lambda _: lane(queue, options, named, found), range(options.lanes)))
+    bad, judged = {name for one in done for name in one[0]}, {name for one in done for name in one[1]}
     return 1 if bad else 0 if judged else 4
 
 

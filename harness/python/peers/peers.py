@@ -32,17 +32,16 @@ def _sdpa(problem, kind, with_bias):
     """`with_bias`: what is no plain causal mask goes as a tensor. Else it is a causal mask that ends at
     the last key."""
     dense = Dense(problem)
-    c = problem.config
+    c, cudnn = problem.config, kind == SDPBackend.CUDNN_ATTENTION
     with sdpa_kernel([kind]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more rows than keys: put() takes care
         for s in dense.sequences():
             how = causal_kind(c, s)
-            if how is None:
+            if how is None or (cudnn and LIMITED and problem.scale <= 0):  # with a tensor it is right
                 bias = bias_of(s, s.q.dtype) if with_bias else causal_lower_right(s.rows, s.keys)
-                if not LIMITED and kind == SDPBackend.CUDNN_ATTENTION and s.bias is None:
+                if cudnn and not LIMITED and s.bias is None:
                     bias = s.visible  # data/findings/cudnn-bool-mask.md; minus infinity is right
-            elif LIMITED and kind == SDPBackend.CUDNN_ATTENTION and problem.scale <= 0:
-                raise ac.Unsupported(NOT_POSITIVE.format("cudnn"))  # with a tensor it is right
+                how = None
             else:
                 bias = None
             dense.put(s, _call_sdpa(s, bias, how, problem.scale, c.group_size > 1))
@@ -88,8 +87,12 @@ def sdpa_efficient(problem):
     return dense.out
 
 
-@ac.backend(supports=lambda c: plain(c, ALL_MASKS, most_dim=128, same_dims=True), lse=False,
-            arithmetic=declared(64))
+def _without_tensor(c):
+    return NOT_POSITIVE.format("cudnn") if LIMITED and c.mask in ("null", "causal") else ""
+
+
+@ac.backend(supports=lambda c: plain(c, ALL_MASKS, most_dim=128, same_dims=True,
+                                     above_zero=_without_tensor(c)), lse=False, arithmetic=declared(64))
 def sdpa_cudnn(problem):
     """torch's SDPA, the cuDNN backend."""
     return _sdpa(problem, SDPBackend.CUDNN_ATTENTION, True)
