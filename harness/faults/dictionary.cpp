@@ -1,6 +1,7 @@
 #include "harness/faults/dictionary.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <limits>
 
@@ -52,6 +53,19 @@ double distance_of(const Prepared& prepared, const Trace& answer) {
     }
   }
   return worst;
+}
+
+/// Whether there is NaN, and beside it no number that could be told from another mistake's.
+bool is_nan_throughout(const Trace& got) {
+  bool some = false;
+  for (const Stage stage : all_stages()) {
+    if (!got.has(stage) || got.is_given(stage)) continue;
+    for (const double value : got[stage].values()) {
+      if (std::isfinite(value) && value != 0.0) return false;
+      some |= std::isnan(value);
+    }
+  }
+  return some;
 }
 
 std::vector<Prepared> prepare(const FaultyLibrary& library, std::span<const Evidence> evidence) {
@@ -121,12 +135,14 @@ std::vector<Likeness> FaultDictionary::look_up(std::span<const Evidence> evidenc
   for (const Prepared& one : prepared) {
     from_right = std::max(from_right, distance_of(one, one.right));
   }
+  const bool by_nan_alone = std::ranges::all_of(
+      prepared, [](const Prepared& one) { return is_nan_throughout(one.evidence->got); });
   std::vector<Likeness> found;
   constexpr double kWithinBound = 1.0;
   for (const FaultInfo& fault : fault_catalogue()) {
     if (!shows_in_values(fault) || std::ranges::find(without, fault.id) != without.end()) continue;
     const auto distance = distance_to(library_, fault.id, prepared, kWithinBound);
-    if (distance && *distance <= kWithinBound) found.push_back({&fault, *distance});
+    if (distance && *distance <= kWithinBound) found.push_back({&fault, *distance, by_nan_alone});
   }
   std::ranges::stable_sort(found, {}, &Likeness::of_bound);
   // Half as far as the right answer says nothing.
@@ -154,6 +170,13 @@ bool FaultDictionary::tells_apart(const Likeness& a, const Likeness& b, const Ca
   return of_a && of_b && !first_difference(*of_a, *of_b).empty();
 }
 
+bool FaultDictionary::leaves_numbers(const Likeness& likeness, const Case& c, ExecMode mode,
+                                     const Case* other) const {
+  const std::optional<Trace> answer =
+      run_fault(library_, likeness.fault->id, c, mode, other, FaultyLibrary::kBlock);
+  return answer && !is_nan_throughout(*answer);
+}
+
 std::string to_string(std::span<const Likeness> likenesses) {
   std::string text;
   const bool tied = likenesses.size() > 1 && likenesses[1].of_bound <= 2.0 * likenesses[0].of_bound;
@@ -161,7 +184,8 @@ std::string to_string(std::span<const Likeness> likenesses) {
        likenesses.first(std::min<std::size_t>(likenesses.size(), tied ? 2 : 1))) {
     if (!text.empty()) text += " or ";
     text += likeness.fault->summary;
-    text += likeness.of_bound == 0.0
+    text += likeness.by_nan_alone ? " (NaN throughout as well, which says little)"
+            : likeness.of_bound == 0.0
                 ? " (exactly)"
                 : " (within " + format_ratio(likeness.of_bound) + " of the bound)";
   }

@@ -31,10 +31,14 @@ struct Likeness {
   /// Largest difference between the two as a fraction of what a correct answer is allowed to be off
   /// by, over all elements of all stages of all evidence.
   double of_bound = 0.0;
+  /// All of the evidence is answered with NaN, and beside it with infinities and zeros alone: many
+  /// a mistake does that, and none is told from the others by it.
+  bool by_nan_alone = false;
 };
 
-/// "query head mapped to kv head by modulo (within 0.3 of the bound)", "... (exactly)", and the
-/// second after " or " where it is as near; "" for none.
+/// "query head mapped to kv head by modulo (within 0.3 of the bound)", "... (exactly)", "... (NaN
+/// throughout as well, which says little)", and the second after " or " where it is as near; "" for
+/// none.
 std::string to_string(std::span<const Likeness> likenesses);
 
 /// Finds the known mistake that explains a wrong answer.
@@ -58,6 +62,11 @@ class FaultDictionary {
   /// which of them it has.
   bool tells_apart(const Likeness& a, const Likeness& b, const Case& c, ExecMode mode,
                    const Case* other) const;
+
+  /// Whether the fault answers with more than NaN, so that a backend of NaN throughout would be
+  /// told from it.
+  bool leaves_numbers(const Likeness& likeness, const Case& c, ExecMode mode,
+                      const Case* other) const;
 
   /// How far the fault's output lies from `got`, as Likeness::of_bound; nothing when the fault
   /// makes no difference on any of the evidence.

@@ -111,6 +111,15 @@ def test_fuzz_explains_a_planted_mistake(tmp_path):
     assert "reproduce attn-compare run --config" in text
 
 
+def test_nan_throughout_is_no_exact_likeness():
+    """Many planted mistakes make everything NaN too: that is no reason to name one of them."""
+    done = run("fuzz", "--backend", f"py:{PLANTED}:nan_throughout", "--cases", 12, "--max-failures", 1)
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 1 and "got nan" in text, done.stdout + done.stderr
+    assert "(exactly)" not in text, done.stdout
+    assert "looks like" not in text or "(NaN throughout as well, which says little)" in text
+
+
 def test_invariance_finds_a_broken_relation():
     result = run("invariance", "--backend", f"py:{PLANTED}:pages_ignored", "--config", CASE)
     assert result.returncode == 1 and "page" in result.stdout, result.stdout + result.stderr
