@@ -39,7 +39,7 @@ TEST(FuzzOnPlugin, CasesAreFittedToWhatItSupports) {
   const Outcome outcome = attn_compare({"fuzz", "--backend", plugin("minimal"), "--cases", "40"});
   EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.err;
   EXPECT_THAT(outcome.out, ContainsRegex("[0-9]+ judged without the features that the backend"));
-  EXPECT_THAT(last_line(outcome.out), ContainsRegex("^[23][0-9] passed, 0 failed"));
+  EXPECT_THAT(last_line(outcome.out), ContainsRegex("^40 passed, 0 failed"));
 }
 
 TEST(FuzzOnPlugin, MistakesOfLseAreNamed) {
@@ -63,7 +63,7 @@ TEST(FuzzOnPlugin, WholePagesAreNamed) {
       unwrapped(outcome.out),
       HasSubstr("attention, stage lse, got nan for 2.25398, row 0 (sequence 0, position 0), "
                 "head 0 (NaN or infinity in 1 elements); shrunk to 1 head, 1 key, page 128; "
-                "looks like: last page's tail not masked (exactly)"));
+                "looks like: last page's tail not masked (within 0.012 of the bound)"));
 }
 
 /// In another process, from the line alone: the same error at the same place.
