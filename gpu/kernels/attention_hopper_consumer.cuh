@@ -1,0 +1,313 @@
+// A consuming warpgroup of the Hopper prefill kernel (attention_hopper.cuh): scores, softmax,
+// outputs.
+#pragma once
+
+#include "gpu/kernels/attention_hopper_shared.cuh"
+#include "gpu/kernels/attention_mma.cuh"
+#include "gpu/kernels/hopper_wgmma.cuh"
+
+namespace attn::gpu {
+
+/// A warpgroup with its 64 rows of a tile.
+template <typename T, int kSlabs>
+class HopperConsumer {
+ public:
+  using Shared = HopperShared<T, kSlabs>;
+  static constexpr int kKeys = Shared::kKeys;
+  static constexpr int kScores = kKeys / 2;                   // registers of a thread
+  static constexpr int kOutputs = kSlabs * kSlabColumns / 2;  // likewise
+
+  __device__ HopperConsumer(const HopperCall& call, Shared& shared)
+      : call_(call),
+        shared_(shared),
+        group_(static_cast<int>(threadIdx.x) / 128 - 1),
+        lane_(static_cast<int>(threadIdx.x % 32)) {}
+
+  __device__ __forceinline__ void run();
+
+ private:
+  __device__ __forceinline__ bool attend(int turn);
+  __device__ __forceinline__ void compute_scores(float (&s)[kScores], int stage) const;
+  __device__ __forceinline__ void add_values(float (&o)[kOutputs],
+                                             const std::uint32_t (&p)[kScores / 2],
+                                             int stage) const;
+  __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
+  __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
+  __device__ __forceinline__ void write(const HopperTile& t, float (&o)[kOutputs]);
+  /// Row of the tile of accumulators 2 h, 2 h + 1.
+  __device__ __forceinline__ int row_of(int h) const {
+    return group_ * kHopperGroupRows + accumulator_row(static_cast<int>(threadIdx.x), 2 * h);
+  }
+  __device__ __forceinline__ std::int64_t vector_of(const HopperTile& t, int row) const {
+    return static_cast<std::int64_t>(t.first_token + call_.query_of(row)) * call_.a.num_heads +
+           t.unit * call_.pack + call_.head_of(row);
+  }
+  /// Wide rows: descriptors would be made before the loop and fill its registers.
+  __device__ __forceinline__ static std::uint64_t here(std::uint64_t descriptor) {
+    return kSlabs > 2 ? hoist_none(descriptor) : descriptor;
+  }
+  __device__ __forceinline__ void release(std::uint64_t* barrier) const {
+    if (lane_ == 0) barrier_arrive(barrier);
+  }
+
+  const HopperCall& call_;
+  Shared& shared_;
+  int group_;
+  int lane_;
+  // Of the next keys and values.
+  RingPlace<Shared::kStages> k_;
+  RingPlace<Shared::kStages> v_;
+  ScoreUnits units_;
+  // Of the tile, of this thread's two rows.
+  float max_[2];
+  float sum_[2];
+};
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float (&s)[kScores],
+                                                                          int stage) const {
+  // Descriptors of a call are a few 16-byte units apart.
+  const std::uint64_t q = here(slab_descriptor(shared_address(shared_.q[group_])));
+  const std::uint64_t k = here(slab_descriptor(shared_address(shared_.k[stage])));
+  pin_registers(s);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kSlabs * 4; ++i) {
+    const int slab = i / 4;
+    wgmma_scores<T, kKeys>(
+        s, descriptor_after(q, (slab * Shared::kQuerySlab * 2 + i % 4 * 32) / 16),
+        descriptor_after(k, (slab * Shared::kSlab * 2 + i % 4 * 32) / 16), i > 0 ? 1 : 0);
+  }
+  wgmma_commit();
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::add_values(
+    float (&o)[kOutputs], const std::uint32_t (&p)[kScores / 2], int stage) const {
+  const std::uint64_t v =
+      here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
+  pin_registers(o);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kKeys / 16; ++i) {
+    wgmma_values<T, kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2048 / 16 * i));
+  }
+  wgmma_commit();
+}
+
+/// Soft-cap, and what the thread's rows do not see.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::hide(float (&s)[kScores], int slot,
+                                                                int step_key) const {
+  if (units_.transforms) {
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) s[i] = transform_score(call_.a, s[i], nullptr, 0);
+  }
+  const int thread = static_cast<int>(threadIdx.x);
+  const int2 seen[2] = {shared_.seen[slot][row_of(0)], shared_.seen[slot][row_of(1)]};
+  const int from[2] = {step_key - seen[0].x, step_key - seen[1].x};
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) {
+    const int h = i / 2 % 2;
+    if (hopper_hidden(from[h], accumulator_column(thread, i), seen[h].y)) s[i] = -INFINITY;
+  }
+}
+
+/// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
+/// Sums stay per thread until the end.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::online_softmax_of(
+    float (&s)[kScores], float (&correction)[2]) {
+  const float scale_log2 = units_.scale_log2;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float part[4] = {max_[h], -INFINITY, -INFINITY, -INFINITY};  // so that none waits for another
+#pragma unroll
+    for (int i = 0; i < kScores / 2; ++i) {
+      part[i % 4] = fmaxf(part[i % 4], s[i / 2 * 4 + 2 * h + i % 2]);
+    }
+    float m = fmaxf(fmaxf(part[0], part[1]), fmaxf(part[2], part[3]));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    const float shift = softmax_shift(m, scale_log2, INFINITY);
+    correction[h] = exp2_approximate(fmaf(max_[h], scale_log2, -shift));
+    max_[h] = m;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kScores / 2; ++i) {
+      float& x = s[i / 2 * 4 + 2 * h + i % 2];
+      x = exp2_approximate(fmaf(x, scale_log2, -shift));
+      total += x;
+    }
+    sum_[h] = fmaf(sum_[h], correction[h], total);
+  }
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(const HopperTile& t,
+                                                                 float (&o)[kOutputs]) {
+  const AttentionArguments& a = call_.a;
+  float factor[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 1);
+    sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 2);
+    const int row = t.first_row + row_of(h);
+    const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * units_.scale_log2;
+    const float* const sink =
+        a.sinks != nullptr ? a.sinks + t.unit * call_.pack + call_.head_of(row) : nullptr;
+    const RowEnd end = end_row(max_log2, sum_[h], sink);
+    factor[h] = end.factor;
+    if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
+  }
+  constexpr int kOutSlabs = Shared::kOutSlabs;
+  const int thread =
+      hoist_none(static_cast<int>(threadIdx.x));  // or addresses fill the loop's registers
+  const int warp = thread / 32 - 4;
+  const int first_row = t.first_row + 16 * warp;
+  const int columns = static_cast<int>(a.head_dim_v);
+  const std::uint32_t out = shared_address(shared_.out[warp]);
+#pragma unroll
+  for (int first = 0; first < kSlabs * 4; first += kOutSlabs * 4) {
+    if (first > 0) __syncwarp();  // the slabs before have left
+#pragma unroll
+    for (int i = first; i < first + kOutSlabs * 4; ++i) {
+      const float* const x = o + 8 * i;
+      store_matrix_x4(out + (i - first) / 4 * 2048 + output_store_byte(thread, i),
+                      pack2<T>(x[0] * factor[0], x[1] * factor[0]),
+                      pack2<T>(x[2] * factor[1], x[3] * factor[1]),
+                      pack2<T>(x[4] * factor[0], x[5] * factor[0]),
+                      pack2<T>(x[6] * factor[1], x[7] * factor[1]));
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = first; i < first + kOutSlabs * 4; ++i) {  // four rows of a slab
+      const int r = output_row(thread, i);
+      const int row = first_row + r;
+      const int column = i / 4 * kSlabColumns + output_chunk(thread) * 8;
+      const uint4 x = *reinterpret_cast<const uint4*>(
+          reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4]) +
+          swizzle_128(r, output_chunk(thread) * 16));
+      if (row >= t.rows || column >= columns) continue;
+      *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
+    }
+  }
+  __syncwarp();
+}
+
+/// False: there was no tile left.
+template <typename T, int kSlabs>
+__device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
+  const int slot = ring_slot(turn, kHopperTileSlots);
+  barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
+  const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
+  // Through shuffles, so that the compiler knows a warp to agree on its branches.
+  const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
+  if (agreed(t.sequence) < 0) return false;
+  const int steps = agreed(t.steps);
+  const int last_step = agreed(t.last_step);
+  // With a soft-cap each score is changed on its way.
+  const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
+  const int first_plain = agreed(walk.x);
+  const int last_plain = agreed(walk.y);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    max_[h] = -INFINITY;
+    sum_[h] = 0.0f;
+  }
+  float o[kOutputs];
+#pragma unroll
+  for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
+
+  barrier_wait(&shared_.full_q[group_], turn % 2);
+  if (steps == 0) {
+    __syncwarp();  // or a lane that came late would wait for the phase after
+    release(&shared_.empty_q[group_]);
+  }
+  if (steps > 0) {
+    float s[kScores];
+    std::uint32_t p[kScores / 2];
+    float correction[2] = {1.0f, 1.0f};
+    const int last = steps - 1;
+    const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
+    const auto to_fragments = [&] {
+#pragma unroll
+      for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
+    };
+    const auto await_keys = [&](int i) {
+      if (i <= last) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
+    };
+    const auto release_keys = [&](int i) {
+      release(&shared_.empty_k[k_.slot]);
+      k_.advance();
+      if (i == last) release(&shared_.empty_q[group_]);
+    };
+    const auto release_values = [&] {
+      release(&shared_.empty_v[v_.slot]);
+      v_.advance();
+    };
+    const auto rescale = [&] {
+      // Later steps seldom raise a maximum; what is not multiplied costs no power either.
+      if (__all_sync(0xffffffffu, correction[0] == 1.0f && correction[1] == 1.0f)) return;
+#pragma unroll
+      for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
+    };
+    await_keys(0);
+    compute_scores(s, k_.slot);
+    wgmma_wait<0>();
+    pin_registers(s);
+    release_keys(0);
+    hide(s, slot, key_of(0));
+    online_softmax_of(s, correction);
+    to_fragments();
+    await_keys(1);
+    const auto step = [&](int i, auto plain) {
+      compute_scores(s, k_.slot);
+      rescale();
+      barrier_wait(&shared_.full_v[v_.slot], v_.parity);
+      add_values(o, p, v_.slot);
+      wgmma_wait<1>();
+      pin_registers(s);
+      release_keys(i);
+      if constexpr (!plain.value) hide(s, slot, key_of(i));
+      online_softmax_of(s, correction);
+      // Here, though only the next step needs them: without a branch between the softmax and the
+      // wait for the values, ptxas moves that wait in front of it, and nothing runs beside them.
+      await_keys(i + 1);
+      wgmma_wait<0>();
+      pin_registers(o);
+      release_values();
+      to_fragments();
+    };
+    // Steps at a mask's edges have a loop of their own: before those that every row sees whole, and
+    // after.
+    int i = 1;
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {
+      const int masked_end = part == 0 ? first_plain : steps;
+#pragma unroll 1
+      for (; i < masked_end; ++i) step(i, std::false_type{});
+      const int plain_end = part == 0 ? last_plain : 0;
+#pragma unroll 1
+      for (; i < plain_end; ++i) step(i, std::true_type{});
+    }
+    rescale();
+    barrier_wait(&shared_.full_v[v_.slot], v_.parity);
+    add_values(o, p, v_.slot);
+    wgmma_wait<0>();
+    pin_registers(o);
+    release_values();
+  }
+  write(t, o);
+  barrier_arrive(&shared_.empty_tile[slot]);
+  return true;
+}
+
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs>::run() {
+  units_ = score_units(call_.a);
+  for (int turn = 0; attend(turn); ++turn) {
+  }
+}
+
+}  // namespace attn::gpu
