@@ -183,9 +183,9 @@ def test_lanes_share_the_budget():
 
 
 def test_peers_beside_each_other_are_recorded_as_one_after_the_other(tmp_path, everything):
-    done = conformance(tmp_path, "good", "refuses", "buggy", "--lanes", 3, "--until-whole", "--timeout", 6)
-    assert done.returncode == 1, done.stdout + done.stderr
-    for name in ("good", "refuses", "buggy"):
+    done = conformance(tmp_path, "good", "refuses", "--lanes", 2, "--until-whole", "--timeout", 6)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("good", "refuses"):
         one, other = kept(tmp_path, name), kept(everything[0], name)
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
