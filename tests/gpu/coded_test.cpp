@@ -6,6 +6,7 @@
 
 #include "harness/compare/compare.h"
 #include "harness/generate/case_spec.h"
+#include "tests/gpu/device_cases.h"
 #include "tests/gpu/device_fixture.h"
 #include "tests/gpu/seeds.h"
 
@@ -78,13 +79,6 @@ std::string mistake_in(const Backend& backend, const Case& c, const char* format
   if (verdict.status == Status::kPassed) return "";
   return std::string(format) + ", " + std::to_string(c.tokens()) + " rows: " + verdict.detail +
          ": " + c.repro;
-}
-
-void expect_none(const std::vector<std::string>& complaints) {
-  EXPECT_EQ(complaints.size(), 0U);
-  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 30); ++i) {
-    ADD_FAILURE() << complaints[i];
-  }
 }
 
 TEST_F(GpuCodedProduct, IsRightForAnyNumberOfRows) {

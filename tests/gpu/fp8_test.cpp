@@ -10,6 +10,7 @@
 #include "harness/backends/execution.h"
 #include "harness/compare/compare.h"
 #include "harness/generate/case_spec.h"
+#include "tests/gpu/device_cases.h"
 #include "tests/gpu/device_fixture.h"
 #include "tests/gpu/seeds.h"
 
@@ -97,13 +98,6 @@ std::string mistake_in(const Backend& backend, const Case& c, const Trace& trace
   if (verdict.status == Status::kPassed) return "";
   return std::string(format) + ", " + std::to_string(c.tokens()) + " rows: " + verdict.detail +
          ": with hard rows: " + c.repro;
-}
-
-void expect_none(const std::vector<std::string>& complaints) {
-  EXPECT_EQ(complaints.size(), 0U);
-  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 30); ++i) {
-    ADD_FAILURE() << complaints[i];
-  }
 }
 
 bool has_blocks(const Format& format) {

@@ -16,6 +16,7 @@
 #include "harness/fuzz/fit.h"
 #include "harness/generate/case_spec.h"
 #include "reference/core/error.h"
+#include "tests/gpu/device_cases.h"
 #include "tests/gpu/device_fixture.h"
 #include "tests/gpu/seeds.h"
 
@@ -23,8 +24,6 @@ namespace attn::harness {
 namespace {
 
 constexpr const char* kHopper = "cuda:prefill=hopper";
-
-std::uint64_t case_count() { return environment_number("ATTN_GPU_CASES", 200); }
 
 class HopperPrefill : public OnDevice {
  protected:
@@ -43,20 +42,6 @@ class HopperPrefill : public OnDevice {
 
   std::unique_ptr<Backend> backend_;
 };
-
-void expect_none(const std::vector<std::string>& complaints) {
-  EXPECT_EQ(complaints.size(), 0U);
-  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 10); ++i) {
-    ADD_FAILURE() << complaints[i];
-  }
-}
-
-std::string why_wrong(const Case& c, const Trace& trace, const Backend& backend) {
-  CompareOptions options;
-  options.check_trust = false;
-  const Verdict verdict = compare(c, trace, backend.arithmetic(c.config), options);
-  return verdict.status == Status::kPassed ? "" : verdict.detail + ": " + c.repro;
-}
 
 /// Attention of a ragged batch whose sequences have more rows than decode: every head size bucket
 /// and what is between, groups that are packed and others, pages of one and of several boxes,
@@ -105,26 +90,6 @@ CaseSpec ragged_spec(std::uint64_t seed) {
   return spec;
 }
 
-ExecMode mode_of(std::uint64_t n) {
-  constexpr std::array kModes{ExecMode::kPlain,       ExecMode::kRepeat, ExecMode::kGraph,
-                              ExecMode::kGraphReplay, ExecMode::kPadded, ExecMode::kSecondCall,
-                              ExecMode::kDirtyScratch};
-  return kModes.at(n % kModes.size());
-}
-
-std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t seed,
-                     ExecMode mode) {
-  Case c = make_case(spec, seed);
-  if (seed % 3 == 1) c.layout.cache = CacheOrder::kHnd;
-  if (seed % 5 == 1) c.layout.pool_offset = std::int64_t{5} << 30;
-  const OtherCase made = other_case(spec, seed);
-  Case other = make_case(made.spec, made.seed);
-  other.layout = c.layout;
-  const Trace trace = execute(backend, mode, c, &other, all_stages());
-  const std::string wrong = why_wrong(c, trace, backend);
-  return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
-}
-
 // Needs no device: the cases of these tests exist.
 TEST(HopperCases, AreValidAndHaveMoreRowsThanDecode) {
   std::int64_t with_values = 0;
@@ -158,10 +123,10 @@ TEST_F(HopperPrefill, PassesOneTileOfTheShapeThatItIsMadeFor) {
 }
 
 TEST_F(HopperPrefill, PassesRaggedCasesInEveryMode) {
-  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const CaseSpec spec = ragged_spec(seed);
     if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
-    return run_case(*backend_, spec, seed, mode_of(seed));
+    return run_case(*backend_, spec, seed, mode_in_turn(seed));
   }));
 }
 
@@ -174,7 +139,7 @@ TEST_F(HopperPrefill, PassesASmallCoveringSet) {
         if (!spec) return "";
         ++judged;
         // All shared memory of all multiprocessors, written under a tool that follows each access.
-        const ExecMode mode = mode_of(n);
+        const ExecMode mode = mode_in_turn(n);
         return run_case(*backend_, *spec, cases.at(n).seed,
                         mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
       }));
@@ -183,13 +148,13 @@ TEST_F(HopperPrefill, PassesASmallCoveringSet) {
 
 TEST_F(HopperPrefill, PassesRandomCases) {
   std::atomic<std::uint64_t> judged{0};
-  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const auto spec = fitted(random_small_spec(seed), [&](const auto& c) { return supports(c); });
     if (!spec) return "";
     ++judged;
-    return run_case(*backend_, *spec, seed, mode_of(seed));
+    return run_case(*backend_, *spec, seed, mode_in_turn(seed));
   }));
-  EXPECT_GT(judged.load(), case_count() / 2);
+  EXPECT_GT(judged.load(), device_case_count() / 2);
 }
 
 /// A value of 16 bits as its place among all values.
@@ -202,7 +167,7 @@ int ordered(std::uint16_t bits) {
 TEST_F(HopperPrefill, AgreesWithTheTiledKernel) {
   const auto tiled = make_backend("cuda:prefill=tiled");
   std::atomic<std::uint64_t> equal{0}, near{0}, all{0};
-  expect_none(for_each_seed(7000, std::min<std::uint64_t>(case_count(), 100),
+  expect_none(for_each_seed(7000, std::min<std::uint64_t>(device_case_count(), 100),
                             [&](std::uint64_t seed) -> std::string {
                               const Case c = make_case(ragged_spec(seed), seed);
                               const Trace a = backend_->run(c, all_stages());

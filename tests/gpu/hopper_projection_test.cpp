@@ -18,6 +18,7 @@
 #include "harness/generate/case_spec.h"
 #include "harness/generate/feature_axes.h"
 #include "reference/core/error.h"
+#include "tests/gpu/device_cases.h"
 #include "tests/gpu/device_fixture.h"
 #include "tests/gpu/seeds.h"
 
@@ -51,22 +52,6 @@ class HopperProjection : public OnDevice {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Backend> both_;
 };
-
-std::uint64_t case_count() { return environment_number("ATTN_GPU_CASES", 200); }
-
-void expect_none(const std::vector<std::string>& complaints) {
-  EXPECT_EQ(complaints.size(), 0U);
-  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 10); ++i) {
-    ADD_FAILURE() << complaints[i];
-  }
-}
-
-std::string why_wrong(const Case& c, const Trace& trace, const Backend& backend) {
-  CompareOptions options;
-  options.check_trust = false;
-  const Verdict verdict = compare(c, trace, backend.arithmetic(c.config), options);
-  return verdict.status == Status::kPassed ? "" : verdict.detail + ": " + c.repro;
-}
 
 /// A layer with ragged rows, one tile or several: both head sizes, columns that end within a tile,
 /// depths that end within a stage or wrap the ring, bias, bound, norm, both kinds of rotation.
@@ -107,26 +92,6 @@ CaseSpec layer_case(std::uint64_t seed) {
   return spec;
 }
 
-ExecMode mode_of(std::uint64_t n) {
-  constexpr std::array kModes{ExecMode::kPlain,       ExecMode::kRepeat, ExecMode::kGraph,
-                              ExecMode::kGraphReplay, ExecMode::kPadded, ExecMode::kSecondCall,
-                              ExecMode::kDirtyScratch};
-  return kModes.at(n % kModes.size());
-}
-
-std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t seed,
-                     ExecMode mode) {
-  Case c = make_case(spec, seed);
-  if (seed % 3 == 1) c.layout.cache = CacheOrder::kHnd;
-  if (seed % 5 == 1) c.layout.pool_offset = std::int64_t{5} << 30;
-  const OtherCase made = other_case(spec, seed);
-  Case other = make_case(made.spec, made.seed);
-  other.layout = c.layout;
-  const Trace trace = execute(backend, mode, c, &other, all_stages());
-  const std::string wrong = why_wrong(c, trace, backend);
-  return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
-}
-
 // Needs no device: the cases of these tests exist.
 TEST(HopperProjectionCases, AreValid) {
   std::int64_t halves = 0;
@@ -156,10 +121,10 @@ TEST_F(HopperProjection, PassesOneTileOfTheShapeThatItIsMadeFor) {
 }
 
 TEST_F(HopperProjection, PassesLayersInEveryMode) {
-  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const CaseSpec spec = layer_case(seed);
     if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
-    return run_case(backend_of(seed / 7, spec.config), spec, seed, mode_of(seed));
+    return run_case(backend_of(seed / 7, spec.config), spec, seed, mode_in_turn(seed));
   }));
 }
 
@@ -183,7 +148,7 @@ TEST_F(HopperProjection, PassesASmallCoveringSet) {
         if (!spec) return "";
         ++judged;
         // All shared memory of all multiprocessors, written under a tool that follows each access.
-        const ExecMode mode = mode_of(n);
+        const ExecMode mode = mode_in_turn(n);
         return run_case(*backend_, *spec, cases.at(n).seed,
                         mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
       }));
@@ -192,15 +157,15 @@ TEST_F(HopperProjection, PassesASmallCoveringSet) {
 
 TEST_F(HopperProjection, PassesRandomCases) {
   std::atomic<std::uint64_t> judged{0};
-  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const CaseSpec wild = random_small_spec(seed);
     if (wild.config.starts_at_attention()) return "";
     const auto spec = fitted(wild, [&](const auto& c) { return supports(c); });
     if (!spec) return "";
     ++judged;
-    return run_case(backend_of(seed / 7, spec->config), *spec, seed, mode_of(seed));
+    return run_case(backend_of(seed / 7, spec->config), *spec, seed, mode_in_turn(seed));
   }));
-  EXPECT_GT(judged.load(), case_count() / 4);
+  EXPECT_GT(judged.load(), device_case_count() / 4);
 }
 
 // Both lie within the bound; here they are set against each other: the roundings are the same and
@@ -208,21 +173,22 @@ TEST_F(HopperProjection, PassesRandomCases) {
 TEST_F(HopperProjection, AgreesWithTheSeparatePass) {
   const auto separate = make_backend("cuda:projection=separate");
   std::atomic<std::uint64_t> equal{0}, all{0};
-  expect_none(for_each_seed(
-      7000, std::min<std::uint64_t>(case_count(), 100), [&](std::uint64_t seed) -> std::string {
-        const Case c = make_case(layer_case(seed), seed);
-        const Trace a = backend_->run(c, all_stages());
-        const Trace b = separate->run(c, all_stages());
-        const Tensor& x = a[Stage::kKRope];
-        const Tensor& y = b[Stage::kKRope];
-        const auto count = x.bytes().size() / 2;
-        for (std::size_t i = 0; i < count; ++i) {
-          equal += x.as<std::uint16_t>()[i] == y.as<std::uint16_t>()[i] ? 1 : 0;
-        }
-        all += count;
-        const std::string wrong = why_wrong(c, a, *backend_);
-        return wrong.empty() ? why_wrong(c, b, *separate) : wrong;
-      }));
+  expect_none(for_each_seed(7000, std::min<std::uint64_t>(device_case_count(), 100),
+                            [&](std::uint64_t seed) -> std::string {
+                              const Case c = make_case(layer_case(seed), seed);
+                              const Trace a = backend_->run(c, all_stages());
+                              const Trace b = separate->run(c, all_stages());
+                              const Tensor& x = a[Stage::kKRope];
+                              const Tensor& y = b[Stage::kKRope];
+                              const auto count = x.bytes().size() / 2;
+                              for (std::size_t i = 0; i < count; ++i) {
+                                equal +=
+                                    x.as<std::uint16_t>()[i] == y.as<std::uint16_t>()[i] ? 1 : 0;
+                              }
+                              all += count;
+                              const std::string wrong = why_wrong(c, a, *backend_);
+                              return wrong.empty() ? why_wrong(c, b, *separate) : wrong;
+                            }));
   const double share = static_cast<double>(equal.load()) / static_cast<double>(all.load());
   std::printf("%llu keys' values: %.4f equal to the separate pass's\n",
               static_cast<unsigned long long>(all.load()), share);

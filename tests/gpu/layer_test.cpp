@@ -17,21 +17,12 @@
 #include "harness/fuzz/case_source.h"
 #include "harness/generate/case_spec.h"
 #include "reference/core/error.h"
+#include "tests/gpu/device_cases.h"
 #include "tests/gpu/device_fixture.h"
 #include "tests/gpu/seeds.h"
 
 namespace attn::harness {
 namespace {
-
-/// Cases per test; ATTN_GPU_CASES raises it for a proof.
-std::uint64_t case_count() { return environment_number("ATTN_GPU_CASES", 200); }
-
-void expect_none(const std::vector<std::string>& complaints) {
-  EXPECT_EQ(complaints.size(), 0U);
-  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 10); ++i) {
-    ADD_FAILURE() << complaints[i];
-  }
-}
 
 using GpuLayer = OnDevice;
 
@@ -42,7 +33,7 @@ TEST_F(GpuLayer, PassesRandomCases) {
     std::mutex mutex;
     std::map<Stage, double> largest;
     std::atomic<std::uint64_t> mistrusted{0};
-    expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+    expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
       const Case c = make_case(random_small_spec(seed), seed);
       if (const std::string why = backend->unsupported_reason(c.config); !why.empty()) {
         return "unsupported: " + why;
@@ -103,7 +94,7 @@ TEST_F(GpuLayer, FusedAndUnfusedHeadPassAgreeToTheBit) {
   const auto fused = make_backend("cuda");
   const auto unfused = make_backend("cuda:fused=0");
   std::atomic<std::uint64_t> compared{0};
-  expect_none(for_each_seed(0, case_count(), [&](std::uint64_t seed) -> std::string {
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const Case c = make_case(random_small_spec(seed), seed);
     if (c.config.starts_at_attention()) return "";
     const Trace a = fused->run(c, all_stages());
@@ -115,23 +106,25 @@ TEST_F(GpuLayer, FusedAndUnfusedHeadPassAgreeToTheBit) {
     ++compared;
     return "";
   }));
-  EXPECT_GT(compared.load(), case_count() / 4);
+  EXPECT_GT(compared.load(), device_case_count() / 4);
 }
 
 TEST_F(GpuLayer, RepeatsToTheBit) {
   const auto backend = make_backend("cuda");
-  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 500), [&](std::uint64_t seed) {
-    const Case c = make_case(random_small_spec(seed), seed);
-    const Trace a = backend->run(c, all_stages());
-    const Trace b = backend->run(c, all_stages());
-    for (const Stage stage : all_stages()) {
-      // Bytes, because NaN is not equal to itself.
-      const auto x = a[stage].bytes();
-      const auto y = b[stage].bytes();
-      if (!std::ranges::equal(x, y)) return std::string(name_of(stage)) + " differs: " + c.repro;
-    }
-    return std::string();
-  }));
+  expect_none(
+      for_each_seed(0, std::min<std::uint64_t>(device_case_count(), 500), [&](std::uint64_t seed) {
+        const Case c = make_case(random_small_spec(seed), seed);
+        const Trace a = backend->run(c, all_stages());
+        const Trace b = backend->run(c, all_stages());
+        for (const Stage stage : all_stages()) {
+          // Bytes, because NaN is not equal to itself.
+          const auto x = a[stage].bytes();
+          const auto y = b[stage].bytes();
+          if (!std::ranges::equal(x, y))
+            return std::string(name_of(stage)) + " differs: " + c.repro;
+        }
+        return std::string();
+      }));
 }
 
 std::string why_wrong(const Case& c, const Trace& trace, bool taps) {
@@ -203,13 +196,14 @@ TEST_F(GpuLayer, SaysThatMemoryIsOut) {
 
 TEST_F(GpuLayer, TakesCachesInAnyOrderAndBeyond32Bits) {
   const auto backend = make_backend("cuda");
-  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 500), [&](std::uint64_t seed) {
-    Case c = make_case(random_small_spec(seed), seed);
-    if (seed % 3 != 0) c.layout.cache = CacheOrder::kHnd;
-    // Past 2^31 elements, and past 2^32 bytes of the smallest type.
-    if (seed % 3 != 1) c.layout.pool_offset = std::int64_t{5} << 30;
-    return why_wrong(c, backend->run(c, all_stages()), true);
-  }));
+  expect_none(
+      for_each_seed(0, std::min<std::uint64_t>(device_case_count(), 500), [&](std::uint64_t seed) {
+        Case c = make_case(random_small_spec(seed), seed);
+        if (seed % 3 != 0) c.layout.cache = CacheOrder::kHnd;
+        // Past 2^31 elements, and past 2^32 bytes of the smallest type.
+        if (seed % 3 != 1) c.layout.pool_offset = std::int64_t{5} << 30;
+        return why_wrong(c, backend->run(c, all_stages()), true);
+      }));
 }
 
 /// An attention case: `cache` is the cache's type and scales, `rows` [queries, keys] of sequences.
@@ -232,7 +226,7 @@ constexpr std::array kCaches{R"("bfloat16")", R"("float8_e4m3fn")",
 TEST_F(GpuLayer, DecodesManySequences) {
   const auto backend = make_backend("cuda");
   expect_none(for_each_seed(
-      0, std::min<std::uint64_t>(case_count(), 2 * kCaches.size()), [&](std::uint64_t seed) {
+      0, std::min<std::uint64_t>(device_case_count(), 2 * kCaches.size()), [&](std::uint64_t seed) {
         std::ostringstream rows;
         for (std::uint64_t b = 0; b < 150; ++b) {
           const std::uint64_t queries = b % 7 == 3 ? 0 : 1 + b % 2;
@@ -252,28 +246,30 @@ TEST_F(GpuLayer, SplitsLongRows) {
   const auto backend = make_backend("cuda");
   const std::array<std::string, 5> rows{"[[1,900]]", "[[1,2900],[2,1500]]", "[[1,7000]]",
                                         "[[2,3100],[0,0],[1,129]]", "[[1,16]]"};
-  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 60), [&](std::uint64_t seed) {
-    const int head_dim = std::array{128, 64, 72, 256, 40, 96}[seed % 6];
-    const int group = std::array{1, 4, 8, 5}[seed % 4];
-    const int page = std::array{64, 16, 1, 48}[seed / 4 % 4];
-    const Case c = attention_case(seed % 5 == 4 ? "float16" : "bfloat16",
-                                  seed % 5 == 4 ? R"("float16")" : kCaches[seed / 2 % 5], 2 * group,
-                                  2, head_dim, page, rows[seed % 5], seed);
-    return why_wrong(c, backend->run(c, all_stages()), true);
-  }));
+  expect_none(
+      for_each_seed(0, std::min<std::uint64_t>(device_case_count(), 60), [&](std::uint64_t seed) {
+        const int head_dim = std::array{128, 64, 72, 256, 40, 96}[seed % 6];
+        const int group = std::array{1, 4, 8, 5}[seed % 4];
+        const int page = std::array{64, 16, 1, 48}[seed / 4 % 4];
+        const Case c = attention_case(seed % 5 == 4 ? "float16" : "bfloat16",
+                                      seed % 5 == 4 ? R"("float16")" : kCaches[seed / 2 % 5],
+                                      2 * group, 2, head_dim, page, rows[seed % 5], seed);
+        return why_wrong(c, backend->run(c, all_stages()), true);
+      }));
 }
 
 /// The tiled kernel on caches of codes: whole pages and others, every granularity of scales.
 TEST_F(GpuLayer, PrefillsFromCodes) {
   const auto backend = make_backend("cuda");
-  expect_none(for_each_seed(0, std::min<std::uint64_t>(case_count(), 48), [&](std::uint64_t seed) {
-    const int head_dim = std::array{128, 64, 72, 256, 24, 112}[seed % 6];
-    const int page = std::array{64, 128, 7, 16}[seed / 6 % 4];
-    const Case c =
-        attention_case(seed % 3 == 0 ? "float16" : "bfloat16", kCaches[1 + seed % 4], 4, 2,
-                       head_dim, page, "[[40,40],[150,333],[17,700],[0,0],[70,64]]", seed);
-    return why_wrong(c, backend->run(c, all_stages()), true);
-  }));
+  expect_none(
+      for_each_seed(0, std::min<std::uint64_t>(device_case_count(), 48), [&](std::uint64_t seed) {
+        const int head_dim = std::array{128, 64, 72, 256, 24, 112}[seed % 6];
+        const int page = std::array{64, 128, 7, 16}[seed / 6 % 4];
+        const Case c =
+            attention_case(seed % 3 == 0 ? "float16" : "bfloat16", kCaches[1 + seed % 4], 4, 2,
+                           head_dim, page, "[[40,40],[150,333],[17,700],[0,0],[70,64]]", seed);
+        return why_wrong(c, backend->run(c, all_stages()), true);
+      }));
 }
 
 }  // namespace

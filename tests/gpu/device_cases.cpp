@@ -1,0 +1,50 @@
+#include "tests/gpu/device_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+
+#include "harness/compare/compare.h"
+#include "harness/fuzz/case_source.h"
+#include "tests/gpu/seeds.h"
+
+namespace attn::harness {
+
+std::uint64_t device_case_count() { return environment_number("ATTN_GPU_CASES", 200); }
+
+void expect_none(const std::vector<std::string>& complaints) {
+  EXPECT_EQ(complaints.size(), 0U);
+  for (std::size_t i = 0; i < std::min<std::size_t>(complaints.size(), 10); ++i) {
+    ADD_FAILURE() << complaints[i];
+  }
+}
+
+std::string why_wrong(const Case& c, const Trace& trace, const Backend& backend) {
+  CompareOptions options;
+  options.check_trust = false;
+  const Verdict verdict = compare(c, trace, backend.arithmetic(c.config), options);
+  return verdict.status == Status::kPassed ? "" : verdict.detail + ": " + c.repro;
+}
+
+ExecMode mode_in_turn(std::uint64_t n) {
+  constexpr std::array kModes{ExecMode::kPlain,       ExecMode::kRepeat, ExecMode::kGraph,
+                              ExecMode::kGraphReplay, ExecMode::kPadded, ExecMode::kSecondCall,
+                              ExecMode::kDirtyScratch};
+  return kModes.at(n % kModes.size());
+}
+
+std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t seed,
+                     ExecMode mode) {
+  Case c = make_case(spec, seed);
+  if (seed % 3 == 1) c.layout.cache = CacheOrder::kHnd;
+  if (seed % 5 == 1) c.layout.pool_offset = std::int64_t{5} << 30;
+  const OtherCase made = other_case(spec, seed);
+  Case other = make_case(made.spec, made.seed);
+  other.layout = c.layout;
+  const Trace trace = execute(backend, mode, c, &other, all_stages());
+  const std::string wrong = why_wrong(c, trace, backend);
+  return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
+}
+
+}  // namespace attn::harness
