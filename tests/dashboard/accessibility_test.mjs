@@ -1,20 +1,11 @@
 // axe-core's rules on the page, in every state that looks different.
 import assert from 'node:assert/strict';
 import {after, before, test} from 'node:test';
-import {assertClean, axePath, launch, open} from './browser.mjs';
+import {assertClean, launch, open, violations} from './browser.mjs';
 
 let browser;
 before(async () => { browser = await launch(); });
 after(async () => { await browser.close(); });
-
-async function violations(page, part = 'html') {
-  await page.addScriptTag({path: axePath});
-  return page.evaluate(async (part) => {
-    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
-    const found = await axe.run(part, {runOnly: {type: 'tag', values: tags}});
-    return found.violations.map((v) => `${v.id}: ${v.nodes.length} x ${v.nodes[0].html.slice(0, 120)} ${v.nodes[0].failureSummary}`);
-  }, part);
-}
 
 for (const width of [1280, 400]) {
   for (const colorScheme of ['light', 'dark']) {

@@ -6,7 +6,7 @@ import {pathToFileURL} from 'node:url';
 const require = createRequire(import.meta.url);
 const {chromium} = require(`${process.env.NPM_FOLDER}/playwright-core`);
 
-export const axePath = `${process.env.NPM_FOLDER}/axe-core/axe.min.js`;
+const axePath = `${process.env.NPM_FOLDER}/axe-core/axe.min.js`;
 export const pageFile = (name) => `${process.env.PAGES}/${name}`;
 
 export async function launch() {
@@ -42,3 +42,13 @@ export const visibleRows = (page, table) =>
   page.locator(`${table} tbody tr`).filter({visible: true}).count();
 
 export const texts = (page, selector) => page.locator(selector).filter({visible: true}).allTextContents();
+
+// What axe-core finds, a line for each rule.
+export async function violations(page, part = 'html') {
+  await page.addScriptTag({path: axePath});
+  return page.evaluate(async (part) => {
+    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+    const found = await axe.run(part, {runOnly: {type: 'tag', values: tags}});
+    return found.violations.map((v) => `${v.id}: ${v.nodes.length} x ${v.nodes[0].html.slice(0, 120)} ${v.nodes[0].failureSummary}`);
+  }, part);
+}

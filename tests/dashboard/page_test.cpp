@@ -109,6 +109,14 @@ TEST(Page, HoldsEveryTableWithoutAScript) {
   EXPECT_THAT(html, HasSubstr("0.995"));
 }
 
+TEST(Page, SaysWhyTheGateCannotTell) {
+  Page page = test::sample_page();
+  for (GateRow& row : page.gate) row.verdict = "AMBIGUOUS";
+  EXPECT_THAT(render(page), HasSubstr("0 improved, 0 same, 8 ambiguous</p>"));
+  for (std::size_t i = 0; i < 5; ++i) page.gate[i].low = page.gate[i].high = 0.0;
+  EXPECT_THAT(render(page), HasSubstr("8 ambiguous (5 for too few repetitions)</p>"));
+}
+
 TEST(Page, TextOfTheDataNeverBecomesCode) {
   const std::string html = render(test::sample_page());
   EXPECT_THAT(html, Not(HasSubstr(test::kHostileText)));

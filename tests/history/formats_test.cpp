@@ -167,6 +167,14 @@ TEST(Scores, AreReadBesideSpeed) {
   EXPECT_EQ(run.scores[0].kind, "conformance");
   EXPECT_THAT(run.scores[0].passed, Optional(9));
   EXPECT_THAT(run.scores[1].value, Optional(0.99));
+  // Every case once: backend cuda's plain calls are a mode, and a backend.
+  const ParsedRun ways = parse_run("c.json", R"({"schema_version": 1, "device": "NVIDIA H200",
+ "cases": 7, "passed": 6, "modes": {"graph": {"cases": 2, "passed": 2},
+ "plain": {"cases": 2, "passed": 2}}, "backends": {"cuda": {"cases": 2, "passed": 2},
+ "cuda:fused=0": {"cases": 3, "passed": 2}}})");
+  ASSERT_EQ(ways.scores.size(), 3U);
+  EXPECT_EQ(ways.scores[2].name, "cuda:fused=0");
+  EXPECT_THAT(ways.scores[2].total, Optional(3));
   const ParsedRun faults = parse_run(
       "f.json", R"({"schema_version": 1, "gates": {"pr": {"planted": 160, "killed": 159}}})");
   EXPECT_THAT(faults.scores.at(0).total, Optional(160));

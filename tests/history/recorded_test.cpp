@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "harness/bench/history/import.h"
 #include "harness/bench/history/series.h"
@@ -28,6 +30,16 @@ std::vector<std::string> recorded_files() {
   return files;
 }
 
+/// What the conformance runs themselves say that they tried.
+std::int64_t recorded_cases() {
+  std::int64_t cases = 0;
+  for (const std::string& file : recorded_files()) {
+    if (!file.ends_with("conformance.json")) continue;
+    cases += nlohmann::json::parse(std::ifstream(file)).at("cases").get<std::int64_t>();
+  }
+  return cases;
+}
+
 TEST(Recorded, RunsAreImported) {
   const test::Scratch scratch;
   const std::vector<std::string> files = recorded_files();
@@ -49,13 +61,16 @@ TEST(Recorded, RunsAreImported) {
   }
   EXPECT_GT(decodes, 5U);
   EXPECT_GT(peers, 5U);
+  std::int64_t cases = 0;
   for (const Score& score : database.scores()) {
     if (score.kind == "conformance") {
+      cases += *score.total;
       EXPECT_GE(*score.passed, *score.total - 2) << score.name;
     } else if (score.kind == "error_bound") {
       EXPECT_LE(*score.value, 1.0) << score.name;
     }
   }
+  EXPECT_EQ(cases, recorded_cases());
 }
 
 }  // namespace

@@ -12,7 +12,11 @@ namespace {
 
 struct Counts {
   std::size_t regressed = 0, improved = 0, same = 0, ambiguous = 0;
+  std::size_t short_of_repetitions = 0;  ///< of the ambiguous ones
 };
+
+/// The gate computes no interval from too few repetitions.
+bool has_interval(const GateRow& row) { return row.high > 0.0; }
 
 Counts count_gate(const Page& page) {
   Counts counts;
@@ -20,7 +24,9 @@ Counts count_gate(const Page& page) {
     if (row.verdict == "REGRESSED") ++counts.regressed;
     if (row.verdict == "IMPROVED") ++counts.improved;
     if (row.verdict == "SAME") ++counts.same;
-    if (row.verdict == "AMBIGUOUS") ++counts.ambiguous;
+    if (row.verdict != "AMBIGUOUS") continue;
+    ++counts.ambiguous;
+    if (!has_interval(row)) ++counts.short_of_repetitions;
   }
   return counts;
 }
@@ -118,9 +124,12 @@ struct Sentence {
 
 Sentence verdict_of(const Page& page) {
   const Counts counts = count_gate(page);
-  const std::string others = std::to_string(counts.improved) + " improved, " +
-                             std::to_string(counts.same) + " same, " +
-                             std::to_string(counts.ambiguous) + " ambiguous";
+  std::string others = std::to_string(counts.improved) + " improved, " +
+                       std::to_string(counts.same) + " same, " + std::to_string(counts.ambiguous) +
+                       " ambiguous";
+  if (counts.short_of_repetitions > 0) {
+    others += " (" + std::to_string(counts.short_of_repetitions) + " for too few repetitions)";
+  }
   if (page.series.empty()) {
     return {"quiet", "Nothing measured yet",
             "The database holds no benchmark: attn-compare history import FILE..."};
@@ -142,9 +151,8 @@ Sentence verdict_of(const Page& page) {
   return {"good", "● SAME: no benchmark is slower", others};
 }
 
-/// The gate computes nothing from too few repetitions.
 double known(const GateRow& row, double value) {
-  return row.high > 0.0 ? value : std::numeric_limits<double>::quiet_NaN();
+  return has_interval(row) ? value : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace

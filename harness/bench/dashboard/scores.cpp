@@ -150,7 +150,7 @@ std::string scores_html(const Page& page) {
   }
   for (const std::int64_t run : last_runs(page, "faults")) {
     out += counted_table(page, "faults", run, "faults-" + std::to_string(run),
-                         "Planted bugs that each gate of the harness notices",
+                         "Planted bugs that each gate notices. " + run_heading(page, run),
                          "Gate|#Killed|#Planted|Share");
   }
   for (const std::int64_t run : last_runs(page, "error_bound")) {
