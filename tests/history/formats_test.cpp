@@ -119,6 +119,15 @@ TEST(Nvbench, ReadsCsv) {
   EXPECT_THROW(parse_run("r.csv", "Benchmark,Device,Device Name,T\ncopy,0,X,F32\n"), Error);
 }
 
+TEST(Nvbench, RefusesForeignCsvByItsHeader) {
+  try {
+    parse_run("x.csv", "name,time\nk,1.0\n");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("x.csv: is no CSV of nvbench: its first line does not"));
+  }
+}
+
 TEST(Peers, BecomeRowsOfTheSameShape) {
   const ParsedRun run = parse_run("peers.json", R"({"device": "NVIDIA H200, 580.159.04",
  "torch": "2.11.0", "cudnn": 91900, "timer": "graphs; median of 5 interleaved rounds", "rows": [

@@ -30,10 +30,9 @@ constexpr std::array<MetricColumn, 9> kColumns{{{"TFLOP/s", &Result::tflops, 1.0
                                                 {"instructions", &Result::instructions, 1.0},
                                                 {"INSTRUCTIONS", &Result::instructions, 1.0}}};
 
-bool is_nvbench_csv(std::string_view bytes) {
-  const std::string_view header = bytes.substr(0, bytes.find('\n'));
-  return header.starts_with("Benchmark,Device,Device Name,");
-}
+constexpr std::string_view kNvbenchHeader = "Benchmark,Device,Device Name,";
+
+bool is_nvbench_csv(std::string_view bytes) { return bytes.starts_with(kNvbenchHeader); }
 
 ParsedRun parse_json_kind(const std::string& path, const json& file) {
   const auto has = [&](const char* key) { return file.is_object() && file.contains(key); };
@@ -76,6 +75,10 @@ void take_counters(ParsedResult& result) {
 
 ParsedRun parse_run(const std::string& path, std::string_view bytes) {
   if (bytes.find_first_not_of(" \t\r\n") == std::string_view::npos) refuse(path, "is empty");
+  if (std::filesystem::path(path).extension() == ".csv" && !is_nvbench_csv(bytes)) {
+    refuse(path, "is no CSV of nvbench: its first line does not begin with " +
+                     std::string(kNvbenchHeader.substr(0, kNvbenchHeader.size() - 1)));
+  }
   ParsedRun run = is_nvbench_csv(bytes) ? parse_nvbench_csv(path, bytes)
                                         : parse_json_kind(path, parse_json_file(path, bytes));
   run.run.source_name = std::filesystem::path(path).filename().string();
