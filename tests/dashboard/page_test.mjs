@@ -146,43 +146,45 @@ test('columns sort and say so', async () => {
   await opened.close();
 });
 
-test('the keyboard reaches and does everything', async () => {
-  const opened = await open(browser, 'sample.html');
-  const {page} = opened;
-  await page.keyboard.press('Tab');
-  assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
-  await page.keyboard.press('Enter');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
-  // Every control can be focused by Tab, in the order of the page.
-  const missed = await page.evaluate(() => [...document.querySelectorAll('button, select, input, a[href], summary, .scroll, .chart')]
-    .filter((e) => e.checkVisibility() && !e.disabled && e.tabIndex < 0).map((e) => e.outerHTML.slice(0, 80)));
-  assert.deepEqual(missed, []);
-  await page.focus('#chart');
-  const read = () => page.textContent('#t-read');
-  assert.match(await read(), /^Run 33 of 33, .*cuda .*\(.* to .*\); cudnn .*; flash /);
-  await page.keyboard.press('ArrowLeft');
-  assert.match(await read(), /^Run 32 of 33/);
-  await page.keyboard.press('Home');
-  assert.match(await read(), /^Run 1 of 33/);
-  await page.keyboard.press('PageDown');
-  assert.match(await read(), /^Run 11 of 33/);
-  await page.keyboard.press('End');
-  await page.keyboard.press('Enter');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'compare-h');
-  const chosen = await page.evaluate(() => [Dash.state.a, Dash.state.b].map((id) => Dash.data.runs.findIndex((r) => r.id === id)));
-  assert.deepEqual(chosen, [38, 39]);
-  // A benchmark's name leads to its chart.
-  await page.locator('#latest-table tbody tr:nth-child(5) th button').focus();
-  await page.keyboard.press('Enter');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'trend-h');
-  assert.match(await page.inputValue('#t-shape'), /^decode B1 ctx1024/);
-  // A visible mark of focus.
-  await page.focus('#f-kernel');
-  await page.keyboard.press('Tab');
-  assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
-  assertClean(opened);
-  await opened.close();
-});
+for (const width of [1280, 400]) {
+  test(`the keyboard reaches and does everything, ${width} px`, async () => {
+    const opened = await open(browser, 'sample.html', {width});
+    const {page} = opened;
+    await page.keyboard.press('Tab');
+    assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
+    // Every control can be focused by Tab, in the order of the page.
+    const missed = await page.evaluate(() => [...document.querySelectorAll('button, select, input, a[href], summary, .scroll, .chart')]
+      .filter((e) => e.checkVisibility() && !e.disabled && e.tabIndex < 0).map((e) => e.outerHTML.slice(0, 80)));
+    assert.deepEqual(missed, []);
+    await page.focus('#chart');
+    const read = () => page.textContent('#t-read');
+    assert.match(await read(), /^Run 33 of 33, .*cuda .*\(.* to .*\); cudnn .*; flash /);
+    await page.keyboard.press('ArrowLeft');
+    assert.match(await read(), /^Run 32 of 33/);
+    await page.keyboard.press('Home');
+    assert.match(await read(), /^Run 1 of 33/);
+    await page.keyboard.press('PageDown');
+    assert.match(await read(), /^Run 11 of 33/);
+    await page.keyboard.press('End');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'compare-h');
+    const chosen = await page.evaluate(() => [Dash.state.a, Dash.state.b].map((id) => Dash.data.runs.findIndex((r) => r.id === id)));
+    assert.deepEqual(chosen, [38, 39]);
+    // A benchmark's name leads to its chart.
+    await page.locator('#latest-table tbody tr:nth-child(5) th button').focus();
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'trend-h');
+    assert.match(await page.inputValue('#t-shape'), /^decode B1 ctx1024/);
+    // A visible mark of focus.
+    await page.focus('#f-kernel');
+    await page.keyboard.press('Tab');
+    assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
+    assertClean(opened);
+    await opened.close();
+  });
+}
 
 test('the chart has every line, its band, and a table of the same figures', async () => {
   const opened = await open(browser, 'sample.html');
@@ -248,21 +250,23 @@ test('the CSV holds every row that passes', async () => {
   await opened.close();
 });
 
-test('dark and light, by the system and by the switch', async () => {
-  const paper = (page) => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
-  const light = await open(browser, 'sample.html', {colorScheme: 'light'});
-  const dark = await open(browser, 'sample.html', {colorScheme: 'dark'});
-  const [white, black] = [await paper(light.page), await paper(dark.page)];
-  assert.notEqual(white, black);
-  await light.page.selectOption('#theme', 'dark');
-  assert.equal(await paper(light.page), black);
-  await dark.page.selectOption('#theme', 'light');
-  assert.equal(await paper(dark.page), white);
-  assertClean(light);
-  assertClean(dark);
-  await light.close();
-  await dark.close();
-});
+for (const width of [1280, 400]) {
+  test(`dark and light, by the system and by the switch, ${width} px`, async () => {
+    const paper = (page) => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+    const light = await open(browser, 'sample.html', {width, colorScheme: 'light'});
+    const dark = await open(browser, 'sample.html', {width, colorScheme: 'dark'});
+    const [white, black] = [await paper(light.page), await paper(dark.page)];
+    assert.notEqual(white, black);
+    await light.page.selectOption('#theme', 'dark');
+    assert.equal(await paper(light.page), black);
+    await dark.page.selectOption('#theme', 'light');
+    assert.equal(await paper(dark.page), white);
+    assertClean(light);
+    assertClean(dark);
+    await light.close();
+    await dark.close();
+  });
+}
 
 test('without a script there are the tables', async () => {
   const opened = await open(browser, 'sample.html', {javaScriptEnabled: false});
