@@ -20,6 +20,7 @@ export PATH="$build/bin:$PATH"
 study() {
   local name=$1 number=$2 program="attn-gate-study --plant $3 --benchmark_out_format=json" i
   shift 3
+  [ "$number" -gt 0 ] || return 0
   for ((i = 0; i < number; ++i)); do
     $program --benchmark_out="$folder/run.json" >/dev/null 2>&1
     rm -f "$folder/study.db"
