@@ -108,6 +108,9 @@ def capture(folder, calls=None, max_gb=1.0, arithmetic=None):
     except ImportError:
         yield captured
         return
+    if not hasattr(functional, "scaled_dot_product_attention"):  # before torch 2.0
+        yield captured
+        return
     original = functional.scaled_dot_product_attention
 
     def wrapped(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
