@@ -86,6 +86,9 @@ std::string shape_parameters(const Shape& shape) {
   if (is_even && !spec.rows.empty()) {
     text << R"(, "q_len": )" << new_tokens(spec.rows[0]) << R"(, "kv_len": )" << keys(spec.rows[0]);
   }
+  if (config.kv_cache.dtype != config.dtype) {
+    text << R"(, "kv_dtype": ")" << element_name(config.kv_cache.dtype) << "\"";
+  }
   if (!is_attention) text << R"(, "hidden_size": )" << config.hidden_size;
   if (config.quant) text << R"(, "weights": ")" << name_of(config.quant->q_proj) << "\"";
   text << "}";

@@ -218,6 +218,12 @@ TEST(Import, TakesParametersThatTheFileSays) {
   EXPECT_EQ(own.benchmark.shape, "decode B4 ctx100 8/2 D64 float16 kv_dtype=float8_e4m3fn");
   EXPECT_TRUE(own.benchmark.is_peer);
   EXPECT_THAT(own.benchmark.page_size, Optional(16));
+  // Runs from before that parameter have it in the name: another shape than that of a plain cache.
+  const std::string plain = R"(, "parameters": {"kind": "decode", "batch": 4, "q_len": 1,
+ "kv_len": 100, "heads": 8, "kv_heads": 2, "head_dim": 64, "dtype": "float16", "mask": "causal"})";
+  const ParsedResult named =
+      only_result(google_json(kDate, {{"decode B4 ctx100 8/2 fp8 cache | cuda", {1.0}, plain}}));
+  EXPECT_EQ(named.benchmark.shape, "decode B4 ctx100 8/2 D64 float16 kv_dtype=float8_e4m3fn");
   const std::string context =
       R"(, "parameters layer 1 row": "{\"kind\": \"projection\", \"batch\": 1, \"q_len\": 1, \"heads\": 32, \"weights\": \"q4_k\"}")";
   const ParsedResult all =

@@ -63,6 +63,8 @@ def parameters_of(case, is_paged=False):
         out["hidden_size"] = config["hidden_size"]
     if config.get("quant"):
         out["weights"] = config["quant"]["encoding"]
+    if config["kv_cache"].get("dtype", config["dtype"]) != config["dtype"]:
+        out["kv_dtype"] = config["kv_cache"]["dtype"]
     if is_paged:
         out["page_size"] = config["kv_cache"]["page_size"]
     return out
