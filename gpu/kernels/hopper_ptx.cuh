@@ -1,5 +1,5 @@
 // Thin wrappers over the sm_90a PTX that warp-specialised kernels are made of: barriers that count
-// bytes, bulk tensor copies (TMA), register budgets, named barriers. Only for code behind
+// bytes, bulk tensor copies (TMA), register budgets. Only for code behind
 // __CUDA_ARCH_FEAT_SM90_ALL; barriers without bytes are in mma.cuh, wgmma in hopper_wgmma.cuh.
 #pragma once
 
@@ -67,11 +67,6 @@ __device__ __forceinline__ void raise_registers() {
 template <int kRegisters>
 __device__ __forceinline__ void drop_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-/// Barrier 1 .. 15 of `threads` threads (0 is __syncthreads).
-__device__ __forceinline__ void named_barrier_sync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 /// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8, and

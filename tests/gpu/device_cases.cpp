@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 
 #include "harness/compare/compare.h"
 #include "harness/fuzz/case_source.h"
+#include "harness/fuzz/fit.h"
 #include "tests/gpu/seeds.h"
 
 namespace attn::harness {
@@ -45,6 +47,25 @@ std::string run_case(const Backend& backend, const CaseSpec& spec, std::uint64_t
   const Trace trace = execute(backend, mode, c, &other, all_stages());
   const std::string wrong = why_wrong(c, trace, backend);
   return wrong.empty() ? "" : std::string(name_of(mode)) + ": " + wrong;
+}
+
+std::uint64_t run_covering_set(const Backend& backend, std::uint64_t most,
+                               const std::function<bool(const AttentionConfig&)>& takes,
+                               bool layers_only) {
+  const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
+  std::atomic<std::uint64_t> judged{0};
+  expect_none(for_each_seed(
+      0, std::min<std::uint64_t>(cases.size(), most), [&](std::uint64_t n) -> std::string {
+        if (layers_only && cases.at(n).spec.config.starts_at_attention()) return "";
+        const auto spec = fitted(cases.at(n).spec, takes);
+        if (!spec) return "";
+        ++judged;
+        // All shared memory of all multiprocessors, written under a tool that follows each access.
+        const ExecMode mode = mode_in_turn(n);
+        return run_case(backend, *spec, cases.at(n).seed,
+                        mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
+      }));
+  return judged.load();
 }
 
 }  // namespace attn::harness

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/gpu/emulator/bits.h"
 #include "tests/gpu/emulator/device.h"
 // After the emulator: kernel source.
 #include "gpu/kernels/attention_hopper.cuh"
@@ -80,15 +81,6 @@ struct Problem {
     return false;
   }
 };
-
-std::uint16_t to_bits(float x, Type type) {
-  return type == Type::kFloat16 ? __half_as_ushort(__float2half_rn(x))
-                                : __bfloat16_as_ushort(__float2bfloat16_rn(x));
-}
-float from_bits(std::uint16_t bits, Type type) {
-  return type == Type::kFloat16 ? __half2float(__ushort_as_half(bits))
-                                : __bfloat162float(__ushort_as_bfloat16(bits));
-}
 
 constexpr std::uint16_t kNan = 0xffff;
 constexpr int kPaddingRows = 3;

@@ -139,20 +139,8 @@ TEST_F(HopperProjection, PassesMoreTilesThanBlocks) {
 }
 
 TEST_F(HopperProjection, PassesASmallCoveringSet) {
-  const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
-  std::atomic<std::uint64_t> judged{0};
-  expect_none(for_each_seed(
-      0, std::min<std::uint64_t>(cases.size(), 60), [&](std::uint64_t n) -> std::string {
-        if (cases.at(n).spec.config.starts_at_attention()) return "";
-        const auto spec = fitted(cases.at(n).spec, [&](const auto& c) { return supports(c); });
-        if (!spec) return "";
-        ++judged;
-        // All shared memory of all multiprocessors, written under a tool that follows each access.
-        const ExecMode mode = mode_in_turn(n);
-        return run_case(*backend_, *spec, cases.at(n).seed,
-                        mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
-      }));
-  EXPECT_GT(judged.load(), 15U);
+  const auto takes = [&](const AttentionConfig& config) { return supports(config); };
+  EXPECT_GT(run_covering_set(*backend_, 60, takes, true), 15U);
 }
 
 TEST_F(HopperProjection, PassesRandomCases) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/gpu/emulator/bits.h"
 #include "tests/gpu/emulator/device.h"
 // After the emulator: kernel source.
 #include "gpu/kernels/projection_hopper.cuh"
@@ -72,14 +73,6 @@ struct Problem {
   }
 };
 
-std::uint16_t to_bits(float x, Type type) {
-  return type == Type::kFloat16 ? __half_as_ushort(__float2half_rn(x))
-                                : __bfloat16_as_ushort(__float2bfloat16_rn(x));
-}
-float from_bits(std::uint16_t bits, Type type) {
-  return type == Type::kFloat16 ? __half2float(__ushort_as_half(bits))
-                                : __bfloat162float(__ushort_as_bfloat16(bits));
-}
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 using Bits = std::vector<std::uint16_t>;

@@ -310,10 +310,6 @@ void sync_warp() {
   Warp& warp = own_warp();
   meet(warp.meeting, 32, [&] { show_stored(warp); });
 }
-void named_barrier(int id, int threads) {
-  show_stored(own_warp());
-  meet(block.named[id], threads, [] {});
-}
 
 std::uint64_t shuffle(std::uint64_t value, int from_lane) {
   Warp& warp = own_warp();

@@ -52,7 +52,6 @@ std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
 
 void sync_threads();
 void sync_warp();
-void named_barrier(int id, int threads);
 std::uint64_t shuffle(std::uint64_t value, int from_lane);
 void barrier_init(const void* barrier, unsigned count);
 void barrier_arrive(const void* barrier, unsigned bytes);

@@ -27,7 +27,6 @@ template <int>
 void raise_registers() {}
 template <int>
 void drop_registers() {}
-inline void named_barrier_sync(int id, int threads) { emulator::named_barrier(id, threads); }
 inline void store_matrix_x4(std::uint32_t address, std::uint32_t r0, std::uint32_t r1,
                             std::uint32_t r2, std::uint32_t r3) {
   emulator::store_matrix(address, {r0, r1, r2, r3});
