@@ -54,6 +54,7 @@ struct Problem {
   float softcap = 0.0f, scale = 0.1f;
   std::vector<std::array<int, 2>> sequences;  ///< queries, keys
   int multiprocessors = 3;
+  int level_rows = -1;  ///< 0 or 1: rows i with i / 8 % 2 like that are 0, and so are their scores
 
   std::string text() const {
     std::ostringstream s;
@@ -109,6 +110,8 @@ struct Memory {
     for (std::uint32_t i = 0; i < offsets.back() * static_cast<std::uint32_t>(p.heads * p.head_dim);
          ++i) {
       q[i] = draw();
+      const auto row = static_cast<int>(i) / (p.heads * p.head_dim);
+      if (row / 8 % 2 == p.level_rows) q[i] = 0;
     }
     const std::size_t slots =
         static_cast<std::size_t>(pool_pages) * static_cast<std::size_t>(p.page_size * p.kv_heads);
@@ -303,6 +306,17 @@ TEST(HopperEmulation, StepsTailsAndTiles) {
     p.mask = MaskKind::kCausal;
     p.sequences = {{150, keys}};
     EXPECT_EQ(run(p, static_cast<std::uint64_t>(keys)), "") << p.text();
+  }
+}
+
+/// A thread has two rows, 8 apart. Where one's maximum never rises, outputs are rescaled for the
+/// other's.
+TEST(HopperEmulation, EitherRowOfAThreadRescales) {
+  for (const int level : {0, 1}) {
+    Problem p;
+    p.sequences = {{128, 500}};
+    p.level_rows = level;
+    EXPECT_EQ(run(p, 1), "") << level;
   }
 }
 
