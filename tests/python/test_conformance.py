@@ -61,6 +61,15 @@ def test_all_peers_are_judged_in_one_run(everything):
         assert str(SOURCE).encode() not in path.read_bytes(), f"{path} has a path of this machine"
 
 
+def test_a_peer_has_as_many_processes_as_its_file_says():
+    _, options = conformance_module.parse(["--jobs", "4", "--compiled-jobs", "3"])
+    options.commit = "0"
+    named = {"COMPILED": ["compiled"], "LIBRARIES": {}, "LISTED": {}, "JOBS": {"plans": 2, "compiled": 3}}
+    jobs = {name: conformance_module.Peer(name, options, named, {}).jobs
+            for name in ("plain", "plans", "compiled")}
+    assert jobs == {"plain": 4, "plans": 8, "compiled": 9}
+
+
 def test_a_right_peer_passes(everything):
     result = kept(everything[0], "good")
     assert result["complete"] and result["cases"] == 8 and not result["failures"]

@@ -93,6 +93,8 @@ class Peer:
         self.library = named["LIBRARIES"].get(name, "torch")
         self.version = found.get(self.library, "none")
         self.listed = named["LISTED"].get(name, [])
+        jobs = min(options.jobs, options.compiled_jobs) if self.compiled else options.jobs
+        self.jobs = jobs * named["JOBS"].get(name, 1)
         self.wanted = options.cases or (COMPILED_CASES if self.compiled else EAGER_CASES)
         self.cases = options.cases or int(MORE * self.wanted)
         words = f"{name}-{self.version}-{found.get('device', 'cpu')}"
@@ -121,9 +123,8 @@ class Peer:
         """The report, and what the program printed; (None, why) where nothing was judged. Nothing is
         shrunk here: that could take all the time that there is."""
         report = folder / "report.json"
-        o = self.options
         words = [*self.words, "--json", str(report), "--resume", str(self.journal), "--jobs",
-                 str(min(o.jobs, o.compiled_jobs) if self.compiled else o.jobs)]
+                 str(self.jobs)]
         child, cut = self.start(words, folder, seconds)
         if report.is_file() and report.stat().st_size:
             return {**json.loads(report.read_text()), "cut": cut}, (folder / "out").read_text()

@@ -7,9 +7,11 @@ import pathlib
 import subprocess
 import sys
 
-# Of each of several workers, and of other peers that run beside this one.
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-                                  "TORCHINDUCTOR_COMPILE_THREADS")}
+# Of each of several workers, and of other peers that run beside this one. Memory that is given back
+# to the system after each call has to be made anew page by page: a third of numpy's time.
+WORKER = {**{name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+                                    "TORCHINDUCTOR_COMPILE_THREADS")},
+          "MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 # Where the name of a library is not that of its distribution.
 DISTRIBUTIONS = {"flash_attn": "flash-attn", "flashinfer": "flashinfer-python"}
 
@@ -46,9 +48,10 @@ def versions():
 
 
 def named_in(file):
-    """EAGER, COMPILED, LIBRARIES (of a peer, torch where it is not said) and LISTED (pages of findings
-    that a peer's limitations come from) of a file of peers."""
-    found = {"EAGER": [], "COMPILED": [], "LIBRARIES": {}, "LISTED": {}}
+    """EAGER, COMPILED, LIBRARIES (of a peer, torch where it is not said), LISTED (pages of findings
+    that a peer's limitations come from) and JOBS (times as many processes, where it is not one) of a file
+    of peers."""
+    found = {"EAGER": [], "COMPILED": [], "LIBRARIES": {}, "LISTED": {}, "JOBS": {}}
     for node in ast.parse(pathlib.Path(file).read_text()).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in found:
             found[node.targets[0].id] = ast.literal_eval(node.value)
@@ -59,7 +62,7 @@ def find_program(given):
     """(program, environment): given, of the package's wheel, of its build folder, or on the PATH."""
     import attn_compare
 
-    environment = {**THREADS, "ATTN_PYTHON": sys.executable, **os.environ}
+    environment = {**WORKER, "ATTN_PYTHON": sys.executable, **os.environ}
     if given:
         return given, environment
     package = pathlib.Path(attn_compare.__file__).resolve().parent

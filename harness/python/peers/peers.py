@@ -190,5 +190,6 @@ EAGER = ["sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "aten_flash"
          "flash_attn", "flashinfer_single"]
 COMPILED = ["flex", "jax_cudnn"]
 LIBRARIES = {"jax_cudnn": "jax", "flash_attn": "flash_attn", "flashinfer_single": "flashinfer"}
+JOBS = {"sdpa_cudnn": 2}  # it spends its time on plans, one for each shape
 LISTED = {"sdpa_flash": ["flash-scale-not-positive"], "aten_flash": ["flash-scale-not-positive"],
           "varlen": ["flash-scale-not-positive"], "sdpa_cudnn": ["cudnn-scale-not-positive", "cudnn-bool-mask"]}
