@@ -65,11 +65,12 @@ std::vector<harness::CorpusEntry> corpus_of(const FuzzOptions& options) {
   return harness::load_corpus(options.corpus);
 }
 
-/// What every result depends on, but for the backend, the cases and the waivers.
-std::string result_words(const FuzzOptions& options) {
+/// What every result depends on, but for the past failures and the waivers; and what only says how
+/// many there are, if wanted.
+std::string result_words(const FuzzOptions& options, bool with_count) {
   std::string words = "fuzz --gate " + options.gate + " --seed " + std::to_string(options.seed);
   if (!options.exec.empty()) words += " --exec " + options.exec;
-  if (options.cases) words += " --cases " + std::to_string(*options.cases);
+  if (options.cases && with_count) words += " --cases " + std::to_string(*options.cases);
   if (options.seconds) words += " --time " + harness::format_short(*options.seconds);
   if (options.max_compiles) words += " --max-compiles " + std::to_string(*options.max_compiles);
   if (!options.relations.empty()) words += " --relations " + options.relations;
@@ -146,7 +147,6 @@ class Fuzzer {
 };
 
 void Fuzzer::open_stores() {
-  const std::string words = result_words(options_);
   const std::string& waivers = judge_.waivers().text();
   std::vector<std::string> past;
   for (const harness::CorpusEntry& entry : corpus_) past.push_back(corpus_file_name(entry));
@@ -156,8 +156,9 @@ void Fuzzer::open_stores() {
                          << (count == 1 ? " case" : " cases") << " finished before\n";
   };
   if (!options_.resume.empty()) {
-    std::string identity =
-        version() + " " + commit() + " " + words + " (" + plugin_stamp(options_.backend) + ")";
+    // Case n is the same in a run of more cases.
+    std::string identity = version() + " " + commit() + " " + result_words(options_, false) + " (" +
+                           plugin_stamp(options_.backend) + ")";
     identity += " past " + past_digest + " waivers " + digest_of({waivers});
     if (!shard_.is_whole()) identity += " --shard " + to_string(shard_);
     journal_ = std::make_unique<harness::Journal>(options_.resume, identity);
@@ -166,7 +167,7 @@ void Fuzzer::open_stores() {
   if (options_.shard.results.empty()) return;
   harness::RunInfo info;
   info.verb = "fuzz";
-  info.options = words + plugin_digest(options_.backend);
+  info.options = result_words(options_, true) + plugin_digest(options_.backend);
   info.items = length_.is_timed() ? -1 : length_.cases;
   info.items_digest = past_digest;
   info.allow_unsupported = true;

@@ -1,8 +1,10 @@
 #include "harness/cli/fuzz_judge.h"
 
+#include <algorithm>
 #include <exception>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "harness/backends/execution.h"
 #include "harness/backends/layout_taker.h"
@@ -140,7 +142,8 @@ FuzzResult FuzzJudge::judge_in(const std::vector<ExecMode>& modes, const FuzzCas
   return result;
 }
 
-/// The case without what the backend does not support, else `refused`.
+/// The case without what the backend does not support. Where the runs of all its forms are refused,
+/// the refusal that most of them met: `refused` may only say what was taken away first.
 FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tried,
                           FuzzResult refused) const {
   std::optional<harness::CaseSpec> spec;
@@ -153,17 +156,28 @@ FuzzResult FuzzJudge::fit(const std::vector<ExecMode>& modes, const FuzzCase& tr
   }
   if (!spec) return refused;
   std::vector<harness::CaseSpec> specs = harness::plainer_for_a_run(*spec);
-  if (*spec != tried.spec) specs.insert(specs.begin(), *spec);  // else the run refused it
+  std::vector<FuzzResult> refusals;  // of runs
+  if (*spec != tried.spec) {
+    specs.insert(specs.begin(), *spec);
+  } else {
+    refusals.push_back(refused);
+  }
   for (harness::CaseSpec& fit : specs) {
     FuzzCase next = tried;
     next.spec = std::move(fit);
     FuzzResult result = judge_in(modes, next, false);
     if (is_refused_mode(result)) return result;
-    if (is_unsupported(result)) continue;
+    if (is_unsupported(result)) {
+      refusals.push_back(std::move(result));
+      continue;
+    }
     result.row.properties.emplace_back("fitted", std::string("yes"));
     return result;
   }
-  return refused;
+  const auto reason = [](const FuzzResult& result) { return result.row.verdict.detail; };
+  return *std::ranges::max_element(refusals, {}, [&](const FuzzResult& result) {
+    return std::ranges::count(refusals, reason(result), reason);
+  });
 }
 
 /// A case that could not have shown a bug, as one with a neighbour that can: mistrusted until the

@@ -130,6 +130,32 @@ void with_one_query(CaseSpec& spec) {
   }
 }
 
+/// Enough that half of them, as other_case has, is several too.
+constexpr std::int64_t kSeveral = 8;
+
+/// The queries stay; what a sequence lacks of several keys was cached before.
+void with_several_keys(CaseSpec& spec) {
+  for (RowSpec& row : spec.rows) {
+    if (spec.config.starts_at_attention()) {
+      row.second = std::max(row.second, kSeveral);
+    } else {
+      row.first = std::max(row.first, kSeveral - row.second);
+    }
+  }
+}
+
+/// Several queries to each sequence, and as many keys at the least.
+void with_several_queries(CaseSpec& spec) {
+  for (RowSpec& row : spec.rows) {
+    if (spec.config.starts_at_attention()) {
+      row.first = std::max(row.first, kSeveral);
+      row.second = std::max(row.second, row.first);
+    } else {
+      row.second = std::max(row.second, kSeveral);
+    }
+  }
+}
+
 void without_mask(CaseSpec& spec) {
   spec.config.mask.variant = MaskVariant::kNull;
   spec.config.mask.window_size.reset();
@@ -176,8 +202,17 @@ std::vector<CaseSpec> plainer_for_a_run(const CaseSpec& spec) {
   using Change = std::function<void(CaseSpec&)>;
   const Change without_scale = [](CaseSpec& changed) { changed.config.scale.reset(); };
   for (const std::vector<Change>& changes :
-       {std::vector<Change>{without_scale}, {without_cached_keys}, {with_one_query},
-        {without_mask}, {without_cached_keys, without_scale}, {without_mask, without_scale}}) {
+       {std::vector<Change>{without_scale},
+        {with_several_keys},
+        {without_cached_keys},
+        {with_one_query},
+        {without_mask},
+        {without_cached_keys, without_scale},
+        {without_mask, without_scale},
+        {with_several_keys, without_scale},
+        {with_several_keys, without_mask},
+        {with_several_queries, without_cached_keys},
+        {with_several_queries, without_cached_keys, without_mask, without_scale}}) {
     CaseSpec changed = plain;
     for (const Change& change : changes) change(changed);
     add(changed);

@@ -170,6 +170,12 @@ TEST(ResumeOfFuzz, RepeatsNoCaseAndLosesNone) {
   EXPECT_EQ(rest.out, whole.out);
   EXPECT_EQ(attn_compare(resumed).out, whole.out);
   EXPECT_EQ(lines(), 25);
+  Words more = run;
+  std::ranges::replace(more, std::string("24"), std::string("30"));
+  const Outcome longer = attn_compare(joined(more, {"--resume", journal}));
+  EXPECT_THAT(longer.err, HasSubstr(": 24 cases"));
+  EXPECT_EQ(longer.out, attn_compare(more).out);
+  EXPECT_EQ(lines(), 31);
   const Outcome other = attn_compare(joined(resumed, {"--seed", "2"}));
   EXPECT_EQ(other.code, 2);
   EXPECT_THAT(other.err, HasSubstr("of a run with other options"));

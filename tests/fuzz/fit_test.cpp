@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "harness/fuzz/case_source.h"
 #include "harness/generate/space.h"
 
 namespace attn::harness {
@@ -75,22 +76,52 @@ TEST(Fit, WhatOnlyARunIsAskedOfComesInItsPlainForm) {
   spec.layout.gap = 1;
   const std::vector<CaseSpec> plainer = plainer_for_a_run(spec);
   const auto count = [&](auto is) { return std::ranges::count_if(plainer, is); };
-  ASSERT_EQ(plainer.size(), 8U);
+  ASSERT_EQ(plainer.size(), 13U);
   EXPECT_EQ(plainer[0].layout, MemoryLayout());
   EXPECT_TRUE(plainer[0].sinks);
-  EXPECT_EQ(count([](const CaseSpec& s) { return !s.sinks; }), 7);
-  const std::vector<RowSpec> square = {{2, 2}, {3, 3}}, single = {{1, 9}, {1, 3}};
+  EXPECT_EQ(count([](const CaseSpec& s) { return !s.sinks; }), 12);
+  const std::vector<RowSpec> square = {{2, 2}, {3, 3}}, single = {{1, 9}, {1, 3}},
+                             more_keys = {{2, 9}, {3, 8}}, longer = {{8, 8}, {8, 8}};
   EXPECT_EQ(count([&](const CaseSpec& s) { return s.rows == square; }), 2);
   EXPECT_EQ(count([&](const CaseSpec& s) { return s.rows == single; }), 1);
-  EXPECT_EQ(count([](const CaseSpec& s) { return !s.config.scale; }), 3);
-  EXPECT_EQ(count([](const CaseSpec& s) { return !s.config.mask.window_size; }), 2);
+  EXPECT_EQ(count([&](const CaseSpec& s) { return s.rows == more_keys; }), 3);
+  EXPECT_EQ(count([&](const CaseSpec& s) { return s.rows == longer; }), 2);
+  EXPECT_EQ(count([](const CaseSpec& s) { return !s.config.scale; }), 5);
+  EXPECT_EQ(count([](const CaseSpec& s) { return !s.config.mask.window_size; }), 4);
 }
 
-TEST(Fit, WhatIsPlainHasNothingPlainer) {
+/// A kernel may have none for a sequence of one key, whatever its config; a call before it has half
+/// as many.
+TEST(Fit, EveryCaseFitsAKernelThatWantsTwoKeysOfASequence) {
+  const auto reads_all = [](const CaseSpec& spec) {
+    const bool counts_keys = spec.config.starts_at_attention();
+    std::vector<RowSpec> rows = other_case(spec, 2).spec.rows;
+    rows.insert(rows.end(), spec.rows.begin(), spec.rows.end());
+    return std::ranges::none_of(rows, [counts_keys](const RowSpec& row) {
+      return (counts_keys ? row.second : row.first + row.second) == 1;
+    });
+  };
+  std::int64_t refused = 0;
+  for (std::int64_t n = 0; n < 400; ++n) {
+    const auto fit = fitted(random_case({}, n).spec, reads_plainly);
+    ASSERT_TRUE(fit);
+    if (reads_all(*fit)) continue;
+    ++refused;
+    EXPECT_TRUE(std::ranges::any_of(plainer_for_a_run(*fit), [&](const CaseSpec& plainer) {
+      return plainer.config == fit->config && reads_all(plainer);
+    })) << to_json(*fit);
+  }
+  EXPECT_GT(refused, 20);
+}
+
+TEST(Fit, WhatIsPlainIsOnlyTriedWithOneQuery) {
   const CaseSpec spec = parse_case_spec(
       R"({"config": {"variant": "attention", "entry_point": "attention", "num_attention_heads": 4,
-          "num_key_value_heads": 2, "head_dim": 16, "mask": {"variant": "null"}}, "rows": [[1, 1]]})");
-  EXPECT_TRUE(plainer_for_a_run(spec).empty());
+          "num_key_value_heads": 2, "head_dim": 16, "mask": {"variant": "null"}}, "rows": [[8, 8]]})");
+  const std::vector<CaseSpec> plainer = plainer_for_a_run(spec);
+  ASSERT_EQ(plainer.size(), 1U);
+  EXPECT_EQ(plainer[0].rows, (std::vector<RowSpec>{{1, 8}}));
+  EXPECT_EQ(plainer[0].config, spec.config);
 }
 
 TEST(Fit, ThereMayBeNone) {

@@ -1,4 +1,4 @@
-"""Peers in numpy that behave as peers do: right, wrong, refusing, raising, crashing, hanging, not here."""
+"""Peers in numpy that behave as peers do: right, wrong, narrow, refusing, raising, crashing, hanging, not here."""
 
 import os
 import time
@@ -11,7 +11,7 @@ EAGER = ["good", "buggy", "refuses", "raises", "crashes", "hangs", "absent"]
 COMPILED = ["compiled"]
 LISTED = {"refuses": ["a-page"]}
 LIBRARIES = {"good": "numpy", "buggy": "numpy", "refuses": "numpy", "raises": "numpy", "crashes": "numpy",
-             "hangs": "numpy", "absent": "numpy", "compiled": "numpy"}
+             "hangs": "numpy", "absent": "numpy", "compiled": "numpy", "two_keys": "numpy", "no_plan": "numpy"}
 
 
 @ac.backend()
@@ -55,3 +55,24 @@ def hangs(problem):
 @ac.backend()
 def compiled(problem):
     return evaluate(problem)
+
+
+def _narrow(c):
+    if c.entry_point == "materialize_kv_from_hidden":
+        return "no attention"
+    return next((word for wrong, word in [
+        (c.dtype != "bfloat16" or c.cache_dtype != c.dtype, "its types"), (c.softcap != 0, "softcap"),
+        (c.head_dim != c.head_dim_v, "head_dim_v")] if wrong), "")
+
+
+@ac.backend(supports=_narrow)
+def two_keys(problem):
+    """As cuDNN's attention in torch, which has no kernel for a sequence of one key."""
+    if 1 in problem.key_lengths:
+        raise ac.Unsupported("one key")
+    return evaluate(problem)
+
+
+@ac.backend(supports=_narrow)
+def no_plan(problem):
+    raise ac.Unsupported("no plan was found")

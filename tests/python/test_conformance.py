@@ -26,7 +26,8 @@ import tallies  # noqa: E402
 
 
 def words(out, *more):
-    return [sys.executable, PEERS / "conformance.py", "--file", STANDINS, "--out", out, "--cases", "8",
+    count = [] if "--judged" in more else ["--cases", "8"]
+    return [sys.executable, PEERS / "conformance.py", "--file", STANDINS, "--out", out, *count,
             "--jobs", "1", "--exec", "plain", *map(str, more)]
 
 
@@ -117,6 +118,46 @@ def test_what_is_refused_is_told_by_a_condition(everything):
     assert sum(reason["when"].values()) == reason["cases"] > 0
 
 
+def test_cases_are_fitted_to_what_only_a_run_refuses(tmp_path):
+    done = conformance(tmp_path, "two_keys", "--cases", 60, "--exec", "plain,second_call", "--jobs", 2)
+    result = kept(tmp_path, "two_keys")
+    assert done.returncode == 0 and result["judged"] == 60, result["unsupported_reasons"]
+
+
+def test_more_cases_are_judged_where_some_are_not(tmp_path):
+    done = conformance(tmp_path, "refuses", "--judged", 20)
+    result = kept(tmp_path, "refuses")
+    assert done.returncode == 0 and result["complete"] and result["wanted_judged"] == 20, done.stdout
+    assert result["unsupported"] > 1 and result["judged"] >= 20 and result["cases"] > 21
+    (journal,) = (tmp_path / ".journals").glob("refuses-*")
+    before = journal.read_text()
+    again = conformance(tmp_path, "refuses", "--judged", 20, "--again")
+    assert again.returncode == 0 and {**kept(tmp_path, "refuses"), "seconds": result["seconds"]} == result
+    assert journal.read_text() == before  # of one journal, which a later run reads
+
+
+def test_a_peer_that_takes_nothing_ends_and_says_why(tmp_path):
+    done = conformance(tmp_path, "no_plan", "--judged", 5, "--until-whole")
+    result = kept(tmp_path, "no_plan")
+    assert not result["complete"] and result["judged"] == 0 and result["cases"] == 6
+    assert [r["reason"] for r in result["unsupported_reasons"]] == ["no plan was found"]
+    assert done.stdout.count("0 of 5 judged, not whole") == 1, done.stdout
+
+
+def test_as_many_cases_are_drawn_as_should_judge_what_is_wanted():
+    _, options = conformance_module.parse(["--judged", "2000"])
+    options.commit = "0"
+    peer = conformance_module.Peer("p", options, {"COMPILED": [], "LIBRARIES": {}, "LISTED": {}, "JOBS": {}}, {})
+    rows = lambda **counts: [{"status": name, "detail": ""} for name, n in counts.items() for _ in range(n)]
+    assert peer.cases_after([]) == peer.cases_after(rows(passed=100)) == 2100
+    assert peer.cases_after(rows(passed=1816, unsupported=284)) == 2100 + 224
+    assert peer.cases_after(rows(unsupported=2100)) == 2100
+    assert peer.cases_after(rows(passed=2090, unsupported=10)) == 2100
+    result = {"complete": False, "judged": 0, "cases": 2100}
+    assert not peer.goes_on(result) and peer.goes_on({**result, "cases": 2000})  # it was cut
+    assert peer.goes_on({**result, "judged": 1})
+
+
 def test_crashes_and_hangs_are_counted(everything):
     out = everything[0]
     crashed = kept(out, "crashes")
@@ -205,7 +246,7 @@ def test_a_peer_that_was_cut_goes_on_by_itself(monkeypatch, tmp_path):
 
         def run(self, seconds):
             self.turns.append(self.name)
-            result = {name: 0 for name in (*tallies.OUTCOMES, "seconds", "judged", "wanted_judged")}
+            result = {name: 0 for name in (*tallies.OUTCOMES, "cases", "seconds", "judged", "wanted_judged")}
             return {**result, "complete": self.turns.count(self.name) > 2, "failures": [], "findings": [],
                     "largest_error_over_bound": {}}, ""
 

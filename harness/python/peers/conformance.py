@@ -5,20 +5,22 @@
 
 Each peer of peers.py (or --file FILE) runs `attn-compare fuzz`: eager ones until 2,000 cases are judged,
 compiled ones 300 of at most 40 combinations of what they are compiled for, for at most three minutes and
-its share of the budget. Relations between cases are left out (--relations): each is another shape to
-compile. After each peer DIR/conformance/PEER-VERSION-DEVICE.json is written, and for each kind of failure
-the shrunk case DIR/findings/NAME.h5 and a draft NAME.md. A run that was killed, or whose budget ended, goes
-on when it is started again: a peer whose file is whole and of the same commit is left out (but for
---again), and one that was cut goes on in its journal; --until-whole does so by itself while the budget
-lasts. --lanes N runs as many peers beside each other, which share the device. Needs the package
-attn_compare (the wheel, or PYTHONPATH=BUILD/python). Exit code: 1 when a peer failed a case, 4 when no peer
-is here, 2 when none is named.
+its share of the budget; more cases are drawn where some are not judged. Relations between cases are left
+out (--relations): each is another shape to compile. After each peer
+DIR/conformance/PEER-VERSION-DEVICE.json is written, and for each kind of failure the shrunk case
+DIR/findings/NAME.h5 and a draft NAME.md. A run that was killed, or whose budget ended, goes on when it is
+started again: a peer whose file is whole and of the same commit is left out (but for --again), and one that
+was cut goes on in its journal; --until-whole does so by itself while the budget lasts. --lanes N runs as
+many peers beside each other, which share the device. Needs the package attn_compare (the wheel, or
+PYTHONPATH=BUILD/python). Exit code: 1 when a peer failed a case, 4 when no peer is here, 2 when none is
+named.
 """
 
 import argparse
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -37,6 +39,7 @@ from installed import DISTRIBUTIONS, find_program, named_in, versions  # noqa: E
 
 EAGER_CASES, COMPILED_CASES, COMPILES = 2000, 300, 40
 MORE = 1.05  # cases are drawn than are wanted: some are not judged
+LEAST_SECONDS = 5.0  # for a run to begin
 EAGER_EXEC, COMPILED_EXEC = "plain,second_call,dirty_scratch,repeat", "plain,second_call"
 PEER_SECONDS = 180.0  # at most, everything included
 DRAFTING = threading.Lock()  # one at a time: the library is called from this process
@@ -95,8 +98,8 @@ class Peer:
         self.listed = named["LISTED"].get(name, [])
         jobs = min(options.jobs, options.compiled_jobs) if self.compiled else options.jobs
         self.jobs = jobs * named["JOBS"].get(name, 1)
-        self.wanted = options.cases or (COMPILED_CASES if self.compiled else EAGER_CASES)
-        self.cases = options.cases or int(MORE * self.wanted)
+        self.wanted = options.cases or options.judged or (COMPILED_CASES if self.compiled else EAGER_CASES)
+        self.cases = options.cases or math.ceil(MORE * self.wanted)
         words = f"{name}-{self.version}-{found.get('device', 'cpu')}"
         self.path = options.out / "conformance" / (re.sub(r"[^\w.+-]", "-", words) + ".json")
         file = pathlib.Path(options.file).resolve()
@@ -104,8 +107,8 @@ class Peer:
         file = file.relative_to(here) if file.is_relative_to(here) else file
         self.backend = f"py:{file}:{name}"
         self.exec = options.exec or (COMPILED_EXEC if self.compiled else EAGER_EXEC)
-        self.words = ["fuzz", "--backend", self.backend, "--cases", str(self.cases), "--exec",
-                      self.exec, "--relations", options.relations, "--seed", str(options.seed), "--timeout",
+        self.words = ["fuzz", "--backend", self.backend, "--exec", self.exec,
+                      "--relations", options.relations, "--seed", str(options.seed), "--timeout",
                       str(options.timeout or (120 if self.compiled else 60)), "--max-failures",
                       str(KINDS), "--no-shrink"]
         if self.compiled:
@@ -119,12 +122,46 @@ class Peer:
         kept = json.loads(self.path.read_text())
         return kept["commit"] == self.options.commit and kept["complete"]
 
+    def lacks(self, rows):
+        """How many of the wanted cases are not judged yet; none where the number of cases was given."""
+        from tallies import judged
+
+        return 0 if self.options.cases else max(0, self.wanted - judged(rows))
+
+    def cases_after(self, rows):
+        """As many cases as should judge what is wanted, by what these rows are: those of the first."""
+        lacking = self.lacks(rows)
+        judged = self.wanted - lacking
+        if len(rows) < self.cases or not self.lacks(rows[:self.cases]) or not judged:
+            return self.cases
+        return len(rows) + math.ceil(MORE * lacking * len(rows) / judged)
+
+    def goes_on(self, result):
+        """Whether more seconds would make it whole: not where the peer takes no case at all."""
+        return not result["complete"] and (result["judged"] > 0 or result["cases"] < self.cases)
+
     def fuzz(self, folder, seconds):
-        """The report, and what the program printed; (None, why) where nothing was judged. Nothing is
-        shrunk here: that could take all the time that there is."""
+        """The report, and what the program printed; (None, why) where nothing was judged. It goes on
+        with more cases, in the same journal, until as many are judged as are wanted."""
+        until = time.monotonic() + seconds
+        data, text = self.fuzz_cases(self.cases_after(rows_of(self.journal)), folder, seconds)
+        while data and not data["cut"] and 0 < self.lacks(data["rows"]) < self.wanted:
+            left = until - time.monotonic()
+            if left < LEAST_SECONDS or Stop.asked:
+                return {**data, "cut": True}, text
+            more, told = self.fuzz_cases(self.cases_after(data["rows"]), folder, left)
+            if more is None:
+                print(f"  {self.name}: more cases were wanted: {told}", flush=True)
+                return {**data, "cut": True}, text
+            data, text = more, told
+        return data, text
+
+    def fuzz_cases(self, cases, folder, seconds):
+        """Nothing is shrunk here: that could take all the time that there is."""
         report = folder / "report.json"
-        words = [*self.words, "--json", str(report), "--resume", str(self.journal), "--jobs",
-                 str(self.jobs)]
+        report.unlink(missing_ok=True)
+        words = [*self.words, "--cases", str(cases), "--json", str(report), "--resume", str(self.journal),
+                 "--jobs", str(self.jobs)]
         child, cut = self.start(words, folder, seconds)
         if report.is_file() and report.stat().st_size:
             return {**json.loads(report.read_text()), "cut": cut}, (folder / "out").read_text()
@@ -181,7 +218,7 @@ class Peer:
             "schema_version": 1, "peer": self.name, "version": self.version,
             **{"device": "cpu", **self.found}, "commit": o.commit, "exec": self.exec,
             "relations": o.relations, "seed": o.seed, "wanted_judged": self.wanted,
-            "complete": not data["cut"], "listed": self.listed,
+            "complete": not data["cut"] and not self.lacks(data["rows"]), "listed": self.listed,
             "seconds": round(time.monotonic() - start, 1), **told}
         self.save({**result, "findings": []})  # before anything else can go wrong
         with DRAFTING:
@@ -223,7 +260,7 @@ def line_of(peer, result):
             f"unsupported, {result['mistrusted']} mistrusted, {result['crashed']} crashed, "
             f"{result['timed_out']} timed out; largest error/bound {worst:.3g}; {result['seconds']} s"
             + f"; {result['judged']} of {result['wanted_judged']} judged"
-            + ("" if result["complete"] else ", cut"))
+            + ("" if result["complete"] else ", cut" if result["judged"] else ", not whole"))
 
 
 def parse(arguments):
@@ -234,8 +271,9 @@ def parse(arguments):
     parser.add_argument("--program", help="attn-compare (that of the package)")
     parser.add_argument("--out", default="data", type=pathlib.Path)
     parser.add_argument("--budget", type=float, default=1800.0, help="seconds for all peers together")
-    parser.add_argument("--cases", type=int, help="as many, judged or not (as many as judge 2000, of compiled "
-                        "peers 300)")
+    parser.add_argument("--judged", type=int, help=f"go on until as many cases are judged ({EAGER_CASES}, of "
+                        f"compiled peers {COMPILED_CASES})")
+    parser.add_argument("--cases", type=int, help="as many in place of that, judged or not")
     parser.add_argument("--jobs", type=int, default=max(1, min(12, (os.cpu_count() or 2) - 2)),
                         help="processes of an eager peer")
     parser.add_argument("--compiled-jobs", type=int, default=3,
@@ -269,7 +307,7 @@ def lane(queue, options, named, found):
         if Stop.asked:
             print("ended as asked; start again with the same --out to go on", flush=True)
             break
-        if seconds < 5:
+        if seconds < LEAST_SECONDS:
             print(f"{name}: no time left; start again with the same --out to go on", flush=True)
             continue
         result, text = peer.run(seconds)
@@ -280,7 +318,7 @@ def lane(queue, options, named, found):
         bad |= {name} if result["failures"] else set()
         found_in = [f"  {options.out / 'findings' / entry}.md" for entry in result["findings"]]
         print("\n".join([line_of(name, result), *found_in, *([text] if text else [])]), flush=True)
-        if options.until_whole and not result["complete"] and not Stop.asked:
+        if options.until_whole and peer.goes_on(result) and not Stop.asked:
             queue.put(name)
     return bad, judged
 

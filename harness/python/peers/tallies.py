@@ -19,6 +19,11 @@ def outcome_of(row):
     return row["status"].replace(" ", "_")
 
 
+def judged(rows):
+    """How many of the rows are."""
+    return sum(outcome_of(row) in JUDGED for row in rows)
+
+
 def spec_of(row):
     """The spec in the words that make the row's case again, None where there are none."""
     words = shlex.split(row.get("repro") or "")
