@@ -76,6 +76,19 @@ __device__ __forceinline__ std::uint32_t pack2<Half>(float low, float high) {
   return r;
 }
 
+/// 16 bytes that nobody else of the multiprocessor reads and no kernel of the stream writes; zeros
+/// when !valid.
+__device__ __forceinline__ uint4 load_once(const uint4* p, bool valid) {
+  uint4 x;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n"
+      "mov.b32 %0, 0;\nmov.b32 %1, 0;\nmov.b32 %2, 0;\nmov.b32 %3, 0;\n"
+      "@p ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
+      : "=&r"(x.x), "=&r"(x.y), "=&r"(x.z), "=&r"(x.w)
+      : "l"(p), "r"(static_cast<int>(valid)));
+  return x;
+}
+
 /// 16 bytes from global to shared memory without registers, or 16 zero bytes when !valid (the
 /// address must still be a legal one).
 __device__ __forceinline__ void copy_async_16(std::uint32_t shared, const void* global,

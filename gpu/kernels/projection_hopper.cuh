@@ -16,21 +16,14 @@
 // Budget: 128 registers of sums, of 232; 192 KB of stages and 32 KB on their way out.
 #pragma once
 
-#include "gpu/kernels/batch.cuh"
 #include "gpu/kernels/hopper_ptx.cuh"
 #include "gpu/kernels/hopper_wgmma.cuh"
 #include "gpu/kernels/hopper_work.h"
 #include "gpu/kernels/projection_hopper_launch.h"
 #include "gpu/kernels/projection_work.h"
+#include "gpu/kernels/token_place.cuh"
 
 namespace attn::gpu {
-
-/// Of a row of a tile: kPaddingRow, kNoRow, or where it belongs.
-struct ProjectionRow {
-  int position = kNoRow;
-  unsigned page = 0;
-  int slot = 0;
-};
 
 template <typename T>
 struct ProjectionShared {
@@ -41,7 +34,7 @@ struct ProjectionShared {
   T out[kProjectionReaders][2][kOutSlab];
   std::uint64_t full[kProjectionStages], empty[kProjectionStages];
   std::uint64_t full_rows, empty_rows;
-  ProjectionRow rows[kProjectionRows];
+  TokenPlace rows[kProjectionRows];
 };
 /// With room to begin at a multiple of 1024.
 template <typename T>
@@ -82,20 +75,6 @@ __device__ __forceinline__ void load_operands(Shared& shared, const CUtensorMap*
   }
 }
 
-__device__ __forceinline__ ProjectionRow projection_row(const HeadPassArguments& a,
-                                                        std::int64_t row) {
-  ProjectionRow r;
-  if (row >= a.batch.tokens) return r;
-  r.position = kPaddingRow;
-  if (row >= end_of_rows(a.batch)) return r;
-  const std::int64_t b = sequence_of(a.batch, row);
-  const std::int64_t position = a.batch.cache_lengths[b] + (row - a.batch.row_offsets[b]);
-  r.position = static_cast<int>(position);
-  r.page = static_cast<unsigned>(page_of(a.cache, b, position));
-  r.slot = static_cast<int>(slot_of(a.cache, position));
-  return r;
-}
-
 /// One warp: the rows of the block's tiles.
 template <typename Shared>
 __device__ __forceinline__ void find_rows(Shared& shared, const ProjectionCall& call) {
@@ -108,7 +87,7 @@ __device__ __forceinline__ void find_rows(Shared& shared, const ProjectionCall& 
 #pragma unroll 1
     for (int r = static_cast<int>(threadIdx.x % 32); r < kProjectionRows; r += 32) {
       shared.rows[r] =
-          projection_row(call.a, static_cast<std::int64_t>(place.row_tile) * kProjectionRows + r);
+          place_of_token(call.a, static_cast<std::int64_t>(place.row_tile) * kProjectionRows + r);
     }
     barrier_arrive(&shared.full_rows);
   }
@@ -385,7 +364,7 @@ __device__ __forceinline__ void ProjectionConsumer<T, kHeadDim>::write(
         reinterpret_cast<const unsigned char*>(out[i / 4]) +
         swizzle_128(static_cast<std::uint32_t>(r),
                     static_cast<std::uint32_t>(output_chunk(lane_) * 16)));
-    const ProjectionRow row = shared_.rows[16 * warp_ + r];
+    const TokenPlace row = shared_.rows[16 * warp_ + r];
     const std::int64_t index = first_row + 16 * warp_ + r;
     if (row.position >= 0) {
       const std::int64_t at = target.paged

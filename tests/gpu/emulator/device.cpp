@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
@@ -47,6 +48,7 @@ struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   bool done = false;
+  int cluster_arrivals = 0;
   std::vector<std::vector<Product>> groups;  // committed, oldest first
   std::vector<Product> open;
 };
@@ -57,14 +59,33 @@ struct Warp {
   std::array<std::uint64_t, 32> got{};
   std::array<std::uint32_t, 32> addresses{};
   std::array<std::array<std::uint32_t, 4>, 32> registers{};
+  std::array<std::array<std::uint32_t, 2>, 32> b{};
+  std::array<float*, 32> c{};
   /// What store_matrix wrote and a barrier has not yet made the other lanes see.
   std::vector<std::pair<std::uint32_t, std::uint32_t>> stored;  // address, word
 };
 
+/// On its way to another block's shared memory.
+struct RemoteStore {
+  int from = 0;  ///< fiber
+  int rank = 0;
+  std::uint32_t address = 0;
+  std::vector<unsigned char> bytes;
+};
+
+/// Or a cluster of blocks, of which `bank` is the one whose shared memory lies at `memory`.
 struct Block {
+  int threads = 0;  ///< of one block
+  int bank = 0;
+  std::vector<std::vector<unsigned char>> banks;
+  std::vector<bool> started;
+  std::vector<RemoteStore> stores;
+  int cluster_arrivals = 0;
+  std::vector<int> cluster_waiting;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  std::map<int, Meeting> named;  // 0: all threads; 100 + g: products of a warpgroup
+  // 100 + g: products of a warpgroup; 1000 + r: all threads of block r
+  std::map<int, Meeting> named;
   std::map<const void*, Barrier> barriers;
   std::vector<Copy> copies;
   std::vector<int> ready;
@@ -233,8 +254,26 @@ void start_fiber() {
   yield();
 }
 
-void reset(int threads) {
+/// The shared memory of block `rank` of the cluster comes to `memory`.
+void show_bank(int rank) {
+  block.started[static_cast<std::size_t>(rank)] = true;
+  if (rank == block.bank) return;
+  std::memcpy(block.banks[static_cast<std::size_t>(block.bank)].data(), memory, kClusterShared);
+  std::memcpy(memory, block.banks[static_cast<std::size_t>(rank)].data(), kClusterShared);
+  block.bank = rank;
+}
+
+void reset(int block_threads, int cluster) {
+  const int threads = block_threads * cluster;
   std::memset(memory, 0xff, sizeof(memory));  // NaN
+  block.threads = block_threads;
+  block.bank = 0;
+  block.banks.assign(static_cast<std::size_t>(cluster),
+                     std::vector<unsigned char>(kClusterShared, 0xff));
+  block.started.assign(static_cast<std::size_t>(cluster), false);
+  block.stores.clear();
+  block.cluster_arrivals = 0;
+  block.cluster_waiting.clear();
   block.warps.assign(static_cast<std::size_t>(threads / 32), {});
   block.named.clear();
   block.barriers.clear();
@@ -245,6 +284,7 @@ void reset(int threads) {
     Fiber& fiber = block.fibers[static_cast<std::size_t>(t)];
     if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(kStackBytes);
     fiber.done = false;
+    fiber.cluster_arrivals = 0;
     fiber.groups.clear();
     fiber.open.clear();
     getcontext(&fiber.context);
@@ -258,53 +298,145 @@ void reset(int threads) {
 
 }  // namespace
 
-std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
+std::function<void()> previous_grid;
+
+namespace {
+
+/// One turn of one fiber or copy.
+void take_turn(Starved starved) {
+  const auto waits = [&](int fiber) {
+    const int thread = fiber % block.threads;
+    return thread >= starved.first && thread < starved.first + starved.count;
+  };
+  const std::size_t choices = block.ready.size() + block.copies.size();
+  std::size_t i = block.random() % choices;
+  for (std::size_t n = 0; n < choices && i < block.ready.size() && waits(block.ready[i]); ++n) {
+    i = (i + 1) % choices;
+  }
+  if (i >= block.ready.size()) {
+    i -= block.ready.size();
+    const Copy copy = block.copies[i];
+    block.copies.erase(block.copies.begin() + static_cast<std::ptrdiff_t>(i));
+    return land(copy);
+  }
+  block.current = block.ready[i];
+  block.ready[i] = block.ready.back();
+  block.ready.pop_back();
+  const int rank = block.current / block.threads;
+  threadIdx.x = static_cast<unsigned>(block.current % block.threads);
+  blockIdx.z = blockIdx.z / static_cast<unsigned>(block.banks.size()) *
+                   static_cast<unsigned>(block.banks.size()) +
+               static_cast<unsigned>(rank);
+  show_bank(rank);
+  swapcontext(&block.scheduler, &block.fibers[static_cast<std::size_t>(block.current)].context);
+}
+
+/// One block, or one cluster, to its end.
+void run_block(int threads, int cluster, Starved starved) {
+  reset(threads, cluster);
+  while (block.wrong.empty() && block.ready.size() + block.copies.size() > 0) take_turn(starved);
+  for (std::size_t t = 0; t < block.fibers.size(); ++t) {
+    if (!block.fibers[t].done) fail("thread " + std::to_string(t) + " waits for ever");
+  }
+  for (const auto& [at, barrier] : block.barriers) {
+    if (barrier.bytes != 0) fail("a barrier is left with bytes to come");
+  }
+  if (!block.stores.empty()) fail("a store to another block that nobody released");
+}
+
+}  // namespace
+
+std::string run(Grid grid, int threads, std::uint64_t seed, Starved starved,
                 const std::function<void()>& kernel) {
   block.random.seed(seed);
   block.wrong.clear();
   block.kernel = &kernel;
-  gridDim.x = static_cast<unsigned>(blocks);
-  for (int b = 0; b < blocks && block.wrong.empty(); ++b) {
-    blockIdx.x = static_cast<unsigned>(b);
-    reset(threads);
+  gridDim = {static_cast<unsigned>(grid.x), 1, static_cast<unsigned>(grid.z)};
+  for (int b = 0; b < grid.x * grid.z && block.wrong.empty(); b += grid.cluster) {
+    blockIdx = {static_cast<unsigned>(b / grid.z), 0, static_cast<unsigned>(b % grid.z)};
     if (starved.count == 0) {
       starved = {static_cast<int>(block.random() % static_cast<std::uint64_t>(threads)), 1};
     }
-    const auto waits = [&](int thread) {
-      return thread >= starved.first && thread < starved.first + starved.count;
-    };
-    while (block.wrong.empty() && block.ready.size() + block.copies.size() > 0) {
-      const std::size_t choices = block.ready.size() + block.copies.size();
-      std::size_t i = block.random() % choices;
-      for (std::size_t n = 0; n < choices && i < block.ready.size() && waits(block.ready[i]); ++n) {
-        i = (i + 1) % choices;
-      }
-      if (i >= block.ready.size()) {
-        i -= block.ready.size();
-        const Copy copy = block.copies[i];
-        block.copies.erase(block.copies.begin() + static_cast<std::ptrdiff_t>(i));
-        land(copy);
-        continue;
-      }
-      block.current = block.ready[i];
-      block.ready[i] = block.ready.back();
-      block.ready.pop_back();
-      threadIdx.x = static_cast<unsigned>(block.current);
-      swapcontext(&block.scheduler, &block.fibers[static_cast<std::size_t>(block.current)].context);
-    }
-    for (std::size_t t = 0; t < block.fibers.size(); ++t) {
-      if (!block.fibers[t].done) fail("thread " + std::to_string(t) + " waits for ever");
-    }
-    for (const auto& [at, barrier] : block.barriers) {
-      if (barrier.bytes != 0) fail("a barrier is left with bytes to come");
-    }
+    run_block(threads, grid.cluster, starved);
   }
   return block.wrong;
 }
 
+void wait_for_previous_grid() {
+  if (!previous_grid) return;
+  const std::function<void()> work = std::move(previous_grid);
+  previous_grid = nullptr;
+  work();
+}
+
+void cluster_arrive(bool releases) {
+  Fiber& fiber = block.fibers[static_cast<std::size_t>(block.current)];
+  ++fiber.cluster_arrivals;
+  ++block.cluster_arrivals;
+  if (releases) {
+    std::erase_if(block.stores, [](const RemoteStore& store) {
+      if (store.from != block.current) return false;
+      unsigned char* const bank = store.rank == block.bank
+                                      ? memory
+                                      : block.banks[static_cast<std::size_t>(store.rank)].data();
+      std::memcpy(bank + store.address, store.bytes.data(), store.bytes.size());
+      return true;
+    });
+  }
+  wake(block.cluster_waiting);
+}
+void cluster_wait() {
+  const Fiber& fiber = block.fibers[static_cast<std::size_t>(block.current)];
+  while (block.cluster_arrivals < fiber.cluster_arrivals * static_cast<int>(block.fibers.size())) {
+    block.cluster_waiting.push_back(block.current);
+    yield();
+  }
+}
+std::uint32_t cluster_address(std::uint32_t shared, unsigned rank) { return shared | rank << 24; }
+void cluster_store(std::uint32_t address, const void* from, std::size_t bytes) {
+  RemoteStore store;
+  store.from = block.current;
+  store.rank = static_cast<int>(address >> 24);
+  store.address = address & 0xffffffU;
+  if (store.rank >= static_cast<int>(block.banks.size()))
+    return fail("no such block in the cluster");
+  if (!block.started[static_cast<std::size_t>(store.rank)]) {
+    return fail("a store to a block that has not started");
+  }
+  const auto first = block.fibers.begin() + store.rank * block.threads;
+  if (std::all_of(first, first + block.threads, [](const Fiber& f) { return f.done; })) {
+    return fail("a store to a block that has ended");
+  }
+  const auto* const data = static_cast<const unsigned char*>(from);
+  store.bytes.assign(data, data + bytes);
+  block.stores.push_back(std::move(store));
+}
+
+void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
+                  bool half) {
+  Warp& warp = own_warp();
+  warp.registers[own_lane()] = {a[0], a[1], a[2], a[3]};
+  warp.b[own_lane()] = {b0, b1};
+  warp.c[own_lane()] = c;
+  meet(warp.meeting, 32, [&] {
+    for (std::size_t row = 0; row < 16; ++row) {
+      for (std::size_t column = 0; column < 8; ++column) {
+        float& sum = warp.c[row % 8 * 4 + column / 2][row / 8 * 2 + column % 2];
+        for (std::size_t k = 0; k < 16; ++k) {
+          const std::size_t t = k % 8 / 2;
+          const std::uint32_t x = warp.registers[row % 8 * 4 + t][row / 8 + 2 * (k / 8)];
+          const std::uint32_t y = warp.b[column * 4 + t][k / 8];
+          sum +=
+              half_of(x, static_cast<int>(k % 2), half) * half_of(y, static_cast<int>(k % 2), half);
+        }
+      }
+    }
+  });
+}
+
 void sync_threads() {
   show_stored(own_warp());
-  meet(block.named[0], static_cast<int>(block.fibers.size()), [] {});
+  meet(block.named[1000 + block.current / block.threads], block.threads, [] {});
 }
 void sync_warp() {
   Warp& warp = own_warp();
@@ -324,6 +456,7 @@ std::uint64_t shuffle(std::uint64_t value, int from_lane) {
 }
 
 void barrier_init(const void* barrier, unsigned count) {
+  if (block.banks.size() > 1) fail("mbarriers of clusters are not emulated");
   Barrier& b = block.barriers[barrier];
   b.count = b.pending = static_cast<int>(count);
 }

@@ -27,7 +27,7 @@
 namespace attn::gpu {
 
 struct EmulatedIndex {
-  unsigned x = 0;
+  unsigned x = 0, y = 0, z = 0;
 };
 extern EmulatedIndex threadIdx;
 extern EmulatedIndex blockIdx;
@@ -45,10 +45,38 @@ struct Starved {
   int count = 0;
 };
 
-/// Runs `kernel` in every thread of every block, blocks one after the other. "" or what went wrong:
-/// threads that wait for ever, a barrier with more arrivals than it counts.
-std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
+/// Blocks, and how many of them along z are a cluster: those run at the same time, and have
+/// kClusterShared bytes of shared memory each, without mbarriers.
+struct Grid {
+  int x = 1;
+  int z = 1;
+  int cluster = 1;
+};
+inline constexpr std::size_t kClusterShared = 16 * 1024;
+
+/// Runs `kernel` in every thread of every block, blocks or clusters one after the other. "" or what
+/// went wrong: threads that wait for ever, a barrier with more arrivals than it counts.
+std::string run(Grid grid, int threads, std::uint64_t seed, Starved starved,
                 const std::function<void()>& kernel);
+inline std::string run(int blocks, int threads, std::uint64_t seed, Starved starved,
+                       const std::function<void()>& kernel) {
+  return run(Grid{blocks, 1, 1}, threads, seed, starved, kernel);
+}
+
+/// What the grid before leaves: done when the first thread waits for it.
+extern std::function<void()> previous_grid;
+void wait_for_previous_grid();
+
+void cluster_arrive(bool releases);
+void cluster_wait();
+/// Of shared memory of block `rank` of the cluster; for cluster_store alone.
+std::uint32_t cluster_address(std::uint32_t shared, unsigned rank);
+/// Seen there once this thread has arrived at the cluster's barrier, releasing.
+void cluster_store(std::uint32_t address, const void* from, std::size_t bytes);
+
+/// c [16, 8] (+)= a b of a warp, fragments as in mma.cuh.
+void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
+                  bool half);
 
 void sync_threads();
 void sync_warp();

@@ -1,6 +1,6 @@
 #pragma once
 
-// Stands in for gpu/kernels/mma.cuh: what the Hopper prefill kernel uses of it.
+// Stands in for gpu/kernels/mma.cuh: what the emulated kernels use of it.
 
 #include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/element.cuh"
@@ -26,7 +26,21 @@ inline void barrier_wait(std::uint64_t* barrier, unsigned parity) {
   emulator::barrier_wait(barrier, parity);
 }
 inline void allow_dependent_launch() {}
-inline void wait_for_previous_grid() {}
+inline void wait_for_previous_grid() { emulator::wait_for_previous_grid(); }
+inline void cluster_arrive() { emulator::cluster_arrive(true); }
+inline void cluster_arrive_relaxed() { emulator::cluster_arrive(false); }
+inline void cluster_wait() { emulator::cluster_wait(); }
+inline std::uint32_t cluster_address(std::uint32_t shared, unsigned rank) {
+  return emulator::cluster_address(shared, rank);
+}
+inline void cluster_store(std::uint32_t address, float2 x) {
+  emulator::cluster_store(address, &x, sizeof(x));
+}
+inline uint4 load_once(const uint4* p, bool valid) { return valid ? *p : make_uint4(0, 0, 0, 0); }
+template <typename T>
+void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  emulator::warp_product(c, a, b0, b1, TypeOf<T>::value == Type::kFloat16);
+}
 inline float exp2_approximate(float x) { return std::exp2(x); }
 
 }  // namespace attn::gpu

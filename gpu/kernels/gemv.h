@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "gpu/device/device.h"
+#include "gpu/kernels/gemm.h"
+#include "gpu/kernels/head_pass.h"
+
+namespace attn::gpu {
+
+/// Rows of x that the products below take: those of one m16n8k16.
+inline constexpr std::int64_t kMostGemvRows = 8;
+
+/// "" when gemv() takes products of this type and depth (columns of x and w), else one line why
+/// not.
+std::string gemv_refusal(Type type, std::int64_t depth);
+
+/// y = clip(x w^T + bias) as gemm() has it, of at most kMostGemvRows rows of x: w is read once, as
+/// it lies, as fast as the memory gives it. x and w of 16 bits, 16-byte aligned. Its first part of
+/// w is on its way before the kernel ahead of it in the stream has ended: nothing in the stream may
+/// write there. Rows of y do not depend on m.
+void gemv(const GemmArguments& arguments, StreamHandle stream);
+
+/// The same product of q, k and v, with all of `heads`' steps behind it (head_pass.h), of layers
+/// that projection_refusal() has nothing against: the same roundings; sums are of another order.
+/// `product`: y for the sums, or null: not kept. `heads` has no sources.
+void gemv_heads(const GemmArguments& product, const HeadPassArguments& heads, StreamHandle stream);
+
+}  // namespace attn::gpu

@@ -1,0 +1,45 @@
+// What the kernel for few rows does where: plain arithmetic that host and device share, and tests
+// run without a device.
+#pragma once
+
+#include "gpu/kernels/host_device.h"
+
+namespace attn::gpu {
+
+/// A block has 16 rows of w (columns of y). Its warps share out the columns of w in pieces of a
+/// cache line, and each has two such steps on their way: 16 KB a block and step. One warp more
+/// finds out where the tokens belong.
+inline constexpr int kGemvColumns = 16;
+inline constexpr int kGemvWarps = 8;
+inline constexpr int kGemvThreads = 32 * (kGemvWarps + 1);
+inline constexpr int kGemvDepth = 64;  ///< columns of w of a warp's step
+inline constexpr int kGemvAhead = 2;   ///< steps
+inline constexpr int kGemvTokens = 8;
+/// Blocks of a multiprocessor: 4096 -> 6144 is 384 of 396.
+inline constexpr int kGemvBlocks = 3;
+
+/// A cluster has at most 8 blocks: heads of up to 128 channels.
+inline constexpr int kGemvMostParts = 8;
+
+/// Blocks of a head, which are one cluster where the head's squares are summed.
+ATTN_HOST_DEVICE constexpr int gemv_parts(int head_dim) { return head_dim / kGemvColumns; }
+
+/// Channel of a head that row i of a block's rows is: 8 neighbours and those half a head further,
+/// so that both ends of a rotated pair are the block's, whichever way they are paired.
+ATTN_HOST_DEVICE int gemv_channel(int part, int i, int head_dim) {
+  return 8 * part + i % 8 + i / 8 * (head_dim / 2);
+}
+/// The other end of its pair.
+ATTN_HOST_DEVICE int gemv_partner(int i, bool interleaved) { return interleaved ? i ^ 1 : i ^ 8; }
+
+/// First column of a warp's step.
+ATTN_HOST_DEVICE int gemv_depth(int step, int warp) {
+  return (step * kGemvWarps + warp) * kGemvDepth;
+}
+/// Steps of each warp, a multiple of those on their way.
+ATTN_HOST_DEVICE int gemv_steps(int depth) {
+  constexpr int kRound = kGemvAhead * kGemvWarps * kGemvDepth;
+  return (depth + kRound - 1) / kRound * kGemvAhead;
+}
+
+}  // namespace attn::gpu
