@@ -38,8 +38,9 @@ std::string gemv_refusal(Type type, std::int64_t depth) {
   return "";
 }
 
-void gemv(const GemmArguments& arguments, StreamHandle stream) {
+void gemv(const GemmArguments& arguments, bool ahead, StreamHandle stream) {
   GemvCall call = call_of(arguments);
+  call.ahead = ahead;
   call.a.type = arguments.type;
   launch_gemv(call, false, 1, stream);
 }

@@ -297,6 +297,11 @@ template <typename T, bool kHeads>
 __device__ __forceinline__ void Gemv<T, kHeads>::run() {
   if (sums_squares()) cluster_arrive_relaxed();
   if (warp_ == kGemvWarps) {
+    if (call_.ahead && lane_ < kGemvColumns && row_of(lane_) < call_.columns) {
+      const T* const row =
+          static_cast<const T*>(call_.w) + static_cast<std::int64_t>(row_of(lane_)) * call_.depth;
+      prefetch_stretch_to_l2(row, static_cast<unsigned>(call_.depth * sizeof(T)));
+    }
     wait_for_previous_grid();
     if (kHeads && lane_ < kGemvTokens) shared_.places[lane_] = place_of_token(a_, lane_);
   } else {

@@ -18,6 +18,7 @@ struct GemvCall {
   int tokens = 0;
   int columns = 0;  ///< rows of w
   int depth = 0;
+  bool ahead = false;  ///< the block's rows of w to the L2 while the grid before still runs
 };
 
 /// Blocks along x (heads, or 16 rows of w) and along z (parts of a head).

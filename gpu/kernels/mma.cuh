@@ -222,6 +222,14 @@ __device__ __forceinline__ void prefetch_to_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
+/// The same of a stretch of memory, 16-byte aligned and a multiple of 16 bytes. Nothing before
+/// sm_90.
+__device__ __forceinline__ void prefetch_stretch_to_l2(const void* p, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
+
 /// 2^x, relative error below 2^-22; -inf gives 0.
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;

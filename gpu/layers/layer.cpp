@@ -252,7 +252,7 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
     b.input_values =
         arena.take_array<float>(plan.tokens * std::max(config_.hidden_size, config_.attn_width()));
   }
-  b.qkv = take(t.qkv, qkv_width(), layer && !plan.projection.taken);
+  b.qkv = take(t.qkv, qkv_width(), layer && !plan.projection.taken && !plan.qkv_gemv);
   b.q_norm = take(t.q_norm, config_.q_width(), unfused && forward && config_.use_qk_norm);
   b.k_norm = take(t.k_norm, config_.k_width(), unfused && config_.use_qk_norm);
   b.q_rope = take(t.q_rope, config_.q_width(), forward);
@@ -308,13 +308,14 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     plan.projection = plan_projection(projection_shape(config_), options_.hopper_projection,
                                       attention_shape_.multiprocessors, plan.tokens);
   }
+  plan_gemv(plan);
   if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
     const bool typed_bias = weights_->qkv_bias_typed.size() > 0;
-    if (!config_.has_bias || typed_bias) {
+    if (!plan.qkv_gemv && (!config_.has_bias || typed_bias)) {
       plan.qkv_gemm = plan_product(qkv_shape(plan.tokens), config_.has_bias);
     }
-    if (config_.entry_point == EntryPoint::kForward) {
+    if (!plan.out_gemv && config_.entry_point == EntryPoint::kForward) {
       plan.out_gemm = plan_product(out_shape(plan.tokens), false);
     }
   }
@@ -322,6 +323,21 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   buffers(plan, LayerTensors{}, counter);
   plan.workspace_bytes = counter.used();
   return plan;
+}
+
+void AttentionLayer::plan_gemv(LayerPlan& plan) const {
+#ifdef ATTN_FAULTY
+  return;  // bugs are planted in the kernels that it stands in for
+#endif
+  const bool few = plan.tokens > 0 && plan.tokens <= kMostGemvRows;
+  if (options_.gemv == GemvUse::kNever || !few || config_.starts_at_attention() || config_.quant)
+    return;
+  if (!hopper_device_refusal().empty()) return;  // clusters
+  const Type type = type_of(config_.dtype);
+  plan.qkv_gemv = !plan.projection.taken && options_.fused_head_pass &&
+                  projection_refusal(projection_shape(config_)).empty();
+  plan.out_gemv = config_.entry_point == EntryPoint::kForward &&
+                  gemv_refusal(type, config_.attn_width()).empty();
 }
 
 void AttentionLayer::plan_coded(LayerPlan& plan) const {
@@ -426,6 +442,7 @@ void AttentionLayer::project(const LayerPlan& plan, const LayerTensors& t, const
   projection.x = t.x;
   projection.y = b.qkv;
   if (config_.quant) return project_quantised(plan, projection, b, stream);
+  if (plan.qkv_gemv) return gemv(projection, false, stream);  // when timed by itself
   multiply(projection, plan.qkv_gemm.get(), weights_->qkv_bias_typed.data(), b.gemm_workspace,
            stream);
 }
@@ -475,10 +492,11 @@ HeadPassArguments AttentionLayer::heads_of(const LayerTensors& t, const Buffers&
 void AttentionLayer::project_and_store(const LayerPlan& plan, const LayerTensors& t,
                                        const Buffers& b, StreamHandle stream) const {
   const HeadPassArguments a = heads_of(t, b);
-  if (plan.projection.taken) {
+  if (plan.projection.taken || plan.qkv_gemv) {
     GemmArguments product = qkv_shape(b.batch.tokens);
     product.x = t.x;
     product.y = b.qkv;
+    if (plan.qkv_gemv) return gemv_heads(product, a, stream);
     return projection_hopper(product, a, plan.projection, stream);
   }
   project(plan, t, b, stream);
@@ -593,6 +611,7 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& given, void*
   output.x = b.attn_out;
   output.y = t.out;
   if (config_.quant) return output_quantised(plan, output, b, stream);
+  if (plan.out_gemv) return gemv(output, options_.gemv == GemvUse::kAhead, stream);
   multiply(output, plan.out_gemm.get(), nullptr, b.gemm_workspace, stream);
 }
 

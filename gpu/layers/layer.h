@@ -10,6 +10,7 @@
 #include "gpu/kernels/attention_hopper.h"
 #include "gpu/kernels/batch.h"
 #include "gpu/kernels/gemm.h"
+#include "gpu/kernels/gemv.h"
 #include "gpu/kernels/head_pass.h"
 #include "gpu/kernels/projection_hopper.h"
 #include "gpu/layers/coded_product.h"
@@ -34,6 +35,10 @@ struct LayerOptions {
   /// Which calls' q, k and v are made, turned and stored by one kernel of compute capability 9.0,
   /// of those that projection_unsupported_reason() has nothing against; kAlways: no others.
   ProjectionUse hopper_projection = ProjectionUse::kWhereItPays;
+  /// Calls of few rows on compute capability 9.0: their products by gemv(), where it takes them,
+  /// and what follows q, k and v in the same kernel, where projection_refusal() has nothing against
+  /// the layer.
+  GemvUse gemv = GemvUse::kNever;
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
@@ -103,6 +108,8 @@ struct LayerPlan {
   AttentionPlan attention;
   HopperPlan hopper;          ///< taken: instead of the tiled kernel of `attention`
   ProjectionPlan projection;  ///< taken: instead of qkv_gemm and the pass behind it
+  bool qkv_gemv = false;      ///< gemv_heads() instead of those
+  bool out_gemv = false;      ///< gemv() instead of out_gemm
   std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
   std::shared_ptr<const CublasLtGemm> out_gemm;
   std::vector<CodedProductPlan> coded;  ///< of the weights' groups of rows of q, k and v
@@ -150,6 +157,7 @@ class AttentionLayer {
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
   void plan_prefill(LayerPlan& plan, std::int64_t max_rows, std::int64_t max_keys) const;
+  void plan_gemv(LayerPlan& plan) const;
   void plan_coded(LayerPlan& plan) const;
   static GemmArguments rows_of(const GemmArguments& whole, const InputGroup& group);
   void project(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,

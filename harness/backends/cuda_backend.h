@@ -13,11 +13,15 @@ struct CudaOptions {
   bool plain_attention = false;  ///< only the plain attention kernel
   bool hopper_prefill = false;   ///< the prefill kernel of compute capability 9.0, and only that
   bool tiled_prefill = false;    ///< never that
-  /// Only layers whose q, k and v can be made, turned and stored by one kernel of compute capability
-  /// 9.0, in calls where it pays, or in all; or never by that kernel.
+  /// Only layers whose q, k and v can be made, turned and stored by one kernel of compute
+  /// capability 9.0, in calls where it pays, or in all; or never by that kernel.
   bool hopper_projection = false;
   bool hopper_projection_always = false;
   bool separate_projection = false;
+  /// Products of few rows by a kernel that reads each weight once; `ahead`, the last of a layer
+  /// from before attention has ended.
+  bool gemv = false;
+  bool gemv_ahead = false;
   bool cublas = true;       ///< cuBLASLt where it can be loaded
   bool fp8_own = false;     ///< float8 codes by our own kernels only
   bool fp8_cublas = false;  ///< by cuBLASLt for any number of rows that it takes

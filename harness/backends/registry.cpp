@@ -82,6 +82,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"projection", "hopper"}, &result.hopper_projection},
       {{"projection", "hopper-always"}, &result.hopper_projection_always},
       {{"projection", "separate"}, &result.separate_projection},
+      {{"gemv", "1"}, &result.gemv},
+      {{"gemv", "ahead"}, &result.gemv_ahead},
       {{"gemm", "own"}, &result.cublas},
       {{"fp8", "own"}, &result.fp8_own},
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
@@ -97,7 +99,9 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, "
-             "projection=hopper, projection=hopper-always, projection=separate, gemm=own, fp8=own, "
+             "projection=hopper, projection=hopper-always, projection=separate, gemv=1, "
+             "gemv=ahead, gemm=own, "
+             "fp8=own, "
              "fp8=cublaslt, "
              "splits=N");
     }
@@ -131,7 +135,8 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|tiled projection=hopper|separate gemm=own "
+       "fused=0 attention=plain prefill=hopper|tiled projection=hopper|separate gemv=1|ahead "
+       "gemm=own "
        "fp8=own|cublaslt splits=N",
        cuda_unavailable_reason()},
   };

@@ -62,6 +62,10 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.hopper_projection = attn::gpu::ProjectionUse::kNever;
     } else if (word == "fp8=own") {
       options.fp8 = attn::gpu::Fp8Products::kOwn;
+    } else if (word == "gemv=1") {
+      options.gemv = attn::gpu::GemvUse::kFewRows;
+    } else if (word == "gemv=ahead") {
+      options.gemv = attn::gpu::GemvUse::kAhead;
     } else if (word == "gemm=own") {
       options.cublas = false;
     } else {

@@ -20,6 +20,8 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   if (options.hopper_projection_always) layer.hopper_projection = gpu::ProjectionUse::kAlways;
   if (options.separate_projection) layer.hopper_projection = gpu::ProjectionUse::kNever;
+  if (options.gemv) layer.gemv = gpu::GemvUse::kFewRows;
+  if (options.gemv_ahead) layer.gemv = gpu::GemvUse::kAhead;
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
@@ -43,6 +45,8 @@ std::string CudaBackend::name() const {
     words += ",projection=hopper";
   }
   if (options_.separate_projection) words += ",projection=separate";
+  if (options_.gemv || options_.gemv_ahead)
+    words += options_.gemv_ahead ? ",gemv=ahead" : ",gemv=1";
   if (!options_.cublas) words += ",gemm=own";
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";

@@ -412,6 +412,15 @@ void cluster_store(std::uint32_t address, const void* from, std::size_t bytes) {
   block.stores.push_back(std::move(store));
 }
 
+void touch_stretch(const void* p, unsigned bytes) {
+  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0 || bytes == 0 || bytes % 16 != 0) {
+    fail("a stretch that does not begin and end at multiples of 16 bytes");
+  }
+  const auto* const at = static_cast<const volatile char*>(p);
+  (void)at[0];
+  (void)at[bytes - 1];
+}
+
 void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
                   bool half) {
   Warp& warp = own_warp();

@@ -74,6 +74,9 @@ std::uint32_t cluster_address(std::uint32_t shared, unsigned rank);
 /// Seen there once this thread has arrived at the cluster's barrier, releasing.
 void cluster_store(std::uint32_t address, const void* from, std::size_t bytes);
 
+/// A stretch that a kernel asks the L2 for: aligned, and there to be read.
+void touch_stretch(const void* p, unsigned bytes);
+
 /// c [16, 8] (+)= a b of a warp, fragments as in mma.cuh.
 void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
                   bool half);

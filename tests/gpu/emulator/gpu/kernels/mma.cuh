@@ -37,6 +37,9 @@ inline void cluster_store(std::uint32_t address, float2 x) {
   emulator::cluster_store(address, &x, sizeof(x));
 }
 inline uint4 load_once(const uint4* p, bool valid) { return valid ? *p : make_uint4(0, 0, 0, 0); }
+inline void prefetch_stretch_to_l2(const void* p, unsigned bytes) {
+  emulator::touch_stretch(p, bytes);
+}
 template <typename T>
 void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::warp_product(c, a, b0, b1, TypeOf<T>::value == Type::kFloat16);
