@@ -1,12 +1,18 @@
 // The kernel for few rows itself, its source and its host code, on emulated blocks and clusters
 // (emulator/): q, k and v to the bit (projection_problem.h), other products against exact sums.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <new>
 #include <random>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "tests/gpu/emulator/device.h"
 // After the emulator: kernel source.
@@ -37,16 +43,43 @@ void launch_gemv(const GemvCall& call, bool heads, int cluster, cudaStream_t) {
 
 namespace {
 
+/// 16-bit elements with nothing to read behind the last: a kernel that goes on there dies.
+class Fenced {
+ public:
+  explicit Fenced(const Bits& values) : bytes_(2 * values.size()) {
+    const std::size_t page = 4096;
+    room_ = (bytes_ + page - 1) / page * page;
+    void* const at =
+        mmap(nullptr, room_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED || mprotect(static_cast<char*>(at) + room_, page, PROT_NONE) != 0) {
+      throw std::bad_alloc();
+    }
+    pages_ = static_cast<char*>(at);
+    fill(values);
+  }
+  ~Fenced() { munmap(pages_, room_ + 4096); }
+  Fenced(const Fenced&) = delete;
+  Fenced& operator=(const Fenced&) = delete;
+
+  void fill(const Bits& values) { std::memcpy(pages_ + room_ - bytes_, values.data(), bytes_); }
+  const void* data() const { return pages_ + room_ - bytes_; }
+
+ private:
+  std::size_t bytes_;
+  std::size_t room_ = 0;
+  char* pages_ = nullptr;
+};
+
 /// What the kernel before makes comes when somebody waits for it: until then x is NaN, lengths are
 /// those of other sequences.
 struct Late {
   Memory now;
-  explicit Late(const Memory& m) : now(m) {
-    std::fill(now.x.begin(), now.x.end(), kUnwritten);
+  Fenced x, w;
+  explicit Late(const Memory& m) : now(m), x(Bits(m.x.size(), kUnwritten)), w(m.w) {
     for (auto* lengths : {&now.lengths, &now.offsets})
       std::fill(lengths->begin(), lengths->end(), 0);
     emulator::previous_grid = [this, &m] {
-      now.x = m.x;
+      x.fill(m.x);
       now.lengths = m.lengths;
       now.offsets = m.offsets;
     };
@@ -68,7 +101,10 @@ std::string run(const Problem& p, std::uint64_t seed) {
   if (const std::string no = projection_refusal(shape); !no.empty()) return "refused: " + no;
   Late late(m);
   gemv_seed = seed;
-  gemv_heads(product_of(p, late.now, got), arguments_of(p, late.now, got), nullptr);
+  GemmArguments product = product_of(p, late.now, got);
+  product.x = late.x.data();
+  product.w = late.w.data();
+  gemv_heads(product, arguments_of(p, late.now, got), nullptr);
   return gemv_mistake.empty() ? compare(got, wanted, p.type) : gemv_mistake;
 }
 
@@ -182,8 +218,9 @@ std::string multiply(std::uint64_t seed) {
       wanted[at(r * stride + c)] = to_bits(sum, type);
     }
   }
-  a.x = x.data();
-  a.w = w.data();
+  const Fenced fenced_x(x), fenced_w(w);
+  a.x = fenced_x.data();
+  a.w = fenced_w.data();
   a.y = got.data();
   a.m = m;
   a.n = n;
