@@ -15,13 +15,14 @@
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
 #   speed      beside PyTorch's and JAX's kernels, when python3 has torch; writes DEVICE-peers.json
+# A program that has not ended after five minutes is ended (ATTN_GPU_STEP_SECONDS): a kernel may hang.
 # A step that has passed for the same commit is not repeated; ATTN_GPU_CHECK_AGAIN=1 repeats it.
 # Results: data/gpu/DEVICE/, speeds in data/bench/.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 if [ $# -lt 1 ]; then
-  sed -n '2,19s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,20s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 programs=$(CDPATH= cd -- "$1" && pwd)
@@ -41,6 +42,17 @@ mkdir -p "$out" data/bench
 commit=$("$programs/attn-compare" doctor | sed -n 's/.*commit \([0-9a-f]*\)\(-dirty\)*$/\1\2/p')
 done_file=$out/.done
 
+# A program of a step, which ends in time or is said to hang.
+within() {
+  seconds=${ATTN_GPU_STEP_SECONDS:-300}
+  status=0
+  timeout -k 5 "$seconds" "$@" || status=$?
+  case $status in
+    124 | 137) echo "no end after $seconds s: $*" >&2 ;;
+  esac
+  return "$status"
+}
+
 passed() { [ -z "${ATTN_GPU_CHECK_AGAIN:-}" ] && grep -qx "$commit $1" "$done_file" 2>/dev/null; }
 
 # compute-sanitizer does not follow the bundle's shell wrapper on its own.
@@ -53,7 +65,7 @@ sanitizer_run() {
     return 1
   fi
   # One host thread: racecheck loses launches that overlap.
-  LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 \
+  LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 within \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
     --gtest_filter='*.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit' > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
@@ -63,19 +75,19 @@ sanitizer_run() {
 run_step() {
   case $1 in
     verify)
-      "$programs/attn-compare" verify data/golden --backend cuda > "$out/.verify.log" 2>&1 ||
+      within "$programs/attn-compare" verify data/golden --backend cuda > "$out/.verify.log" 2>&1 ||
         { tail -n 20 "$out/.verify.log"; return 1; }
       tail -n 2 "$out/.verify.log"
       ;;
-    cases) "$programs/attn-gpu-conformance" 6000 "$out/conformance.json" ;;
+    cases) within "$programs/attn-gpu-conformance" 6000 "$out/conformance.json" ;;
     layers)
-      ATTN_GPU_CASES=${ATTN_GPU_CASES:-1000} "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
-        > "$out/.layers.log" 2>&1 || { grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
+      ATTN_GPU_CASES=${ATTN_GPU_CASES:-1000} within "$programs/gpu_layer_test" --gtest_filter='-*PassesRandomCases' \
+        > "$out/.layers.log" 2>&1 || { tail -n 1 "$out/.layers.log"; grep -B 3 -A 3 Failure "$out/.layers.log" | head -n 40; return 1; }
       tail -n 1 "$out/.layers.log"
       ;;
-    variants) ATTN_SOURCE=$root "$programs/write_variants" cuda > "$out/variants.json" ;;
+    variants) ATTN_SOURCE=$root within "$programs/write_variants" cuda > "$out/variants.json" ;;
     bench)
-      "$programs/attn-bench" --shapes prefill,decode,layer,small \
+      within "$programs/attn-bench" --shapes prefill,decode,layer,small \
         --benchmark_out="$speeds-attn-bench.json" --benchmark_out_format=json > "$out/.bench.log" 2>&1 || { tail "$out/.bench.log"; return 1; }
       sed -i '/"host_name"\|"executable"/d' "$speeds-attn-bench.json"
       if grep -q error_message "$speeds-attn-bench.json"; then
@@ -86,7 +98,7 @@ run_step() {
     memcheck | racecheck | synccheck | initcheck) sanitizer_run "$1" ;;
     faults)
       # Its exit code is 1 for any survivor; the goal of the gate is 95 %.
-      "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
+      within "$programs/attn-compare" faults --backend cuda --gate pr -v --record "$out/faults.json" \
         > "$out/.faults.log" 2>&1 || true
       grep '! ' "$out/.faults.log" | head -n 40
       line=$(grep 'planted bugs killed' "$out/.faults.log") || { tail -n 5 "$out/.faults.log"; return 1; }
@@ -106,7 +118,7 @@ run_step() {
         return 1
       fi
       "$programs/attn-bench" --list > "$out/.cases.json" &&
-        python3 harness/bench/peers --library "$library" --cases "$out/.cases.json" \
+        within python3 harness/bench/peers --library "$library" --cases "$out/.cases.json" \
           --commit "$commit" --json "$speeds-peers.json" > "$out/.peers.log" 2>&1 ||
         { tail -n 20 "$out/.peers.log"; return 1; }
       ;;
