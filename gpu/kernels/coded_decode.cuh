@@ -3,6 +3,7 @@
 
 #include "gpu/device/check.h"
 #include "gpu/kernels/coded_gemm.h"
+#include "gpu/kernels/coded_store.cuh"
 #include "gpu/kernels/mma.cuh"
 
 namespace attn::gpu {
@@ -288,16 +289,5 @@ struct TileCopy {
     }
   }
 };
-
-__device__ __forceinline__ float finish_coded(const CodedGemmArguments& a, std::int64_t n,
-                                              float y) {
-  if (a.bias != nullptr) y += a.bias[n];
-  if (a.clip > 0.0f) y = y > a.clip ? a.clip : y < -a.clip ? -a.clip : y;
-  return y;
-}
-__device__ __forceinline__ void store_result(const CodedGemmArguments& a, std::int64_t m,
-                                             std::int64_t n, float y) {
-  store_element(a.y, a.out_type, m * a.y_stride + n, finish_coded(a, n, y));
-}
 
 }  // namespace attn::gpu

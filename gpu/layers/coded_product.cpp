@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "gpu/kernels/coded_stream.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
 
@@ -97,6 +98,11 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
   CodedProductPlan plan;
   if (plain != nullptr && options.cublas) plan.fp8 = plan_fp8_product(*plain, shape, options.fp8);
   if (plan.fp8.taken()) return plan;
+  if (options.stream && format.format == ActivationFormat::kInt8 && weight.order == nullptr) {
+    plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
+                                    options.multiprocessors, shared_memory_limit());
+    if (plan.stream.taken) return plan;
+  }
   const bool narrow = shape.out_type != Type::kFloat32;
   plan.decoded_type = shape.out_type;
   plan.decodes = !is_quantised(format) && !narrow;
@@ -126,6 +132,10 @@ CodedSpace coded_space(const CodedProductPlan& plan, const CodedWeight& weight,
     space.scales = plan.fp8.scale_bytes;
     space.padded = plan.fp8.padded_bytes;
     space.library = plan.fp8.product->workspace_bytes();
+    return space;
+  }
+  if (plan.stream.taken) {
+    space.codes = plan.stream.image_bytes;
     return space;
   }
   const auto codes = static_cast<std::size_t>(shape.m * code_width(weight));
@@ -166,7 +176,7 @@ void run_coded_product(const CodedProductPlan& plan, const CodedWeight& weight,
   a.x = product.x;
   a.x_type = product.out_type;
   a.x_stride = product.k;
-  if (is_quantised(format)) {
+  if (is_quantised(format) && !plan.stream.taken) {
     quantise_slices(weight, format, product, slices, memory, stream);
     a.x = memory.codes;
     a.x_type = Type::kFloat16;
@@ -183,6 +193,7 @@ void run_coded_product(const CodedProductPlan& plan, const CodedWeight& weight,
   a.m = product.m;
   a.n = product.n;
   a.k = product.k;
+  if (plan.stream.taken) return coded_stream(a, plan.stream, memory.codes, stream);
   coded_gemm(a, plan.gemm, memory.partials, memory.counters, stream);
 }
 

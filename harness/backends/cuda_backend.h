@@ -22,10 +22,11 @@ struct CudaOptions {
   /// from before attention has ended.
   bool gemv = false;
   bool gemv_ahead = false;
-  bool cublas = true;       ///< cuBLASLt where it can be loaded
-  bool fp8_own = false;     ///< float8 codes by our own kernels only
-  bool fp8_cublas = false;  ///< by cuBLASLt for any number of rows that it takes
-  int splits = 0;           ///< parts of the keys of a row; 0: chosen from the batch
+  bool cublas = true;         ///< cuBLASLt where it can be loaded
+  bool fp8_own = false;       ///< float8 codes by our own kernels only
+  bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
+  bool coded_stream = false;  ///< few rows of int8 activations as bytes on the tensor cores
+  int splits = 0;             ///< parts of the keys of a row; 0: chosen from the batch
 };
 
 /// Options of a spec "cuda" or "cuda:fused=0,splits=3". Throws Error(kUsage) for a word that is

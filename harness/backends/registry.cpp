@@ -87,6 +87,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"gemm", "own"}, &result.cublas},
       {{"fp8", "own"}, &result.fp8_own},
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
+      {{"coded", "stream"}, &result.coded_stream},
   };
   for (const Option& option : options) {
     if (option.name == "splits") {
@@ -100,10 +101,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=1, "
-             "gemv=ahead, gemm=own, "
-             "fp8=own, "
-             "fp8=cublaslt, "
-             "splits=N");
+             "gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -136,8 +134,7 @@ std::vector<BackendInfo> list_backends() {
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|tiled projection=hopper|separate gemv=1|ahead "
-       "gemm=own "
-       "fp8=own|cublaslt splits=N",
+       "gemm=own fp8=own|cublaslt coded=stream splits=N",
        cuda_unavailable_reason()},
   };
 }

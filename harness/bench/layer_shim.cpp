@@ -66,6 +66,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kFewRows;
     } else if (word == "gemv=ahead") {
       options.gemv = attn::gpu::GemvUse::kAhead;
+    } else if (word == "coded=stream") {
+      options.coded_stream = true;
     } else if (word == "gemm=own") {
       options.cublas = false;
     } else {

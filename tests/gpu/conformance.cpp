@@ -50,6 +50,7 @@ constexpr std::array kWays{
     Way{"cuda:attention=plain,gemm=own", "plain"},
     Way{"cuda:prefill=tiled", "plain"},
     Way{"cuda:fp8=cublaslt", "plain"},
+    Way{"cuda:coded=stream", "plain"},
 };
 
 struct Counts {

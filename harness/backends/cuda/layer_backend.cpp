@@ -25,6 +25,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
+  layer.coded_stream = options.coded_stream;
   layer.fixed_splits = options.splits;
   return layer;
 }
@@ -50,6 +51,7 @@ std::string CudaBackend::name() const {
   if (!options_.cublas) words += ",gemm=own";
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
+  if (options_.coded_stream) words += ",coded=stream";
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';
   return "cuda" + words;

@@ -44,6 +44,11 @@ struct Copy {
   const void* barrier = nullptr;
   std::array<std::int64_t, 4> start{};
 };
+/// 16 bytes on their way to shared memory.
+struct SmallCopy {
+  std::uint32_t target = 0;
+  const void* from = nullptr;  ///< null: zeros
+};
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
@@ -51,6 +56,8 @@ struct Fiber {
   int cluster_arrivals = 0;
   std::vector<std::vector<Product>> groups;  // committed, oldest first
   std::vector<Product> open;
+  std::vector<std::vector<SmallCopy>> copy_groups;  // committed, oldest first
+  std::vector<SmallCopy> open_copies;
 };
 struct Warp {
   Meeting meeting;
@@ -61,6 +68,7 @@ struct Warp {
   std::array<std::array<std::uint32_t, 4>, 32> registers{};
   std::array<std::array<std::uint32_t, 2>, 32> b{};
   std::array<float*, 32> c{};
+  std::array<std::array<int, 4>, 32> sums{};
   /// What store_matrix wrote and a barrier has not yet made the other lanes see.
   std::vector<std::pair<std::uint32_t, std::uint32_t>> stored;  // address, word
 };
@@ -287,6 +295,8 @@ void reset(int block_threads, int cluster) {
     fiber.cluster_arrivals = 0;
     fiber.groups.clear();
     fiber.open.clear();
+    fiber.copy_groups.clear();
+    fiber.open_copies.clear();
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
@@ -508,6 +518,79 @@ void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]) {
       }
     }
   });
+}
+
+namespace {
+/// Byte `column` of a lane's row of A or column of B, of which a word has four lanes' neighbours.
+int byte_of(std::uint32_t word, int i, bool is_unsigned) {
+  const auto byte = static_cast<std::uint8_t>(word >> 8 * i);
+  return is_unsigned ? byte : static_cast<std::int8_t>(byte);
+}
+void land(const SmallCopy& copy) {
+  if (copy.from != nullptr) {
+    std::memcpy(memory + copy.target, copy.from, 16);
+  } else {
+    std::memset(memory + copy.target, 0, 16);
+  }
+}
+std::vector<Readable> readable;
+Fiber& own_fiber() { return block.fibers[static_cast<std::size_t>(block.current)]; }
+}  // namespace
+
+void multiply_bytes(int (&c)[4], const std::array<std::uint32_t, 4>& a,
+                    const std::array<std::uint32_t, 2>& b, int columns, bool a_unsigned) {
+  Warp& warp = own_warp();
+  warp.registers[own_lane()] = a;
+  warp.b[own_lane()] = b;
+  meet(warp.meeting, 32, [&] {
+    for (std::size_t l = 0; l < 32; ++l) {
+      for (std::size_t i = 0; i < 4; ++i) {
+        const std::size_t row = l / 4 + 8 * (i / 2);
+        const std::size_t column = 2 * (l % 4) + i % 2;
+        int sum = 0;
+        for (std::size_t k = 0; k < static_cast<std::size_t>(columns); ++k) {
+          const std::size_t quarter = k % 16 / 4;  // whose lane has it
+          const auto of_word = static_cast<int>(k % 4);
+          sum += byte_of(warp.registers[row % 8 * 4 + quarter][row / 8 + 2 * (k / 16)], of_word,
+                         a_unsigned) *
+                 byte_of(warp.b[column * 4 + quarter][k / 16], of_word, false);
+        }
+        warp.sums[l][i] = sum;
+      }
+    }
+  });
+  for (std::size_t i = 0; i < 4; ++i) c[i] += warp.sums[own_lane()][i];
+}
+
+void copy_only_from(std::vector<Readable> places) { readable = std::move(places); }
+
+/// Half of them land at once: a slot that others still read is seen to be overwritten.
+void copy_async(std::uint32_t address, const void* from, bool valid) {
+  if (address % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+    fail("a copy that does not begin at a multiple of 16 bytes");
+  }
+  const auto* const begin = static_cast<const char*>(from);
+  bool may = readable.empty();
+  for (const Readable& place : readable) {
+    const auto* const first = static_cast<const char*>(place.from);
+    may = may || (begin >= first && begin + 16 <= first + place.bytes);
+  }
+  if (!may) return fail("a copy from outside of what it may read");
+  const SmallCopy copy{address, valid ? from : nullptr};
+  if (block.random() % 2 == 0) return land(copy);
+  own_fiber().open_copies.push_back(copy);
+}
+void copies_commit() {
+  Fiber& fiber = own_fiber();
+  fiber.copy_groups.push_back(std::move(fiber.open_copies));
+  fiber.open_copies.clear();
+}
+void copies_wait(int pending) {
+  Fiber& fiber = own_fiber();
+  while (fiber.copy_groups.size() > static_cast<std::size_t>(pending)) {
+    for (const SmallCopy& copy : fiber.copy_groups.front()) land(copy);
+    fiber.copy_groups.erase(fiber.copy_groups.begin());
+  }
 }
 
 void product(const Product& p) {

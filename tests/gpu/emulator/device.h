@@ -13,12 +13,14 @@
 #include <cuda_runtime_api.h>
 #include <vector_functions.h>
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <string>
+#include <vector>
 
 #undef __launch_bounds__
 #define __launch_bounds__(...)
@@ -92,6 +94,24 @@ void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, cons
                  int rank);
 void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]);
 
+/// mma.sync of bytes, m16n8k32 and k16: c of this lane plus its sums. Those of `a` have no signs
+/// where that is said.
+void multiply_bytes(int (&c)[4], const std::array<std::uint32_t, 4>& a,
+                    const std::array<std::uint32_t, 2>& b, int columns, bool a_unsigned);
+
+/// cp.async of 16 bytes to `address` in shared memory, some time before it is waited for; zeros
+/// where !valid. Source and target must be multiples of 16.
+void copy_async(std::uint32_t address, const void* from, bool valid);
+/// Where it may come from; nothing: anywhere.
+struct Readable {
+  const void* from = nullptr;
+  std::size_t bytes = 0;
+};
+void copy_only_from(std::vector<Readable> places);
+void copies_commit();
+/// Until at most so many of this thread's groups are under way.
+void copies_wait(int pending);
+
 /// d [64, columns] of the warpgroup's threads (+)= a b of one 16 deep step, once it is waited for.
 struct Product {
   float* d = nullptr;
@@ -134,6 +154,12 @@ inline float __shfl_sync(unsigned, float x, int lane) {
   std::memcpy(&x, &got, 4);
   return x;
 }
+inline std::uint32_t __shfl_xor_sync(unsigned, std::uint32_t x, int with) {
+  return static_cast<std::uint32_t>(emulator::shuffle(x, emulated_lane() ^ with));
+}
+inline int __shfl_xor_sync(unsigned, int x, int with) {
+  return __shfl_sync(0, x, emulated_lane() ^ with);
+}
 inline int __all_sync(unsigned, int x) {
   for (int by = 1; by < 32; by *= 2) {  // each lane's answer to all
     const int other = __shfl_sync(0, x != 0 ? 1 : 0, emulated_lane() ^ by);
@@ -156,6 +182,32 @@ inline unsigned atomicExch(unsigned* at, unsigned to) {
   const unsigned before = *at;
   *at = to;
   return before;
+}
+inline std::uint32_t __float_as_uint(float x) {
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+inline float __uint_as_float(std::uint32_t bits) {
+  float x = 0;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+/// To nearest even, saturating; NaN gives 0.
+inline int __float2int_rn(float x) {
+  if (std::isnan(x)) return 0;
+  if (x >= 0x1p31f) return 0x7fffffff;
+  if (x <= -0x1p31f) return -0x7fffffff - 1;
+  return static_cast<int>(std::nearbyint(x));
+}
+inline std::uint32_t __byte_perm(std::uint32_t x, std::uint32_t y, std::uint32_t selector) {
+  const std::uint64_t both = static_cast<std::uint64_t>(y) << 32 | x;
+  std::uint32_t r = 0;
+  for (int i = 0; i < 4; ++i) {
+    const std::uint64_t byte = both >> 8 * (selector >> 4 * i & 7) & 0xff;
+    r |= static_cast<std::uint32_t>(byte) << 8 * i;
+  }
+  return r;
 }
 template <typename T>
 T __ldcg(const T* p) {

@@ -18,6 +18,14 @@ std::uint32_t pack2(float low, float high) {
   std::memcpy(&r, pair, 4);
   return r;
 }
+inline void copy_async_16(std::uint32_t shared, const void* global, bool valid) {
+  emulator::copy_async(shared, global, valid);
+}
+inline void copy_async_commit() { emulator::copies_commit(); }
+template <int kPending>
+void copy_async_wait() {
+  emulator::copies_wait(kPending);
+}
 inline void barrier_init(std::uint64_t* barrier, unsigned count) {
   emulator::barrier_init(barrier, count);
 }

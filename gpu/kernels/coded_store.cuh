@@ -1,0 +1,20 @@
+// Results of the coded products on their way out. Host builds compile it too.
+#pragma once
+
+#include "gpu/kernels/coded_gemm.h"
+#include "gpu/kernels/element.cuh"
+
+namespace attn::gpu {
+
+__device__ __forceinline__ float finish_coded(const CodedGemmArguments& a, std::int64_t n,
+                                              float y) {
+  if (a.bias != nullptr) y += a.bias[n];
+  if (a.clip > 0.0f) y = y > a.clip ? a.clip : y < -a.clip ? -a.clip : y;
+  return y;
+}
+__device__ __forceinline__ void store_result(const CodedGemmArguments& a, std::int64_t m,
+                                             std::int64_t n, float y) {
+  store_element(a.y, a.out_type, m * a.y_stride + n, finish_coded(a, n, y));
+}
+
+}  // namespace attn::gpu

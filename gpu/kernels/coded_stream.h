@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+
+#include "gpu/kernels/coded_gemm.h"
+#include "gpu/kernels/coded_stream_shape.h"
+
+namespace attn::gpu {
+
+/// "" when coded_stream() multiplies by `w`, else one line why not: the weights of gguf with int8
+/// activations, with the scales that its files have.
+std::string stream_refusal(const CodedMatrix& w);
+
+/// `m` rows of x, of `k` columns, with one scale for each `block` columns from the first on.
+/// `shared_limit`: bytes of shared memory that a block may have. Not taken: more than 16 rows,
+/// other scales, no room in shared memory, or a weight with a refusal.
+CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
+                                  std::int64_t block, int multiprocessors,
+                                  std::size_t shared_limit);
+
+/// Bytes of shared memory that a block may have on the current device.
+std::size_t shared_memory_limit();
+
+/// The product of a plan that is taken. a.x are the activations themselves, of any of the three
+/// float types; x_scale and x_sum are not read. `image`: plan.image_bytes of workspace.
+void coded_stream(const CodedGemmArguments& a, const CodedStreamPlan& plan, void* image,
+                  StreamHandle stream);
+
+/// Columns of x that share a scale with this weight, and columns of a sum (0: no sums).
+StreamImage stream_image_of(const CodedMatrix& w, std::int64_t m, std::int64_t k);
+
+}  // namespace attn::gpu

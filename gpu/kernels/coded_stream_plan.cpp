@@ -1,0 +1,75 @@
+#include <algorithm>
+
+#include "gpu/kernels/coded_stream.h"
+
+namespace attn::gpu {
+namespace {
+
+bool is_super(const CodedMatrix& w) { return w.outer.bytes > 0; }
+
+template <CodeKind kKind, bool kSuper>
+int stage_bytes() {
+  return StreamStage<kKind, kSuper>::kEnd;
+}
+int bytes_of_stage(const CodedMatrix& w) {
+  if (!is_super(w)) {
+    return w.kind == CodeKind::kI8 ? stage_bytes<CodeKind::kI8, false>()
+                                   : stage_bytes<CodeKind::kU4, false>();
+  }
+  return w.kind == CodeKind::kU4   ? stage_bytes<CodeKind::kU4, true>()
+         : w.kind == CodeKind::kU5 ? stage_bytes<CodeKind::kU5, true>()
+                                   : stage_bytes<CodeKind::kU6, true>();
+}
+
+}  // namespace
+
+std::string stream_refusal(const CodedMatrix& w) {
+  if (w.scaling != CodeScaling::kGroup) return "scales are not those of groups of columns";
+  const bool has_min = w.inner_min.bytes > 0;
+  if (is_super(w)) {
+    const bool known = (w.kind == CodeKind::kU4 && has_min) ||
+                       (w.kind == CodeKind::kU5 && has_min) ||
+                       (w.kind == CodeKind::kU6 && !has_min && w.offset == 32);
+    if (!known) return "no k-quant has these codes";
+    if (w.inner_type != ScaleType::kByte) return "scales within 256 columns are no bytes";
+    if (w.group_shift != (w.kind == CodeKind::kU6 ? 4 : 5)) return "groups of other widths";
+    return w.chunks % 4 == 0 ? "" : "columns are no multiple of 256";
+  }
+  const bool known = w.kind == CodeKind::kI8 || (w.kind == CodeKind::kU4 && w.offset == 8);
+  if (!known || has_min || w.global != 1.0f || w.inner_bias != 0.0f) {
+    return "neither q4_0 nor q8_0";
+  }
+  if (w.inner_type != ScaleType::kFloat16) return "scales fit in fewer bits than float16's";
+  return w.group_shift == 5 ? "" : "groups are not 32 columns";
+}
+
+StreamImage stream_image_of(const CodedMatrix& w, std::int64_t m, std::int64_t k) {
+  const int group = !is_super(w) ? 0 : w.kind == CodeKind::kU6 ? 16 : 32;
+  return stream_image(static_cast<int>(m), k, is_super(w) ? kStreamUnit : 32, group);
+}
+
+CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
+                                  std::int64_t block, int multiprocessors,
+                                  std::size_t shared_limit) {
+  CodedStreamPlan plan;
+  if (m < 1 || m > kMostStreamRows || !stream_refusal(w).empty()) return plan;
+  if (block != (is_super(w) ? kStreamUnit : 32) || k % 32 != 0) return plan;
+  const std::int64_t tiles = w.rows / kCodedTile;
+  const std::int64_t each = (tiles + multiprocessors - 1) / multiprocessors;
+  plan.tiles = static_cast<int>(std::clamp<std::int64_t>(each, 1, kMostStreamTiles));
+  const StreamImage image = stream_image_of(w, m, k);
+  const std::size_t fixed =
+      static_cast<std::size_t>(bytes_of_stage(w)) * kStreamDepth * kStreamWarps +
+      static_cast<std::size_t>(image.bytes);
+  const std::size_t sums = sizeof(float) * kStreamWarps * kCodedTile * static_cast<std::size_t>(m);
+  const auto shared = [&] { return fixed + sums * static_cast<std::size_t>(plan.tiles); };
+  while (plan.tiles > 1 && shared() > shared_limit) --plan.tiles;
+  plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);
+  plan.shared_bytes = shared();
+  plan.taken = plan.shared_bytes <= shared_limit;
+  plan.fused = m <= kMostFusedRows;
+  if (plan.taken && !plan.fused) plan.image_bytes = static_cast<std::size_t>(image.bytes);
+  return plan;
+}
+
+}  // namespace attn::gpu

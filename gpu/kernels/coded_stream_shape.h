@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/kernels/coded_gemm.h"
+#include "gpu/kernels/host_device.h"
+
+namespace attn::gpu {
+
+/// Warps of a block, tiles of W (16 rows) that it may have, rows of x that it may have.
+inline constexpr int kStreamWarps = 16;
+inline constexpr int kMostStreamTiles = 8;
+inline constexpr int kMostStreamRows = 16;
+/// Up to so many rows are turned to codes by every block; for more a pass before it does.
+inline constexpr int kMostFusedRows = 2;
+/// Stages that a warp has under way.
+inline constexpr int kStreamDepth = 2;
+/// Columns of a unit of x. Those of a stage of W are as many, or half of them.
+inline constexpr int kStreamUnit = 256;
+
+/// The codes of int8 activations as the blocks of a product hold them in shared memory:
+///   codes   [row][unit][4 chunks][4 lanes][4 steps][4]: a lane of mma.sync reads its four words of
+///           a chunk, one for each 16 columns, with one load. Byte i of the word of lane t is
+///           column 2 t + i / 2 + 8 (i % 2), as packed weights of 4 bits have them. 64 bytes
+///           between rows' ends, so that neighbouring rows lie in other banks.
+///   scales  [block][rows of a product]: float32, of 256 columns or 32
+///   sums    [unit][row][2][16] where weights have mins: of the codes of each group of columns, 16
+///           or 32, as 128 times the second byte plus the first
+struct StreamImage {
+  int rows = 0;
+  int room = 0;  ///< rows of scales: 1, 8 or 16, what the product's instance reads
+  int units = 0;
+  int block = 0;                        ///< columns that share a scale: 256 or 32
+  int group = 0;                        ///< columns that share a sum: 16 or 32; 0: there are none
+  int stride = 0;                       ///< bytes of a row of codes
+  int scales = 0, sums = 0, bytes = 0;  ///< offsets; all of it, a multiple of 16
+};
+ATTN_HOST_DEVICE StreamImage stream_image(int rows, std::int64_t k, int block, int group) {
+  StreamImage image;
+  image.rows = rows;
+  image.room = rows == 1 ? 1 : rows <= 8 ? 8 : 16;
+  image.units = static_cast<int>((k + kStreamUnit - 1) / kStreamUnit);
+  image.block = block;
+  image.group = group;
+  image.stride = image.units * kStreamUnit + 64;
+  image.scales = rows * image.stride;
+  const int scales = 4 * image.room * image.units * (kStreamUnit / block);
+  image.sums = image.scales + (scales + 15) / 16 * 16;
+  image.bytes = image.sums + (group > 0 ? 32 * rows * image.units : 0);
+  return image;
+}
+
+/// Where the word of lane `t` for the 16 columns number `step` of a row's unit lies in its codes.
+ATTN_HOST_DEVICE int stream_word(int unit, int step, int t) {
+  return kStreamUnit * unit + 64 * (step / 4) + 16 * t + 4 * (step % 4);
+}
+
+/// How weights of one kind lie in a stage, the records of its chunks: codes, then the other planes.
+/// kSuper: scales of groups are bytes, and 256 columns have another (the k-quants); else each 32
+/// columns have one of 16 bits or fewer (q4_0, q8_0).
+template <CodeKind kKind, bool kSuper>
+struct StreamStage {
+  static constexpr bool kBytes = kKind == CodeKind::kI8;
+  static constexpr bool kHasMin = kSuper && kKind != CodeKind::kU6;
+  static constexpr int kChunks = kBytes ? 2 : 4;
+  static constexpr int kGroup = kKind == CodeKind::kU6 ? 16 : 32;
+  static constexpr int kCodeBytes = kBytes ? 1024 : 512;  // of a chunk
+  static constexpr int kHighBytes = kKind == CodeKind::kU5 ? 128 : kKind == CodeKind::kU6 ? 256 : 0;
+  static constexpr int kHigh = kChunks * kCodeBytes;
+  static constexpr int kInner = kHigh + kChunks * kHighBytes;
+  static constexpr int kInnerBytes =  // the most: of 16 bits where they are not bytes
+      kChunks * (kCodedChunk / kGroup) * kCodedTile * (kSuper ? 1 : 2);
+  static constexpr int kInnerMin = kInner + kInnerBytes;
+  static constexpr int kOuter = kInnerMin + (kHasMin ? kInnerBytes : 0);
+  static constexpr int kOuterMin = kOuter + (kSuper ? 64 : 0);
+  static constexpr int kEnd = kOuterMin + (kHasMin ? 64 : 0);
+  static_assert(kEnd - kInner <= 512);  // one copy a lane
+};
+
+/// Jobs [first, end) of a warp, of a block's `jobs`: each is a stage of a tile, tile after tile.
+ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
+  return static_cast<int>(static_cast<std::int64_t>(jobs) * warp / kStreamWarps);
+}
+
+/// How a product is shared out; decided on the host.
+struct CodedStreamPlan {
+  bool taken = false;
+  bool fused = false;  ///< every block makes the codes of x itself
+  int tiles = 0;       ///< of a block
+  int blocks = 0;
+  std::size_t shared_bytes = 0;
+  std::size_t image_bytes = 0;  ///< of workspace, where the codes are made before
+};
+
+}  // namespace attn::gpu
