@@ -7,6 +7,7 @@
 #include "gpu/kernels/coded_launch.h"
 #include "gpu/kernels/hopper_work.h"
 #include "gpu/kernels/tensor_map.h"
+#include "reference/core/error.h"
 
 namespace attn::gpu {
 namespace {
@@ -17,6 +18,7 @@ constexpr std::int64_t kSectionBytes = 32'000'000;
 constexpr std::int64_t kMostKeys = std::int64_t{1} << 29;
 constexpr std::int64_t kMostPackedRows = std::int64_t{1} << 29;
 constexpr std::int64_t kMostTiles = std::int64_t{1} << 29;
+constexpr std::int64_t kMostTokenStride = std::int64_t{1} << 28;
 
 int group_of(std::int64_t heads, std::int64_t kv_heads) {
   return static_cast<int>(heads / kv_heads);
@@ -57,6 +59,28 @@ CUtensorMap cache_map(const AttentionArguments& a, bool values, int piece) {
   shape.box = {kSlabColumns, static_cast<std::uint32_t>(piece), 1, 1};
   return make_tensor_map(shape);
 }
+/// What the kernel's loads of 16 codes and its 32-bit offsets within eight rows want. A cache of
+/// this project has both; one of another making may not.
+void check_codes(const AttentionArguments& a) {
+  const CacheView& c = a.cache;
+  const auto places = {reinterpret_cast<std::int64_t>(c.k),
+                       reinterpret_cast<std::int64_t>(c.v),
+                       c.k_page_stride,
+                       c.k_token_stride,
+                       c.k_head_stride,
+                       c.v_page_stride,
+                       c.v_token_stride,
+                       c.v_head_stride};
+  const bool aligned =
+      std::ranges::all_of(places, [](std::int64_t place) { return place % 16 == 0; });
+  if (!aligned || std::max(c.k_token_stride, c.v_token_stride) > kMostTokenStride) {
+    throw Error(
+        ErrorKind::kUnsupported,
+        "cuda: prefill=hopper: a cache of codes whose addresses or strides are no multiples "
+        "of 16 bytes, or whose tokens lie " +
+            std::to_string(kMostTokenStride) + " bytes or more apart; try prefill=tiled");
+  }
+}
 #endif
 
 }  // namespace
@@ -69,10 +93,20 @@ std::string hopper_refusal(const HopperShape& s) {
   if (s.type != Type::kBFloat16 && s.type != Type::kFloat16) {
     return "activations are neither bfloat16 nor float16";
   }
-  if (s.cache_type != s.type) return "the cache has another type than the activations";
+  const bool coded = s.cache_type == Type::kFloat8E4M3;
+  if (s.cache_type != s.type && !coded) {
+    return "the cache has neither the type of the activations nor e4m3 codes";
+  }
   if (s.head_dim % 8 != 0 || s.head_dim_v % 8 != 0 || std::max(s.head_dim, s.head_dim_v) > 256) {
     return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
            " are not multiples of 8 up to 256";
+  }
+  if (coded && (s.head_dim % 16 != 0 || s.head_dim_v % 16 != 0)) {
+    return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
+           " of codes are not multiples of 16";
+  }
+  if (coded && s.token_scales) {
+    return "scales of codes by token and head are not implemented, those by tensor or head are";
   }
   if (hopper_slabs(s.head_dim) != hopper_slabs(s.head_dim_v)) {
     return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
@@ -115,7 +149,7 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   if (tiles > kMostTiles) return plan;
   // Units of one kv head share its keys and values.
   const std::int64_t head_bytes =
-      std::max<std::int64_t>(1, max_keys * 2 * (s.head_dim + s.head_dim_v));
+      std::max<std::int64_t>(1, max_keys * size_of(s.cache_type) * (s.head_dim + s.head_dim_v));
   const std::int64_t kv_heads = std::max<std::int64_t>(1, kSectionBytes / head_bytes);
   plan.section = static_cast<int>(std::min<std::int64_t>(kv_heads * (group / pack), units));
   plan.blocks = static_cast<int>(std::min<std::int64_t>(multiprocessors, tiles));
@@ -140,6 +174,14 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
   call.units = static_cast<int>(a.num_heads / call.pack);
   call.section = plan.section;
   call.piece = hopper_piece(a.cache.page_size, hopper_keys(static_cast<int>(slabs)));
+  if (a.cache.type == Type::kFloat8E4M3) {
+    check_codes(a);
+    const CUtensorMap map_q = query_map(a, call.pack);
+    const std::int64_t wide = hopper_code_slabs(slabs);
+    if (wide == 1) return launch_hopper_codes<1>(map_q, call, plan.blocks, stream);
+    if (wide == 2) return launch_hopper_codes<2>(map_q, call, plan.blocks, stream);
+    return launch_hopper_codes<4>(map_q, call, plan.blocks, stream);
+  }
   const HopperMaps maps{query_map(a, call.pack), cache_map(a, false, call.piece),
                         cache_map(a, true, call.piece)};
   if (slabs == 1) return launch_hopper<1>(maps, call, plan.blocks, stream);

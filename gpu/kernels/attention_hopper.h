@@ -19,7 +19,13 @@ struct HopperShape {
   std::int64_t page_size = 0;
   bool mask_tensor = false;
   int fixed_splits = 0;
+  bool token_scales = false;  ///< of a coded cache: by token and head
 };
+
+/// True: caches of e4m3 codes go to the Hopper prefill kernel without being asked for, where it
+/// takes them. No device has run it on codes yet; until one has, only PrefillKernel::kHopper sends
+/// them there.
+inline constexpr bool kHopperTakesCodesUnasked = false;
 
 /// "" when the kernel takes the layer, else one line why not. Host arithmetic, no device.
 std::string hopper_refusal(const HopperShape& shape);

@@ -2,17 +2,21 @@
 // outputs.
 #pragma once
 
+#include <type_traits>
+
 #include "gpu/kernels/attention_hopper_shared.cuh"
 #include "gpu/kernels/attention_mma.cuh"
 #include "gpu/kernels/hopper_wgmma.cuh"
 
 namespace attn::gpu {
 
-/// A warpgroup with its 64 rows of a tile.
-template <typename T, int kSlabs>
+/// A warpgroup with its 64 rows of a tile. kCoded: keys and values are codes, not yet scaled; then
+/// values are float16, and so are the probabilities.
+template <typename T, int kSlabs, bool kCoded = false>
 class HopperConsumer {
  public:
-  using Shared = HopperShared<T, kSlabs>;
+  using Shared = std::conditional_t<kCoded, HopperCodedShared<T, kSlabs>, HopperShared<T, kSlabs>>;
+  using V = std::conditional_t<kCoded, Half, T>;
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread
   static constexpr int kOutputs = kSlabs * kSlabColumns / 2;  // likewise
@@ -33,7 +37,7 @@ class HopperConsumer {
                                              int stage) const;
   __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
   __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
-  __device__ __forceinline__ void write(const HopperTile& t, float (&o)[kOutputs]);
+  __device__ __forceinline__ void write(const HopperTile& t, int slot, float (&o)[kOutputs]);
   /// Row of the tile of accumulators 2 h, 2 h + 1.
   __device__ __forceinline__ int row_of(int h) const {
     return group_ * kHopperGroupRows + accumulator_row(static_cast<int>(threadIdx.x), 2 * h);
@@ -63,9 +67,9 @@ class HopperConsumer {
   float sum_[2];
 };
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float (&s)[kScores],
-                                                                          int stage) const {
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::compute_scores(
+    float (&s)[kScores], int stage) const {
   // Descriptors of a call are a few 16-byte units apart.
   const std::uint64_t q = here(slab_descriptor(shared_address(shared_.q[group_])));
   const std::uint64_t k = here(slab_descriptor(shared_address(shared_.k[stage])));
@@ -81,8 +85,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::compute_scores(float 
   wgmma_commit();
 }
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::add_values(
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::add_values(
     float (&o)[kOutputs], const std::uint32_t (&p)[kScores / 2], int stage) const {
   const std::uint64_t v =
       here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
@@ -90,16 +94,22 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::add_values(
   wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kKeys / 16; ++i) {
-    wgmma_values<T, kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2048 / 16 * i));
+    wgmma_values<V, kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2048 / 16 * i));
   }
   wgmma_commit();
 }
 
 /// Soft-cap, and what the thread's rows do not see.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::hide(float (&s)[kScores], int slot,
-                                                                int step_key) const {
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::hide(float (&s)[kScores],
+                                                                        int slot,
+                                                                        int step_key) const {
   if (units_.transforms) {
+    if constexpr (kCoded) {
+      const float scale = shared_.scales[slot].x;
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) s[i] *= scale;
+    }
 #pragma unroll
     for (int i = 0; i < kScores; ++i) s[i] = transform_score(call_.a, s[i], nullptr, 0);
   }
@@ -115,8 +125,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::hide(float (&s)[kScor
 
 /// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
 /// Sums stay per thread until the end.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::online_softmax_of(
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::online_softmax_of(
     float (&s)[kScores], float (&correction)[2]) {
   const float scale_log2 = units_.scale_log2;
 #pragma unroll
@@ -143,9 +153,10 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::online_softmax_of(
   }
 }
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(const HopperTile& t,
-                                                                 float (&o)[kOutputs]) {
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::write(const HopperTile& t,
+                                                                         int slot,
+                                                                         float (&o)[kOutputs]) {
   const AttentionArguments& a = call_.a;
   float factor[2];
 #pragma unroll
@@ -158,6 +169,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(const HopperTil
         a.sinks != nullptr ? a.sinks + t.unit * call_.pack + call_.head_of(row) : nullptr;
     const RowEnd end = end_row(max_log2, sum_[h], sink);
     factor[h] = end.factor;
+    if constexpr (kCoded) factor[h] *= shared_.scales[slot].y;
     if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
   }
   constexpr int kOutSlabs = Shared::kOutSlabs;
@@ -196,8 +208,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs>::write(const HopperTil
 }
 
 /// False: there was no tile left.
-template <typename T, int kSlabs>
-__device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int turn) {
   const int slot = ring_slot(turn, kHopperTileSlots);
   barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
   const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
@@ -206,6 +218,11 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
   if (agreed(t.sequence) < 0) return false;
   const int steps = agreed(t.steps);
   const int last_step = agreed(t.last_step);
+  if constexpr (kCoded) {  // scales are those of the tile's kv head
+    const float scale = call_.a.scale * shared_.scales[slot].x;
+    units_.transforms = agreed(transforms_scores(call_.a) || !(scale > 0.0f) ? 1 : 0) != 0;
+    units_.scale_log2 = units_.transforms ? 1.0f : scale * kLog2E;
+  }
   // With a soft-cap each score is changed on its way.
   const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
   const int first_plain = agreed(walk.x);
@@ -232,7 +249,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
     const auto to_fragments = [&] {
 #pragma unroll
-      for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
+      for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<V>(s[2 * i], s[2 * i + 1]);
     };
     const auto await_keys = [&](int i) {
       if (i <= last) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
@@ -298,14 +315,14 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs>::attend(int turn) {
     pin_registers(o);
     release_values();
   }
-  write(t, o);
+  write(t, slot, o);
   barrier_arrive(&shared_.empty_tile[slot]);
   return true;
 }
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs>::run() {
-  units_ = score_units(call_.a);
+template <typename T, int kSlabs, bool kCoded>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::run() {
+  if constexpr (!kCoded) units_ = score_units(call_.a);
   for (int turn = 0; attend(turn); ++turn) {
   }
 }

@@ -23,7 +23,7 @@ class HopperProducer {
                                                         const CUtensorMap* map_k);
   __device__ __forceinline__ void load_values(const CUtensorMap* map_v);
 
- private:
+ protected:
   __device__ __forceinline__ HopperTile tile_at(int index) const;
   __device__ __forceinline__ HopperTile next_tile(int turn) const;
   __device__ __forceinline__ int kv_head_of(const HopperTile& t) const {
@@ -42,6 +42,8 @@ class HopperProducer {
                                             const Box& box) const;
   __device__ __forceinline__ void load_queries(const CUtensorMap* map, const HopperTile& t,
                                                int turn) const;
+  template <int kThreads>
+  __device__ __forceinline__ bool tell(const HopperTile& t, int slot, int thread) const;
   __device__ __forceinline__ void clear_values(T (*stage)[Shared::kSlab], int live) const;
 
   const HopperCall& call_;
@@ -161,38 +163,47 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
   }
 }
 
+/// What a tile's rows see and how its warpgroups walk: the share of one of kThreads threads. True:
+/// there is no tile.
+template <typename T, int kSlabs>
+template <int kThreads>
+__device__ __forceinline__ bool HopperProducer<T, kSlabs>::tell(const HopperTile& t, int slot,
+                                                                int thread) const {
+  const AttentionArguments& a = call_.a;
+  const bool ends = t.sequence < 0;
+  const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
+  const auto seen_by = [&](int row) {
+    return visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(row)));
+  };
+#pragma unroll 1
+  for (int r = thread; !ends && r < kHopperRows; r += kThreads) {
+    const KeyRange seen = seen_by(t.first_row + r);
+    const bool sees = t.first_row + r < t.rows && seen.end > seen.begin;
+    shared_.seen[slot][r] =
+        make_int2(static_cast<int>(seen.begin), sees ? static_cast<int>(seen.end - seen.begin) : 0);
+  }
+  if (!ends && thread < kHopperGroups) {
+    const int first_row = t.first_row + thread * kHopperGroupRows;
+    const int last_row = min(first_row + kHopperGroupRows, t.rows) - 1;
+    HopperWalk walk;  // no rows: nothing to hide
+    walk.last_plain = t.steps;
+    if (last_row >= first_row) {
+      walk =
+          hopper_walk(t.last_step, t.steps, seen_by(last_row).begin, seen_by(first_row).end, kKeys);
+    }
+    shared_.plain[slot][thread] = make_int2(walk.first_plain, walk.last_plain);
+  }
+  return ends;
+}
+
 /// Of each tile, what its rows see and how its warpgroups walk, beside the loads that wait for the
 /// tile alone.
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperProducer<T, kSlabs>::tell_rows() {
-  const AttentionArguments& a = call_.a;
   for (int turn = 0;; ++turn) {
     const int slot = ring_slot(turn, kHopperTileSlots);
     barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn, kHopperTileSlots));
-    const HopperTile& t = shared_.tile[slot];
-    const bool ends = t.sequence < 0;
-    const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
-    const auto seen_by = [&](int row) {
-      return visible_keys(a, sequence.keys, position_of(a, sequence, call_.query_of(row)));
-    };
-#pragma unroll 1
-    for (int r = lane_; !ends && r < kHopperRows; r += 32) {
-      const KeyRange seen = seen_by(t.first_row + r);
-      const bool sees = t.first_row + r < t.rows && seen.end > seen.begin;
-      shared_.seen[slot][r] = make_int2(static_cast<int>(seen.begin),
-                                        sees ? static_cast<int>(seen.end - seen.begin) : 0);
-    }
-    if (!ends && lane_ < kHopperGroups) {
-      const int first_row = t.first_row + lane_ * kHopperGroupRows;
-      const int last_row = min(first_row + kHopperGroupRows, t.rows) - 1;
-      HopperWalk walk;  // no rows: nothing to hide
-      walk.last_plain = t.steps;
-      if (last_row >= first_row) {
-        walk = hopper_walk(t.last_step, t.steps, seen_by(last_row).begin, seen_by(first_row).end,
-                           kKeys);
-      }
-      shared_.plain[slot][lane_] = make_int2(walk.first_plain, walk.last_plain);
-    }
+    const bool ends = tell<32>(shared_.tile[slot], slot, lane_);
     barrier_arrive(&shared_.full_rows[slot]);
     barrier_arrive(&shared_.empty_tile[slot]);
     __syncwarp();

@@ -28,6 +28,10 @@ struct HopperShared {
   static constexpr int kOutSlabs = hopper_out_slabs(kSlabs);
   static constexpr int kSlab = kKeys * kSlabColumns;
   static constexpr int kQuerySlab = kHopperGroupRows * kSlabColumns;
+  // Arrivals that fill a stage, that say what a tile's rows see, and that leave a tile.
+  static constexpr int kFillers = 1;
+  static constexpr int kTellers = 32;
+  static constexpr int kTileReaders = 32 * kHopperTileReaders;
   // In the swizzle of swizzle_128.
   T q[kHopperGroups][kSlabs][kQuerySlab];
   T k[kStages][kSlabs][kSlab];
@@ -53,9 +57,23 @@ struct HopperShared {
   int order[kHopperMostSequences];  // sequence of a rank
   int first_tile[kHopperMostSequences + 1];
 };
+
+/// Where keys and values come as codes. `v` holds float16 whatever T is.
+template <typename T, int kSlabs>
+struct HopperCodedShared : HopperShared<T, kSlabs> {
+  static constexpr int kFillers = 4;  // a lane of each warp, for all
+  static constexpr int kTellers = 128;
+  static constexpr int kTileReaders = 32 * (kHopperReaders + 4);
+  float2 scales[kHopperTileSlots];  // of a tile's keys and values
+  HopperTile drawn;                 // and not yet announced
+  std::uint64_t heads[4][2];        // addresses of a kv head's keys and values, of each warp
+};
+
 /// With room to begin at a multiple of 1024.
 template <typename T, int kSlabs>
 inline constexpr std::size_t kHopperSharedBytes = sizeof(HopperShared<T, kSlabs>) + 1024;
+template <typename T, int kSlabs>
+inline constexpr std::size_t kHopperCodedSharedBytes = sizeof(HopperCodedShared<T, kSlabs>) + 1024;
 
 template <typename Shared>
 __device__ __forceinline__ void init_barriers(Shared& shared) {
@@ -65,13 +83,13 @@ __device__ __forceinline__ void init_barriers(Shared& shared) {
   }
   for (int i = 0; i < kHopperTileSlots; ++i) {
     barrier_init(&shared.full_tile[i], 1);
-    barrier_init(&shared.full_rows[i], 32);
-    barrier_init(&shared.empty_tile[i], 32 * kHopperTileReaders);
+    barrier_init(&shared.full_rows[i], Shared::kTellers);
+    barrier_init(&shared.empty_tile[i], Shared::kTileReaders);
   }
   for (int i = 0; i < Shared::kStages; ++i) {
-    barrier_init(&shared.full_k[i], 1);
+    barrier_init(&shared.full_k[i], Shared::kFillers);
     barrier_init(&shared.empty_k[i], kHopperReaders);
-    barrier_init(&shared.full_v[i], 1);
+    barrier_init(&shared.full_v[i], Shared::kFillers);
     barrier_init(&shared.empty_v[i], kHopperReaders);
   }
   barrier_init(&shared.begun, 1);

@@ -58,6 +58,23 @@ __device__ __forceinline__ void tensor_load_4d(void* shared, const CUtensorMap* 
       : "memory");
 }
 
+/// 16 bytes to shared memory. Other threads' wgmma sees them after fence_proxy_async_shared() of
+/// this thread, and an arrival.
+__device__ __forceinline__ void store_shared_16(std::uint32_t address, const uint4& x) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
+               "r"(x.z), "r"(x.w)
+               : "memory");
+}
+/// 16 bytes of global memory that other blocks read, but this one not again. Neither these nor the
+/// stores above change their order, so that what is loaded early is loaded early.
+__device__ __forceinline__ uint4 load_once_16(std::uint64_t address) {
+  uint4 x;
+  asm volatile("ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "l"(address));
+  return x;
+}
+
 /// All warps of a warpgroup execute these; the kernel has __launch_bounds__(threads, 1), and the
 /// budgets of a block's warpgroups sum up to at most what they had at entry.
 template <int kRegisters>

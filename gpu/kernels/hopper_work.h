@@ -32,6 +32,11 @@ inline constexpr int kHopperThreads = 128 * (1 + kHopperGroups);
 /// together.
 inline constexpr int kHopperProducerRegisters = 48;
 inline constexpr int kHopperConsumerRegisters = 224;
+/// The same where the producer widens codes.
+inline constexpr int kHopperWidenerRegisters = 88;
+inline constexpr int kHopperCodedConsumerRegisters = 208;
+static_assert(128 * (kHopperWidenerRegisters + kHopperGroups * kHopperCodedConsumerRegisters) <=
+              65'536 / kHopperThreads / 8 * 8 * kHopperThreads);
 /// Slabs of its 16 rows that a consumer's warp has in shared memory on their way out.
 ATTN_HOST_DEVICE constexpr int hopper_out_slabs(int slabs) { return slabs == 2 ? 2 : 1; }
 
@@ -247,6 +252,47 @@ ATTN_HOST_DEVICE constexpr int output_chunk(int thread) { return thread % 8; }
 ATTN_HOST_DEVICE constexpr std::uint64_t descriptor_after(std::uint64_t descriptor,
                                                           std::uint32_t units) {
   return (descriptor & 0xffffffff00000000u) | (static_cast<std::uint32_t>(descriptor) + units);
+}
+
+// ---- codes of a cache
+// Codes, a byte an element, come by ordinary loads of 16 at a time and are widened on their way
+// into the slabs, by all four warps of the producing warpgroup (attention_hopper_codes.cuh).
+
+/// Slabs of the instance that takes rows of so many: three go to that of four.
+constexpr std::int64_t hopper_code_slabs(std::int64_t slabs) { return slabs == 3 ? 4 : slabs; }
+/// Slabs that a warp's load spans: two where it can, which are whole lines of 128 bytes.
+ATTN_HOST_DEVICE constexpr int hopper_code_span(int slabs) { return slabs % 2 == 0 ? 2 : 1; }
+/// Rows of a warp's load: a divisor of 8, so that they lie in one page.
+ATTN_HOST_DEVICE constexpr int hopper_code_rows(int slabs) { return 8 / hopper_code_span(slabs); }
+/// Loads of a warp that go through all rows of a step.
+ATTN_HOST_DEVICE constexpr int hopper_code_passes(int slabs) {
+  return hopper_keys(slabs) / (4 * hopper_code_rows(slabs));
+}
+/// Loads of a thread that bring a step's keys, or its values.
+ATTN_HOST_DEVICE constexpr int hopper_code_loads(int slabs) {
+  return hopper_code_passes(slabs) * slabs / hopper_code_span(slabs);
+}
+
+/// Where 16 codes belong: columns 16 * chunk .. of a slab, in a row of the step. They fill the
+/// 16-byte chunks 2 * chunk and 2 * chunk + 1 of the row.
+struct HopperCodePlace {
+  int slab = 0;
+  int row = 0;
+  int chunk = 0;
+};
+/// What load `load` of thread `thread` (of 128) brings. Eight lanes after each other store into two
+/// rows after each other, whose chunks the swizzle puts into all banks.
+ATTN_HOST_DEVICE constexpr HopperCodePlace hopper_code_place(int slabs, int thread, int load) {
+  const int span = hopper_code_span(slabs);
+  const int rows = hopper_code_rows(slabs);
+  const int passes = hopper_code_passes(slabs);
+  const int lane = thread % 32;
+  HopperCodePlace place;
+  place.slab = load / passes * span + (span == 2 ? lane / 8 % 2 : 0);
+  place.row = load % passes * 4 * rows + thread / 32 * rows +
+              (span == 2 ? lane / 16 * 2 + lane / 4 % 2 : lane / 4);
+  place.chunk = lane % 4;
+  return place;
 }
 
 // ---- masks and online softmax

@@ -70,6 +70,7 @@ HopperShape hopper_shape(const AttentionConfig& config, const LayerOptions& opti
   shape.page_size = config.kv_cache.page_size;
   shape.mask_tensor = config.mask.variant == MaskVariant::kTensor;
   shape.fixed_splits = options.fixed_splits;
+  shape.token_scales = config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
   return shape;
 }
 
@@ -270,6 +271,7 @@ void AttentionLayer::plan_prefill(LayerPlan& plan, std::int64_t max_rows,
                                   std::int64_t max_keys) const {
   if (options_.prefill == PrefillKernel::kTiled) return;
   const bool chosen = options_.prefill == PrefillKernel::kChosen;
+  if (chosen && attention_shape_.coded && !kHopperTakesCodesUnasked) return;
   if (chosen && !hopper_device_refusal().empty()) return;
   const HopperPlan hopper =
       plan_hopper(hopper_shape(config_, options_), attention_shape_.multiprocessors, plan.batch,

@@ -12,6 +12,7 @@ import sys
 # One row each: the 12 bits without the form of the operands (bits 9 to 11 say register, constant, ...).
 HGMMA, WARPGROUP, MUFU, UTMALDG, USETMAXREG, HMMA = 0x1F0, 0x1C5, 0x108, 0x1B4, 0x1C8, 0x03C
 LOCAL = (0x183, 0x187)  # LDL, STL: spilled registers
+LDG, STS = 0x181, 0x188
 
 
 def code_of(path):
@@ -30,7 +31,7 @@ def code_of(path):
     return found
 
 
-def wrong_with(code, softmax):
+def wrong_with(code, softmax, codes):
     """"" or the first thing that is not as it should be."""
     kinds = [low & 0x1FF for low, _ in code]
     for kind, name in ((HGMMA, "HGMMA"), (UTMALDG, "UTMALDG"), (USETMAXREG, "USETMAXREG")):
@@ -40,6 +41,20 @@ def wrong_with(code, softmax):
         return "mma.sync (HMMA)"
     if any(kind in LOCAL for kind in kinds):
         return "spilled registers (LDL, STL)"
+    if codes:
+        # Each load takes the place of codes that have just been widened and stored: only before the first
+        # step do loads follow each other.
+        runs, run = [], 0
+        for kind in kinds[max(i for i, kind in enumerate(kinds) if kind == USETMAXREG):]:
+            if kind == LDG:
+                run += 1
+            elif kind == STS and run:
+                runs.append(run)
+                run = 0
+        if sum(run >= 3 for run in runs) > 1:
+            return f"loads of codes after each other: {max(runs)}"
+        if sum(run == 1 for run in runs) < 8:
+            return "no loads of codes between the stores of others"
     if not softmax:
         return ""
     # WARPGROUP: an arrival, or a wait (bit 47) for all but so many groups of products. In the loops the
@@ -60,7 +75,7 @@ def main():
     bad = 0
     kernels = code_of(sys.argv[1])
     for name, code in kernels.items():
-        wrong = wrong_with(code, "attention" in name)
+        wrong = wrong_with(code, "attention" in name, "hopper_codes" in name)
         print(f"{name}: {len(code)} instructions, {wrong or 'as they should be'}")
         bad += bool(wrong)
     return 1 if bad or not kernels else 0

@@ -37,13 +37,36 @@ TEST(HopperRefusal, TakesSixteenBitTypesHeadSizesAndPagesOfEights) {
   EXPECT_EQ(hopper_refusal(shape(128, 15, 3)), "");  // a group of 5: a head a tile
 }
 
+TEST(HopperRefusal, TakesCodesOfHeadSizesOfSixteens) {
+  for (const Type type : {Type::kBFloat16, Type::kFloat16}) {
+    for (const std::int64_t d : {16, 48, 64, 80, 112, 128, 192, 256}) {
+      HopperShape s = shape(d);
+      s.type = type;
+      s.cache_type = Type::kFloat8E4M3;
+      EXPECT_EQ(hopper_refusal(s), "") << d;
+      s.token_scales = true;
+      EXPECT_EQ(hopper_refusal(s),
+                "scales of codes by token and head are not implemented, those by tensor or head "
+                "are");
+    }
+  }
+  HopperShape s = shape(72);
+  s.cache_type = Type::kFloat8E4M3;
+  EXPECT_EQ(hopper_refusal(s), "head_dim 72 and 72 of codes are not multiples of 16");
+  s = shape(80);
+  s.cache_type = Type::kFloat8E4M3;
+  s.head_dim_v = 72;
+  EXPECT_EQ(hopper_refusal(s), "head_dim 80 and 72 of codes are not multiples of 16");
+  EXPECT_FALSE(kHopperTakesCodesUnasked) << "a device has run it: say so in docs/kernels.md";
+}
+
 TEST(HopperRefusal, SaysWhatItDoesNotTake) {
   HopperShape s = shape();
   s.type = s.cache_type = Type::kFloat32;
   EXPECT_EQ(hopper_refusal(s), "activations are neither bfloat16 nor float16");
   s = shape();
-  s.cache_type = Type::kFloat8E4M3;
-  EXPECT_EQ(hopper_refusal(s), "the cache has another type than the activations");
+  s.cache_type = Type::kFloat16;
+  EXPECT_EQ(hopper_refusal(s), "the cache has neither the type of the activations nor e4m3 codes");
   EXPECT_EQ(hopper_refusal(shape(20)), "head_dim 20 and 20 are not multiples of 8 up to 256");
   EXPECT_EQ(hopper_refusal(shape(264)), "head_dim 264 and 264 are not multiples of 8 up to 256");
   s = shape(192);
@@ -75,6 +98,9 @@ TEST(HopperPlan, TakesWhatDoesNotDecode) {
   EXPECT_FALSE(taken(shape(), 0, 0, 0));
   EXPECT_FALSE(taken(shape(), 1, 100, 0));  // no pool
   EXPECT_FALSE(taken(shape(), 1, 100, std::int64_t{1} << 30));
+  HopperShape codes = shape();
+  codes.cache_type = Type::kFloat8E4M3;
+  EXPECT_TRUE(taken(codes, 1, 4096, 4096));  // "prefill B1 S4096 32/8 causal fp8 cache"
   HopperShape refused = shape();
   refused.page_size = 7;
   EXPECT_FALSE(taken(refused, 1, 4096, 4096));
@@ -92,6 +118,9 @@ TEST(HopperPlan, SectionsKeepKeysAndValuesInTheL2) {
   EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 4096, 4096).section, 8);
   EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 16384, 16384).section, 3);
   EXPECT_EQ(plan_hopper(shape(), kMultiprocessors, 1, 1 << 20, 1 << 20).section, 1);
+  HopperShape codes = shape();
+  codes.cache_type = Type::kFloat8E4M3;
+  EXPECT_EQ(plan_hopper(codes, kMultiprocessors, 1, 16384, 16384).section, 7);
   // Five units a kv head where the group is not packed.
   EXPECT_EQ(plan_hopper(shape(128, 15, 3), kMultiprocessors, 1, 65536, 65536).section, 5);
 }

@@ -90,6 +90,20 @@ CaseSpec ragged_spec(std::uint64_t seed) {
   return spec;
 }
 
+/// The same from a cache of e4m3 codes, as the kernel takes them.
+CaseSpec coded_spec(std::uint64_t seed) {
+  CaseSpec spec = ragged_spec(seed);
+  AttentionConfig& config = spec.config;
+  config.head_dim = (config.head_dim + 15) / 16 * 16;
+  config.head_dim_v = config.head_dim;
+  config.kv_cache.dtype = ElementType::kFloat8E4M3FN;
+  config.kv_cache.scale_granularity =
+      std::array{ScaleGranularity::kTensor, ScaleGranularity::kHead, ScaleGranularity::kNone}.at(
+          seed % 3);
+  validate(spec);
+  return spec;
+}
+
 // Needs no device: the cases of these tests exist.
 TEST(HopperCases, AreValidAndHaveMoreRowsThanDecode) {
   std::int64_t with_values = 0;
@@ -103,6 +117,9 @@ TEST(HopperCases, AreValidAndHaveMoreRowsThanDecode) {
     const OtherCase other = other_case(spec, seed);
     EXPECT_EQ(other.spec.config, spec.config);
     with_values += c.tokens();
+    const Case coded = make_case(coded_spec(seed), seed);
+    EXPECT_EQ(coded.config.head_dim % 16, 0);
+    EXPECT_EQ(coded.cache.k.type(), ElementType::kFloat8E4M3FN);
   }
   EXPECT_GT(with_values, 1000);
 }
@@ -125,6 +142,30 @@ TEST_F(HopperPrefill, PassesOneTileOfTheShapeThatItIsMadeFor) {
 TEST_F(HopperPrefill, PassesRaggedCasesInEveryMode) {
   expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const CaseSpec spec = ragged_spec(seed);
+    if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
+    return run_case(*backend_, spec, seed, mode_in_turn(seed));
+  }));
+}
+
+TEST_F(HopperPrefill, PassesOneTileOfCodes) {
+  CaseSpec spec = parse_case_spec(
+      R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":1,)"
+      R"("num_key_value_heads":1,"head_dim":128,"dtype":"bfloat16","mask":{"variant":"null"},)"
+      R"("kv_cache":{"page_size":128,"dtype":"float8_e4m3fn","scale_granularity":"tensor"}},)"
+      R"("rows":[[128,128]]})");
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{128, 384}};  // further steps
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{128, 300}};  // values behind the end
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.config.mask.variant = MaskVariant::kCausal;
+  spec.rows = {{500, 500}};
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+}
+
+TEST_F(HopperPrefill, PassesRaggedCasesOfCodesInEveryMode) {
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
+    const CaseSpec spec = coded_spec(seed);
     if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
     return run_case(*backend_, spec, seed, mode_in_turn(seed));
   }));
@@ -153,13 +194,13 @@ int ordered(std::uint16_t bits) {
 
 // Both lie within the bound; here they are set against each other, which tells a systematic
 // difference from roundings: most outputs are equal, and few are a unit apart.
-TEST_F(HopperPrefill, AgreesWithTheTiledKernel) {
+void set_beside_the_tiled_kernel(const Backend& hopper, CaseSpec (*spec_of)(std::uint64_t)) {
   const auto tiled = make_backend("cuda:prefill=tiled");
   std::atomic<std::uint64_t> equal{0}, near{0}, all{0};
   expect_none(for_each_seed(7000, std::min<std::uint64_t>(device_case_count(), 100),
                             [&](std::uint64_t seed) -> std::string {
-                              const Case c = make_case(ragged_spec(seed), seed);
-                              const Trace a = backend_->run(c, all_stages());
+                              const Case c = make_case(spec_of(seed), seed);
+                              const Trace a = hopper.run(c, all_stages());
                               const Trace b = tiled->run(c, all_stages());
                               const Tensor& x = a[Stage::kAttnOut];
                               const Tensor& y = b[Stage::kAttnOut];
@@ -171,7 +212,7 @@ TEST_F(HopperPrefill, AgreesWithTheTiledKernel) {
                                 near += std::abs(p - q) <= 1 ? 1 : 0;
                               }
                               all += count;
-                              const std::string wrong = why_wrong(c, a, *backend_);
+                              const std::string wrong = why_wrong(c, a, hopper);
                               return wrong.empty() ? why_wrong(c, b, *tiled) : wrong;
                             }));
   std::printf("%llu outputs: %.4f equal to the tiled kernel's, %.4f within one unit\n",
@@ -180,11 +221,24 @@ TEST_F(HopperPrefill, AgreesWithTheTiledKernel) {
               static_cast<double>(near.load()) / static_cast<double>(all.load()));
 }
 
+TEST_F(HopperPrefill, AgreesWithTheTiledKernel) {
+  set_beside_the_tiled_kernel(*backend_, ragged_spec);
+}
+
+TEST_F(HopperPrefill, AgreesWithTheTiledKernelOnCodes) {
+  set_beside_the_tiled_kernel(*backend_, coded_spec);
+}
+
 TEST_F(HopperPrefill, RefusesWhatItIsNotMadeForByName) {
   AttentionConfig config = ragged_spec(1).config;
   config.kv_cache.page_size = 12;
   EXPECT_EQ(backend_->unsupported_reason(config),
             "prefill=hopper: page_size 12 is no multiple of 8");
+  config = coded_spec(0).config;
+  config.kv_cache.scale_granularity = ScaleGranularity::kTokenHead;
+  EXPECT_EQ(backend_->unsupported_reason(config),
+            "prefill=hopper: scales of codes by token and head are not implemented, those by "
+            "tensor or head are");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // while it is read. The lists say what attention_hopper.cuh does, by its parities and counts.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -241,17 +242,68 @@ Role values(const std::vector<Tile>& tiles, int stages) {
   return role;
 }
 
-/// A warp of a consumer warpgroup.
-Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
+/// Where codes are widened four warps fill a place, each its part: a name of its own.
+constexpr int kWideners = 4;
+int part_of(int slot, int warp) { return slot + 100 * (warp + 1); }
+
+/// Warp `warp` of those that widen codes (attention_hopper_codes.cuh). Warp 0 asks for the queries,
+/// warp 1 draws.
+Role widener(const std::vector<Tile>& tiles, int warp, int stages) {
+  Role role;
+  int position = 0;
+  const auto announce = [&](std::size_t t) {
+    if (warp != 1) return;
+    const auto turn = static_cast<int>(t);
+    const int slot = ring_slot(turn, kHopperTileSlots);
+    role.push_back(wait_empty(Ring::kTile, turn, kHopperTileSlots));
+    role.push_back({Kind::kFill, {Ring::kTile, slot}, 0, content(t, 0)});
+    role.push_back(arrive_full(Ring::kTile, slot));
+  };
+  announce(0);
+  for (std::size_t t = 0; t <= tiles.size(); ++t) {
+    const auto turn = static_cast<int>(t);
+    const int tile_slot = ring_slot(turn, kHopperTileSlots);
+    read_tile(role, t);
+    role.push_back({Kind::kFill, {Ring::kRows, part_of(tile_slot, warp)}, 0, content(t, 0)});
+    role.push_back(arrive_full(Ring::kRows, tile_slot));
+    if (t == tiles.size()) break;
+    const int steps = tiles[t].steps;
+    for (int g = 0; warp == 0 && g < kHopperGroups; ++g) {
+      role.push_back({Kind::kWaitEmpty, {Ring::kQueries, g}, static_cast<unsigned>(turn % 2 ^ 1)});
+      if (steps > 0) role.push_back({Kind::kFill, {Ring::kQueries, g}, 0, content(t, 0), true});
+      role.push_back(arrive_full(Ring::kQueries, g));
+    }
+    for (int i = 0; i < steps; ++i, ++position) {
+      const int slot = ring_slot(position, stages);
+      for (const Ring ring : {Ring::kKeys, Ring::kValues}) {
+        role.push_back(wait_empty(ring, position, stages));
+        role.push_back({Kind::kFill, {ring, part_of(slot, warp)}, 0, content(t, i)});
+        role.push_back(arrive_full(ring, slot));
+        if (ring == Ring::kKeys && i == std::min(stages, steps - 1)) announce(t + 1);
+      }
+    }
+    if (steps == 0) announce(t + 1);
+    role.push_back({Kind::kRead, {Ring::kTile, tile_slot}, 0, content(t, 0)});
+    role.push_back(arrive_empty(Ring::kTile, tile_slot));
+  }
+  return role;
+}
+
+/// A warp of a consumer warpgroup. `coded`: of what four warps fill.
+Role consumer(const std::vector<Tile>& tiles, int group, int stages, bool coded = false) {
   Role role;
   int before = 0;
+  const auto look = [&](Ring ring, int slot, int what) {
+    for (int warp = 0; warp < (coded ? kWideners : 1); ++warp) {
+      role.push_back({Kind::kRead, {ring, coded ? part_of(slot, warp) : slot}, 0, what});
+    }
+  };
   for (std::size_t t = 0; t <= tiles.size(); ++t) {
     const auto turn = static_cast<int>(t);
     const auto read_rows = [&] {
       role.push_back(
           {Kind::kRead, {Ring::kTile, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
-      role.push_back(
-          {Kind::kRead, {Ring::kRows, ring_slot(turn, kHopperTileSlots)}, 0, content(t, 0)});
+      look(Ring::kRows, ring_slot(turn, kHopperTileSlots), content(t, 0));
     };
     role.push_back(wait_full(Ring::kRows, turn, kHopperTileSlots));
     read_rows();
@@ -263,12 +315,11 @@ Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
     };
     const auto scores = [&](int i) {
       role.push_back({Kind::kRead, {Ring::kQueries, group}, 0, content(t, 0)});
-      role.push_back({Kind::kRead, {Ring::kKeys, ring_slot(before + i, stages)}, 0, content(t, i)});
+      look(Ring::kKeys, ring_slot(before + i, stages), content(t, i));
     };
     const auto outputs = [&](int i) {
       role.push_back(wait_full(Ring::kValues, before + i, stages));
-      role.push_back(
-          {Kind::kRead, {Ring::kValues, ring_slot(before + i, stages)}, 0, content(t, i)});
+      look(Ring::kValues, ring_slot(before + i, stages), content(t, i));
     };
     const auto leave_queries = [&] {
       role.push_back({Kind::kRead, {Ring::kQueries, group}, 0, content(t, 0)});
@@ -276,7 +327,7 @@ Role consumer(const std::vector<Tile>& tiles, int group, int stages) {
     };
     const auto read = [&](Ring ring, int i) {  // the products are over: read to the end
       const int slot = ring_slot(before + i, stages);
-      role.push_back({Kind::kRead, {ring, slot}, 0, content(t, i)});
+      look(ring, slot, content(t, i));
       role.push_back(arrive_empty(ring, slot));
       if (ring == Ring::kKeys && i == steps - 1) leave_queries();
     };
@@ -325,6 +376,26 @@ std::string play(const std::vector<Tile>& tiles, std::mt19937& random, int stage
   return machine.play(random);
 }
 
+std::string play_codes(const std::vector<Tile>& tiles, std::mt19937& random, int stages,
+                       int fillers, int tile_readers) {
+  std::vector<Role> roles;
+  for (int warp = 0; warp < kWideners; ++warp) roles.push_back(widener(tiles, warp, stages));
+  for (int warp = 0; warp < kHopperReaders; ++warp) {
+    roles.push_back(consumer(tiles, warp / kHopperQueryReaders, stages, true));
+  }
+  Machine machine(std::move(roles));
+  for (int i = 0; i < kHopperTileSlots; ++i) {
+    machine.count(Ring::kTile, i, 1, tile_readers);
+    machine.count(Ring::kRows, i, kWideners, 1);
+  }
+  for (int i = 0; i < stages; ++i) {
+    machine.count(Ring::kKeys, i, fillers, kHopperReaders);
+    machine.count(Ring::kValues, i, fillers, kHopperReaders);
+  }
+  for (int i = 0; i < kHopperGroups; ++i) machine.count(Ring::kQueries, i, 1, kHopperQueryReaders);
+  return machine.play(random);
+}
+
 std::vector<Tile> random_tiles(std::mt19937& random) {
   const auto draw = [&](int most) { return std::uniform_int_distribution<int>(0, most)(random); };
   std::vector<Tile> tiles(static_cast<std::size_t>(draw(9)));
@@ -340,6 +411,28 @@ TEST(HopperRings, HandOnEveryStepInAnyOrder) {
     ASSERT_EQ(play(tiles, random, hopper_stages(slabs), kHopperReaders, kHopperTileReaders), "")
         << repeat;
   }
+}
+
+TEST(HopperRings, HandOnWidenedCodesInAnyOrder) {
+  std::mt19937 random(3);
+  constexpr int kTileReaders = kHopperReaders + kWideners;
+  for (int repeat = 0; repeat < 1500; ++repeat) {
+    const std::vector<Tile> tiles = random_tiles(random);
+    const int stages = hopper_stages(std::array{1, 2, 4}[static_cast<std::size_t>(repeat % 3)]);
+    ASSERT_EQ(play_codes(tiles, random, stages, kWideners, kTileReaders), "") << repeat;
+  }
+  const std::vector<Tile> tiles{{5, true}, {0, false}, {3, false}, {4, true}};
+  const auto fails = [&](int fillers, int tile_readers) {
+    for (int repeat = 0; repeat < 50; ++repeat) {
+      if (!play_codes(tiles, random, 2, fillers, tile_readers).empty()) return true;
+    }
+    return false;
+  };
+  EXPECT_FALSE(fails(kWideners, kTileReaders));
+  EXPECT_TRUE(fails(kWideners - 1, kTileReaders));
+  EXPECT_TRUE(fails(kWideners + 1, kTileReaders));
+  EXPECT_TRUE(fails(kWideners, kTileReaders - 1));
+  EXPECT_TRUE(fails(kWideners, kTileReaders + 1));
 }
 
 TEST(HopperRings, OfOtherCountsFail) {

@@ -336,6 +336,56 @@ TEST(HopperPlaces, AccumulatorsLieAsDocumentedAndAreTheNextProductsFragments) {
   EXPECT_EQ(places.size(), 64U * kColumns);
 }
 
+/// Codes: each 16 of a step come once, a warp's load from few whole rows of one page, and what
+/// eight lanes after each other store lies in eight different groups of banks.
+TEST(HopperPlaces, CodesComeOnceAndAreStoredWithoutConflicts) {
+  for (const int slabs : {1, 2, 4}) {
+    const int loads = hopper_code_loads(slabs);
+    std::set<std::array<int, 3>> places;
+    for (int load = 0; load < loads; ++load) {
+      for (int warp = 0; warp < 4; ++warp) {
+        std::set<int> rows, lines;
+        for (int lane = 0; lane < 32; ++lane) {
+          const HopperCodePlace at = hopper_code_place(slabs, 32 * warp + lane, load);
+          EXPECT_TRUE(places.insert({at.slab, at.row, at.chunk}).second);
+          EXPECT_TRUE(at.slab >= 0 && at.slab < slabs && at.row >= 0 &&
+                      at.row < hopper_keys(slabs) && at.chunk >= 0 && at.chunk < 4);
+          rows.insert(at.row);
+          lines.insert(at.row * 4 + at.slab / hopper_code_span(slabs));
+          // What the kernel adds up for load i: rows after rows, then slabs.
+          const HopperCodePlace first = hopper_code_place(slabs, 32 * warp + lane, 0);
+          const int passes = hopper_code_passes(slabs);
+          EXPECT_EQ(at.row - first.row, load % passes * 4 * hopper_code_rows(slabs));
+          EXPECT_EQ(at.slab - first.slab, load / passes * hopper_code_span(slabs));
+          EXPECT_EQ(at.chunk, first.chunk);
+          EXPECT_EQ(at.row % 8, first.row % 8) << "another swizzle";
+        }
+        EXPECT_EQ(std::ssize(rows), hopper_code_rows(slabs));
+        EXPECT_EQ(std::ssize(lines), hopper_code_rows(slabs));
+        EXPECT_EQ(*rows.begin() / 8, *rows.rbegin() / 8) << "rows of two pages";
+        EXPECT_EQ(*rows.begin() % hopper_code_rows(slabs), 0);
+        for (int first = 0; first < 32; first += 8) {
+          for (int half = 0; half < 2; ++half) {
+            std::set<std::uint32_t> banks;
+            for (int lane = first; lane < first + 8; ++lane) {
+              const HopperCodePlace at = hopper_code_place(slabs, 32 * warp + lane, load);
+              banks.insert(swizzle_128(static_cast<std::uint32_t>(at.row),
+                                       static_cast<std::uint32_t>(at.chunk * 32 + half * 16)) %
+                           128);
+            }
+            EXPECT_EQ(banks.size(), 8U);
+          }
+        }
+      }
+    }
+    EXPECT_EQ(std::ssize(places), slabs * hopper_keys(slabs) * 4);
+  }
+  EXPECT_EQ(hopper_code_slabs(1), 1);
+  EXPECT_EQ(hopper_code_slabs(2), 2);
+  EXPECT_EQ(hopper_code_slabs(3), 4);
+  EXPECT_EQ(hopper_code_slabs(4), 4);
+}
+
 /// Outputs go through shared memory: four 8x8 matrices a time (PTX, stmatrix), then rows of chunks.
 TEST(HopperPlaces, OutputsLeaveSharedMemoryInTheirRows) {
   constexpr int kSlabs = 4;

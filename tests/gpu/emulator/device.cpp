@@ -58,6 +58,7 @@ struct Fiber {
   std::vector<Product> open;
   std::vector<std::vector<SmallCopy>> copy_groups;  // committed, oldest first
   std::vector<SmallCopy> open_copies;
+  std::vector<std::pair<std::uint32_t, uint4>> stored;  // and not yet fenced
 };
 struct Warp {
   Meeting meeting;
@@ -105,9 +106,6 @@ struct Block {
 };
 Block block;
 
-void fail(const std::string& what) {
-  if (block.wrong.empty()) block.wrong = what;
-}
 void yield() {
   swapcontext(&block.fibers[static_cast<std::size_t>(block.current)].context, &block.scheduler);
 }
@@ -297,6 +295,7 @@ void reset(int block_threads, int cluster) {
     fiber.open.clear();
     fiber.copy_groups.clear();
     fiber.open_copies.clear();
+    fiber.stored.clear();
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
@@ -453,6 +452,10 @@ void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
   });
 }
 
+void fail(const std::string& what) {
+  if (block.wrong.empty()) block.wrong = what;
+}
+
 void sync_threads() {
   show_stored(own_warp());
   meet(block.named[1000 + block.current / block.threads], block.threads, [] {});
@@ -503,6 +506,16 @@ void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, cons
   copy.barrier = barrier;
   for (int axis = 0; axis < rank; ++axis) copy.start[static_cast<std::size_t>(axis)] = start[axis];
   block.copies.push_back(copy);
+}
+
+void store_shared(std::uint32_t address, const uint4& x) {
+  if (address % 16 != 0) fail("a store of 16 bytes that begins within them");
+  block.fibers[static_cast<std::size_t>(block.current)].stored.emplace_back(address, x);
+}
+void fence_shared() {
+  auto& stored = block.fibers[static_cast<std::size_t>(block.current)].stored;
+  for (const auto& [address, x] : stored) std::memcpy(memory + address, &x, 16);
+  stored.clear();
 }
 
 void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]) {

@@ -83,6 +83,9 @@ void touch_stretch(const void* p, unsigned bytes);
 void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
                   bool half);
 
+/// Ends the run: what went wrong.
+void fail(const std::string& what);
+
 void sync_threads();
 void sync_warp();
 std::uint64_t shuffle(std::uint64_t value, int from_lane);
@@ -92,6 +95,9 @@ void barrier_wait(const void* barrier, unsigned parity);
 /// Of a map that the emulated make_tensor_map made.
 void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, const int* start,
                  int rank);
+/// Ordinary stores, which wgmma sees once this thread has fenced.
+void store_shared(std::uint32_t address, const uint4& x);
+void fence_shared();
 void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]);
 
 /// mma.sync of bytes, m16n8k32 and k16: c of this lane plus its sums. Those of `a` have no signs

@@ -11,7 +11,16 @@ inline void barrier_arrive_bytes(std::uint64_t* barrier, unsigned bytes) {
   emulator::barrier_arrive(barrier, bytes);
 }
 inline void fence_proxy_async() {}
-inline void fence_proxy_async_shared() {}
+inline void fence_proxy_async_shared() { emulator::fence_shared(); }
+inline void store_shared_16(std::uint32_t address, const uint4& x) {
+  emulator::store_shared(address, x);
+}
+inline uint4 load_once_16(std::uint64_t address) {
+  if (address % 16 != 0) emulator::fail("a load of 16 bytes that begins within them");
+  uint4 x;
+  std::memcpy(&x, reinterpret_cast<const void*>(address), 16);
+  return x;
+}
 inline void prefetch_tensor_map(const CUtensorMap*) {}
 inline void tensor_load_3d(void* shared, const CUtensorMap* map, std::uint64_t* barrier, int c0,
                            int c1, int c2) {

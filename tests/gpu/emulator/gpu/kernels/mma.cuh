@@ -26,6 +26,9 @@ template <int kPending>
 void copy_async_wait() {
   emulator::copies_wait(kPending);
 }
+// Of headers that other kernels share: nothing here calls them.
+template <int kBytes>
+void copy_async_small(std::uint32_t shared, const void* global, bool valid);
 inline void barrier_init(std::uint64_t* barrier, unsigned count) {
   emulator::barrier_init(barrier, count);
 }
