@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "gpu/device/device.h"
+#include "gpu/kernels/bound.h"
 #include "gpu/kernels/types.h"
 
 namespace attn::gpu {
@@ -87,7 +88,7 @@ struct CodedGemmArguments {
   const float* x_sum = nullptr;
   int x_group = kCodedChunk;  ///< fewest columns with one scale: 16, 32 or 64
   const float* bias = nullptr;
-  float clip = 0.0f;
+  float clip = kNoBound;  ///< bound of |y|
   void* y = nullptr;
   Type out_type = Type::kFloat32;
   std::int64_t y_stride = 0;

@@ -9,8 +9,7 @@ namespace attn::gpu {
 __device__ __forceinline__ float finish_coded(const CodedGemmArguments& a, std::int64_t n,
                                               float y) {
   if (a.bias != nullptr) y += a.bias[n];
-  if (a.clip > 0.0f) y = y > a.clip ? a.clip : y < -a.clip ? -a.clip : y;
-  return y;
+  return held_within(y, a.clip);
 }
 __device__ __forceinline__ void store_result(const CodedGemmArguments& a, std::int64_t m,
                                              std::int64_t n, float y) {

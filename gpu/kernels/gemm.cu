@@ -8,12 +8,10 @@ namespace attn::gpu {
 namespace {
 
 __device__ __forceinline__ float finish(float sum, const GemmArguments& a, std::int64_t column) {
-  if (ATTN_FAULT(clip_activations_before_bias, a.clip > 0.0f && a.bias != nullptr)) {
+  if (ATTN_FAULT(clip_activations_before_bias, a.clip < kNoBound && a.bias != nullptr)) {
     return fminf(fmaxf(sum, -a.clip), a.clip) + a.bias[column];
   }
-  float y = a.bias != nullptr ? sum + a.bias[column] : sum;
-  if (a.clip > 0.0f) y = y > a.clip ? a.clip : y < -a.clip ? -a.clip : y;
-  return y;
+  return held_within(a.bias != nullptr ? sum + a.bias[column] : sum, a.clip);
 }
 
 // ---- float32: 64 x 64 of y a block, 4 x 4 a thread ---------------------------------------------

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "gpu/device/device.h"
+#include "gpu/kernels/bound.h"
 #include "gpu/kernels/types.h"
 
 namespace attn::gpu {
@@ -20,7 +21,7 @@ struct GemmArguments {
   std::int64_t m = 0;
   std::int64_t n = 0;
   std::int64_t k = 0;
-  float clip = 0.0f;  ///< bound of |y|, 0 for none
+  float clip = kNoBound;  ///< bound of |y|
   Type type = Type::kFloat32;
   Type out_type = Type::kFloat32;
   std::int64_t y_stride = 0;  ///< elements from row to row of y; 0: n

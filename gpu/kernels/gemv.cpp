@@ -1,7 +1,5 @@
 #include "gpu/kernels/gemv.h"
 
-#include <limits>
-
 #include "gpu/kernels/gemv_launch.h"
 #include "gpu/kernels/gemv_work.h"
 
@@ -15,7 +13,7 @@ GemvCall call_of(const GemmArguments& product) {
   call.bias = product.bias;
   call.y = product.y;
   call.y_stride = product.y_stride > 0 ? product.y_stride : product.n;
-  call.bound = product.clip > 0.0f ? product.clip : std::numeric_limits<float>::infinity();
+  call.bound = product.clip;
   call.tokens = static_cast<int>(product.m);
   call.columns = static_cast<int>(product.n);
   call.depth = static_cast<int>(product.k);

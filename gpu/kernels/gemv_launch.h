@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "gpu/kernels/bound.h"
 #include "gpu/kernels/head_pass.h"
 
 namespace attn::gpu {
@@ -14,7 +15,7 @@ struct GemvCall {
   const float* bias = nullptr;  ///< [columns] or none
   void* y = nullptr;
   std::int64_t y_stride = 0;
-  float bound = 0.0f;  ///< of |y|; infinity for none
+  float bound = kNoBound;  ///< of |y|
   int tokens = 0;
   int columns = 0;  ///< rows of w
   int depth = 0;

@@ -208,7 +208,7 @@ __device__ __forceinline__ void ProjectionConsumer<T, kHeadDim>::add_bias(float 
     }
   }
   const float bound = call_.clip;
-  if (bound > 0.0f) {
+  if (bound < kNoBound) {
 #pragma unroll
     for (int i = 0; i < kSums; ++i) d[i] = fabsf(d[i]) > bound ? copysignf(bound, d[i]) : d[i];
   }

@@ -3,6 +3,7 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include "gpu/kernels/bound.h"
 #include "gpu/kernels/head_pass.h"
 
 namespace attn::gpu {
@@ -11,7 +12,7 @@ namespace attn::gpu {
 struct ProjectionCall {
   HeadPassArguments a;          ///< without sources
   const float* bias = nullptr;  ///< [(heads of q, k and v) * head_dim] or none
-  float clip = 0.0f;            ///< bound of the sums, 0 for none
+  float clip = kNoBound;        ///< bound of the sums
   void* qkv = nullptr;          ///< dense, or null: not kept
   int row_tiles = 0;
   int column_tiles = 0;

@@ -109,7 +109,7 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
   GemmArguments dense = shape;
   dense.type = plan.decoded_type;
   // The library knows neither float32 biases nor bounds, nor rows with gaps.
-  const bool bare = shape.bias == nullptr && shape.clip == 0.0f &&
+  const bool bare = shape.bias == nullptr && shape.clip == kNoBound &&
                     (shape.y_stride == 0 || shape.y_stride == shape.n);
   const bool may_pay = weight.matrix.scaling == CodeScaling::kWeight &&
                        shape.m >= kFewestDecodedRows && options.tile == 0;

@@ -232,7 +232,7 @@ void run_fp8_product(const Fp8ProductPlan& plan, const GemmArguments& a, const F
                    stream);
   }
   // Clipping what is rounded is rounding what is clipped: the bound is a value of the type.
-  if (a.clip > 0.0f) clip(a.y, a.out_type, a.m * a.n, a.clip, stream);
+  if (a.clip < kNoBound) clip(a.y, a.out_type, a.m * a.n, a.clip, stream);
 }
 
 }  // namespace attn::gpu

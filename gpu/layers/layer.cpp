@@ -122,7 +122,7 @@ void multiply(const GemmArguments& a, const CublasLtGemm* planned, const void* t
   if (planned == nullptr) return gemm(a, stream);
   planned->run(a, typed_bias, workspace, stream);
   // Clipping what is rounded is rounding what is clipped: the bound is a value of the type.
-  if (a.clip > 0.0f) clip(a.y, a.type, a.m * a.n, a.clip, stream);
+  if (a.clip < kNoBound) clip(a.y, a.type, a.m * a.n, a.clip, stream);
 }
 
 }  // namespace

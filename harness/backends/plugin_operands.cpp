@@ -101,6 +101,9 @@ std::string nothing_to_do(const AttentionConfig& config, const Task& task) {
     return std::string("the plug-in starts at ") + name_of_step(task.first_step) +
            ", the case at attention";
   }
+  if (task.first_step == ATTN_FROM_INPUTS && config.clip_activations == 0.0) {
+    return "clip_activations is 0, which a plug-in that starts at the inputs reads as none";
+  }
   if (task.writes != 0) return "";
   return std::string("the plug-in starts at ") + name_of_step(task.first_step) +
          " and writes none of the stages of " + std::string(name_of(config.entry_point));

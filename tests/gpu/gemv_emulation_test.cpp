@@ -180,6 +180,13 @@ int calls() {  // ATTN_EMULATED_CALLS raises their number
   return wanted != nullptr ? std::atoi(wanted) : 16;
 }
 
+TEST(GemvEmulation, ABoundOfZeroLeavesZeros) {
+  Problem p = random_problem(3);
+  p.bias = p.taps = true;
+  p.clip = 0.0f;
+  EXPECT_EQ(run(p, 3), "") << p.text();
+}
+
 TEST(GemvEmulation, RandomCalls) {
   for (int seed = 0; seed < calls(); ++seed) {
     const Problem p = random_problem(static_cast<std::uint64_t>(seed));
@@ -207,14 +214,14 @@ std::string multiply(std::uint64_t seed) {
   Bits wanted = got;
   GemmArguments a;
   a.bias = draw(0, 1) == 0 ? bias.data() : nullptr;
-  a.clip = draw(0, 2) == 0 ? 20.0f : 0.0f;
+  a.clip = draw(0, 2) == 0 ? 20.0f : kNoBound;
   for (int r = 0; r < m; ++r) {
     for (int c = 0; c < n; ++c) {
       float sum = a.bias != nullptr ? bias[at(c)] : 0.0f;
       for (int i = 0; i < k; ++i) {
         sum += from_bits(x[at(r * k + i)], type) * from_bits(w[at(c * k + i)], type);
       }
-      if (a.clip > 0.0f) sum = std::clamp(sum, -a.clip, a.clip);
+      sum = std::clamp(sum, -a.clip, a.clip);
       wanted[at(r * stride + c)] = to_bits(sum, type);
     }
   }

@@ -91,6 +91,49 @@ TEST_F(GpuLayer, PassesASmallCoveringSet) {
   }));
 }
 
+/// Layers whose q, k and v are held within 0, by each product that holds them; few rows and many.
+std::vector<CaseSpec> bounds_of_zero() {
+  constexpr std::array kLayers{
+      R"("dtype":"float32")", R"("dtype":"bfloat16","use_qk_norm":true)",
+      R"("dtype":"bfloat16","quant":{"encoding":"float8_e4m3fn","activation":"token",)"
+      R"("weight_granularity":"rowwise"})",
+      R"("variant":"gptq","dtype":"float16","quant":{"encoding":"gptq","bits":4,"group_size":64})",
+      R"("variant":"gguf","dtype":"float32","quant":{"encoding":"q4_0","activation":"int8"})"};
+  std::vector<CaseSpec> specs;
+  for (const char* const layer : kLayers) {
+    specs.push_back(parse_case_spec(
+        R"({"config":{"hidden_size":256,"num_attention_heads":4,"num_key_value_heads":2,)"
+        R"("head_dim":64,"clip_activations":0.0,)" +
+        std::string(layer) + R"(},"rows":[[3,5],[0,1]]})"));
+    specs.push_back(specs.back());
+    specs.back().rows = {{5, 300}};
+  }
+  return specs;
+}
+
+TEST_F(GpuLayer, ABoundOfZeroLeavesZeros) {
+  const std::vector<CaseSpec> specs = bounds_of_zero();
+  for (const char* const name : {"cuda", "cuda:attention=plain,gemm=own", "cuda:fp8=cublaslt"}) {
+    const auto backend = make_backend(name);
+    expect_none(for_each_seed(0, specs.size(), [&](std::uint64_t n) {
+      return run_case(*backend, specs.at(n), n, ExecMode::kPlain);
+    }));
+  }
+}
+
+// Needs no device: the cases of the test before are so, and show a bound that is forgotten.
+TEST(GpuLayerCases, OfABoundOfZeroAreRightOnTheCpuAndTellABoundFromNone) {
+  const auto cpu = make_backend("cpu");
+  for (const CaseSpec& spec : bounds_of_zero()) {
+    EXPECT_EQ(run_case(*cpu, spec, 0, ExecMode::kPlain), "");
+    CaseSpec without = spec;
+    without.config.clip_activations.reset();
+    const Case bounded = make_case(spec, 0);
+    const Trace free = cpu->run(make_case(without, 0), all_stages());
+    EXPECT_NE(why_wrong(bounded, free, *cpu), "") << to_json(spec);
+  }
+}
+
 TEST_F(GpuLayer, FusedAndUnfusedHeadPassAgreeToTheBit) {
   const auto fused = make_backend("cuda");
   const auto unfused = make_backend("cuda:fused=0");

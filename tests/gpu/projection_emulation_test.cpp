@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <random>
 #include <string>
 
@@ -74,6 +76,31 @@ TEST(ProjectionEmulation, HalvesNormBiasAndTaps) {
     p.head_dim = p.rotary = head_dim;
     EXPECT_EQ(run(p, 2), "") << p.text();
   }
+}
+
+/// What is held within 0 is 0, whatever the sums are, and so is what the norm makes of it.
+TEST(ProjectionEmulation, ABoundOfZeroLeavesZeros) {
+  Problem p;
+  p.bias = p.taps = true;
+  p.head_dim = p.rotary = 64;
+  p.hidden = 72;
+  p.sequences = {{70, 5}, {0, 9}, {80, 31}};
+  p.clip = 0.0f;
+  for (const bool norm : {false, true}) {
+    p.norm = norm;
+    EXPECT_EQ(run(p, 4), "") << p.text();
+  }
+}
+
+TEST(HeldWithin, ABoundOfZeroIsOneAndInfinityIsNone) {
+  const float none = kNoBound;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(held_within(3.0f, 0.0f), 0.0f);
+  EXPECT_EQ(held_within(-3.0f, 0.0f), 0.0f);
+  EXPECT_EQ(held_within(-3.0f, 2.0f), -2.0f);
+  for (const float y : {3e38f, none, -none}) EXPECT_EQ(held_within(y, none), y);
+  EXPECT_TRUE(std::isnan(held_within(nan, 0.0f)));
+  EXPECT_EQ(GemmArguments().clip, none);
 }
 
 /// More steps than stages, several tiles a block; each warp and some single lanes behind all

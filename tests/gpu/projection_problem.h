@@ -30,7 +30,7 @@ struct Problem {
   bool heads_first = false;  ///< in a page
   bool interleaved = true, rotate_last = false, norm = false, bias = false, taps = false;
   int rotary = 128;
-  float clip = 0.0f;
+  float clip = kNoBound;
   std::vector<std::array<int, 2>> sequences;  ///< rows, tokens before them
   int multiprocessors = 2;
 
@@ -135,8 +135,9 @@ Head<Float> make_head(const Problem& p, const Memory& m, int row, int head, int 
              static_cast<Float>(from_bits(m.w[at(column * p.hidden + k)], p.type));
     }
     if (p.bias) sum += static_cast<Float>(m.bias[at(column)]);
-    if (p.clip > 0.0f)
+    if (p.clip < kNoBound) {
       sum = std::clamp(sum, -static_cast<Float>(p.clip), static_cast<Float>(p.clip));
+    }
     result.projected.push_back(round(sum));
   }
   result.normed = result.projected;

@@ -61,6 +61,22 @@ TEST_P(PluginLayer, IsJudgedOnWhatItWritesAndNothingElse) {
   }
 }
 
+/// attn_config has 0 for no bound: a bound of 0 cannot be told to who projects, nor matters to
+/// others.
+TEST(PluginLayerBound, OfZeroIsRefusedWhereItIsToBeHeld) {
+  const char* const config =
+      R"({"config":{"hidden_size":32,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":16,)"
+      R"("clip_activations":0.0,"dtype":"float32"},"rows":[[3,5],[0,4]]})";
+  const auto run = [&](const std::string& backend) {
+    return attn_compare({"run", "--config", config, "--seed", "1", "--backend", backend});
+  };
+  const Outcome whole = run(layer(ATTN_FROM_INPUTS, kEverything));
+  EXPECT_EQ(whole.code, 1) << whole.out;
+  EXPECT_THAT(whole.out, HasSubstr("clip_activations is 0, which"));
+  const Outcome behind = run(layer(ATTN_FROM_NORM, kCached | kOut));
+  EXPECT_EQ(behind.code, 0) << behind.out << behind.err;
+}
+
 constexpr char kFigure[] = " [0-9.<]+";
 
 std::string figures(const std::vector<std::string>& stages) {

@@ -198,6 +198,7 @@ std::vector<std::pair<std::string, AttentionConfig>> layer_variants() {
   add("bias", [](AttentionConfig& f) { f.has_bias = true; });
   add("clip weights", [](AttentionConfig& f) { f.clip_qkv = 0.07; });
   add("clip activations", [](AttentionConfig& f) { f.clip_activations = 0.6; });
+  add("clip activations to zero", [](AttentionConfig& f) { f.clip_activations = 0.0; });
   add("no opaque", [](AttentionConfig& f) {
     f.variant = Variant::kNoOpaque;
     f.stacked_qkv = true;
