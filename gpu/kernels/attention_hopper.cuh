@@ -25,15 +25,16 @@
 
 namespace attn::gpu {
 
-/// grid: blocks that stay.
-template <typename T, int kSlabs>
+/// grid: blocks that stay. kShares: HopperConsumer's.
+template <typename T, int kSlabs, bool kShares = false>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     attention_hopper_kernel(const __grid_constant__ CUtensorMap map_q,
                             const __grid_constant__ CUtensorMap map_k,
                             const __grid_constant__ CUtensorMap map_v,
                             const __grid_constant__ HopperCall call) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using Shared = HopperShared<T, kSlabs>;
+  using Consumer = HopperConsumer<T, kSlabs, false, kShares>;
+  using Shared = typename Consumer::Shared;
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     }
   } else {
     raise_registers<kHopperConsumerRegisters>();
-    HopperConsumer<T, kSlabs>(call, shared).run();
+    Consumer(call, shared).run();
   }
 #endif
 }

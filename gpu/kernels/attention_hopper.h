@@ -20,6 +20,7 @@ struct HopperShape {
   bool mask_tensor = false;
   int fixed_splits = 0;
   bool token_scales = false;  ///< of a coded cache: by token and head
+  bool shares = false;        ///< probabilities go through shared memory
 };
 
 /// True: caches of e4m3 codes go to the Hopper prefill kernel without being asked for, where it
@@ -34,9 +35,10 @@ std::string hopper_device_refusal();
 
 /// How one call is cut into blocks.
 struct HopperPlan {
-  bool taken = false;  ///< else the call goes to the kernels of attention_tensor_core
-  int blocks = 0;      ///< which stay and draw tiles
-  int section = 1;     ///< units of a section: hopper_work.h
+  bool taken = false;   ///< else the call goes to the kernels of attention_tensor_core
+  int blocks = 0;       ///< which stay and draw tiles
+  int section = 1;      ///< units of a section: hopper_work.h
+  bool shares = false;  ///< HopperShape's
 };
 
 /// A call of up to `max_rows` queries and `max_keys` keys a sequence. Not taken: calls of so few

@@ -11,11 +11,14 @@
 namespace attn::gpu {
 
 /// A warpgroup with its 64 rows of a tile. kCoded: keys and values are codes, not yet scaled; then
-/// values are float16, and so are the probabilities.
-template <typename T, int kSlabs, bool kCoded = false>
+/// values are float16, and so are the probabilities. kShares: probabilities go to shared memory for
+/// their product; one with its operand in registers keeps the warp until it has been read.
+template <typename T, int kSlabs, bool kCoded = false, bool kShares = false>
 class HopperConsumer {
  public:
-  using Shared = std::conditional_t<kCoded, HopperCodedShared<T, kSlabs>, HopperShared<T, kSlabs>>;
+  using Shared = std::conditional_t<
+      kCoded, HopperCodedShared<T, kSlabs>,
+      std::conditional_t<kShares, HopperSharesShared<T, kSlabs>, HopperShared<T, kSlabs>>>;
   using V = std::conditional_t<kCoded, Half, T>;
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread
@@ -24,7 +27,9 @@ class HopperConsumer {
   __device__ HopperConsumer(const HopperCall& call, Shared& shared)
       : call_(call),
         shared_(shared),
-        group_(static_cast<int>(threadIdx.x) / 128 - 1),
+        // Agreed upon, so that addresses are made once for the warp.
+        group_(kShares ? __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128 - 1, 0)
+                       : static_cast<int>(threadIdx.x) / 128 - 1),
         lane_(static_cast<int>(threadIdx.x % 32)) {}
 
   __device__ __forceinline__ void run();
@@ -35,6 +40,8 @@ class HopperConsumer {
   __device__ __forceinline__ void add_values(float (&o)[kOutputs],
                                              const std::uint32_t (&p)[kScores / 2],
                                              int stage) const;
+  __device__ __forceinline__ void leave_probabilities(const float (&s)[kScores]) const;
+  __device__ __forceinline__ void add_shared_values(float (&o)[kOutputs], int stage) const;
   __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
   __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
   __device__ __forceinline__ void write(const HopperTile& t, int slot, float (&o)[kOutputs]);
@@ -49,6 +56,12 @@ class HopperConsumer {
   /// Wide rows: descriptors would be made before the loop and fill its registers.
   __device__ __forceinline__ static std::uint64_t here(std::uint64_t descriptor) {
     return kSlabs > 2 ? hoist_none(descriptor) : descriptor;
+  }
+  /// Of the warpgroup: slabs of 64 rows.
+  __device__ __forceinline__ std::uint32_t probabilities() const {
+    constexpr int kBytes = kKeys / kSlabColumns * Shared::kQuerySlab * 2;
+    if constexpr (kSlabs == 1 && kShares) return shared_address(shared_.probabilities[group_]);
+    return shared_address(shared_.out) + group_ * kBytes;
   }
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
     if (lane_ == 0) barrier_arrive(barrier);
@@ -67,8 +80,8 @@ class HopperConsumer {
   float sum_[2];
 };
 
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::compute_scores(
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::compute_scores(
     float (&s)[kScores], int stage) const {
   // Descriptors of a call are a few 16-byte units apart.
   const std::uint64_t q = here(slab_descriptor(shared_address(shared_.q[group_])));
@@ -85,8 +98,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::compute_score
   wgmma_commit();
 }
 
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::add_values(
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::add_values(
     float (&o)[kOutputs], const std::uint32_t (&p)[kScores / 2], int stage) const {
   const std::uint64_t v =
       here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
@@ -99,11 +112,44 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::add_values(
   wgmma_commit();
 }
 
+/// The warp's rows, which its part of the product alone reads.
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::leave_probabilities(
+    const float (&s)[kScores]) const {
+  const int thread = static_cast<int>(threadIdx.x);
+  const std::uint32_t rows = probabilities() + thread / 32 % 4 * 2048;
+#pragma unroll
+  for (int i = 0; i < kKeys / 16; ++i) {
+    const float* const x = s + 8 * i;
+    store_matrix_x4(rows + i / 4 * Shared::kQuerySlab * 2 + output_store_byte(thread, i),
+                    pack2<V>(x[0], x[1]), pack2<V>(x[2], x[3]), pack2<V>(x[4], x[5]),
+                    pack2<V>(x[6], x[7]));
+  }
+  fence_proxy_async_shared();
+  __syncwarp();
+}
+
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::add_shared_values(
+    float (&o)[kOutputs], int stage) const {
+  const std::uint64_t v =
+      here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
+  const std::uint64_t p = here(slab_descriptor(probabilities()));
+  pin_registers(o);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kKeys / 16; ++i) {
+    wgmma_shared_values<V, kSlabs * kSlabColumns>(
+        o, descriptor_after(p, (i / 4 * Shared::kQuerySlab * 2 + i % 4 * 32) / 16),
+        descriptor_after(v, 2048 / 16 * i));
+  }
+  wgmma_commit();
+}
+
 /// Soft-cap, and what the thread's rows do not see.
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::hide(float (&s)[kScores],
-                                                                        int slot,
-                                                                        int step_key) const {
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::hide(
+    float (&s)[kScores], int slot, int step_key) const {
   if (units_.transforms) {
     if constexpr (kCoded) {
       const float scale = shared_.scales[slot].x;
@@ -125,8 +171,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::hide(float (&
 
 /// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
 /// Sums stay per thread until the end.
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::online_softmax_of(
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::online_softmax_of(
     float (&s)[kScores], float (&correction)[2]) {
   const float scale_log2 = units_.scale_log2;
 #pragma unroll
@@ -153,10 +199,9 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::online_softma
   }
 }
 
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::write(const HopperTile& t,
-                                                                         int slot,
-                                                                         float (&o)[kOutputs]) {
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::write(
+    const HopperTile& t, int slot, float (&o)[kOutputs]) {
   const AttentionArguments& a = call_.a;
   float factor[2];
 #pragma unroll
@@ -178,14 +223,19 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::write(const H
   const int warp = thread / 32 - 4;
   const int first_row = t.first_row + 16 * warp;
   const int columns = static_cast<int>(a.head_dim_v);
-  const std::uint32_t out = shared_address(shared_.out[warp]);
+  // Where probabilities lie in the same place, a warp's rows are in slabs of its warpgroup's.
+  constexpr bool kTogether = kShares && kOutSlabs == 2;
+  constexpr int kSlabBytes = kTogether ? Shared::kQuerySlab * 2 : 2048;
+  const int first_byte = kTogether ? warp / 4 * 2 * kSlabBytes + warp % 4 * 2048 : 0;
+  const std::uint32_t out =
+      kTogether ? shared_address(shared_.out) + first_byte : shared_address(shared_.out[warp]);
 #pragma unroll
   for (int first = 0; first < kSlabs * 4; first += kOutSlabs * 4) {
     if (first > 0) __syncwarp();  // the slabs before have left
 #pragma unroll
     for (int i = first; i < first + kOutSlabs * 4; ++i) {
       const float* const x = o + 8 * i;
-      store_matrix_x4(out + (i - first) / 4 * 2048 + output_store_byte(thread, i),
+      store_matrix_x4(out + (i - first) / 4 * kSlabBytes + output_store_byte(thread, i),
                       pack2<T>(x[0] * factor[0], x[1] * factor[0]),
                       pack2<T>(x[2] * factor[1], x[3] * factor[1]),
                       pack2<T>(x[4] * factor[0], x[5] * factor[0]),
@@ -198,7 +248,9 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::write(const H
       const int row = first_row + r;
       const int column = i / 4 * kSlabColumns + output_chunk(thread) * 8;
       const uint4 x = *reinterpret_cast<const uint4*>(
-          reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4]) +
+          (kTogether ? reinterpret_cast<const unsigned char*>(shared_.out) + first_byte +
+                           (i - first) / 4 * kSlabBytes
+                     : reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4])) +
           swizzle_128(r, output_chunk(thread) * 16));
       if (row >= t.rows || column >= columns) continue;
       *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
@@ -208,8 +260,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::write(const H
 }
 
 /// False: there was no tile left.
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int turn) {
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::attend(int turn) {
   const int slot = ring_slot(turn, kHopperTileSlots);
   barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
   const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
@@ -251,6 +303,20 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int tu
 #pragma unroll
       for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<V>(s[2 * i], s[2 * i + 1]);
     };
+    const auto keep_probabilities = [&] {
+      if constexpr (kShares) {
+        leave_probabilities(s);
+      } else {
+        to_fragments();
+      }
+    };
+    const auto add = [&](int stage) {
+      if constexpr (kShares) {
+        add_shared_values(o, stage);
+      } else {
+        add_values(o, p, stage);
+      }
+    };
     const auto await_keys = [&](int i) {
       if (i <= last) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
     };
@@ -276,13 +342,13 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int tu
     release_keys(0);
     hide(s, slot, key_of(0));
     online_softmax_of(s, correction);
-    to_fragments();
+    keep_probabilities();
     await_keys(1);
     const auto step = [&](int i, auto plain) {
       compute_scores(s, k_.slot);
       rescale();
       barrier_wait(&shared_.full_v[v_.slot], v_.parity);
-      add_values(o, p, v_.slot);
+      add(v_.slot);
       wgmma_wait<1>();
       pin_registers(s);
       release_keys(i);
@@ -294,7 +360,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int tu
       wgmma_wait<0>();
       pin_registers(o);
       release_values();
-      to_fragments();
+      keep_probabilities();
     };
     // Steps at a mask's edges have a loop of their own: before those that every row sees whole, and
     // after.
@@ -310,7 +376,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int tu
     }
     rescale();
     barrier_wait(&shared_.full_v[v_.slot], v_.parity);
-    add_values(o, p, v_.slot);
+    add(v_.slot);
     wgmma_wait<0>();
     pin_registers(o);
     release_values();
@@ -320,8 +386,8 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded>::attend(int tu
   return true;
 }
 
-template <typename T, int kSlabs, bool kCoded>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded>::run() {
+template <typename T, int kSlabs, bool kCoded, bool kShares>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::run() {
   if constexpr (!kCoded) units_ = score_units(call_.a);
   for (int turn = 0; attend(turn); ++turn) {
   }

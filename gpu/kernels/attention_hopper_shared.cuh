@@ -2,6 +2,8 @@
 // starts.
 #pragma once
 
+#include <type_traits>
+
 #include "gpu/kernels/attention_hopper_launch.h"
 #include "gpu/kernels/batch.cuh"
 #include "gpu/kernels/hopper_ptx.cuh"
@@ -69,7 +71,20 @@ struct HopperCodedShared : HopperShared<T, kSlabs> {
   std::uint64_t heads[4][2];        // addresses of a kv head's keys and values, of each warp
 };
 
+/// With room for a step's probabilities of narrow heads. Those of others lie where outputs do: a
+/// warp's own rows, in a slab of its warpgroup's.
+template <typename T>
+struct HopperRoomyShared : HopperShared<T, 1> {
+  alignas(1024) T probabilities[kHopperGroups][2][HopperShared<T, 1>::kQuerySlab];
+};
+
+template <typename T, int kSlabs>
+using HopperSharesShared =
+    std::conditional_t<kSlabs == 1, HopperRoomyShared<T>, HopperShared<T, kSlabs>>;
+
 /// With room to begin at a multiple of 1024.
+template <typename T, int kSlabs>
+inline constexpr std::size_t kHopperSharesBytes = sizeof(HopperSharesShared<T, kSlabs>) + 1024;
 template <typename T, int kSlabs>
 inline constexpr std::size_t kHopperSharedBytes = sizeof(HopperShared<T, kSlabs>) + 1024;
 template <typename T, int kSlabs>

@@ -71,6 +71,7 @@ HopperShape hopper_shape(const AttentionConfig& config, const LayerOptions& opti
   shape.mask_tensor = config.mask.variant == MaskVariant::kTensor;
   shape.fixed_splits = options.fixed_splits;
   shape.token_scales = config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
+  shape.shares = options.prefill == PrefillKernel::kHopperShares;
   return shape;
 }
 
@@ -185,7 +186,8 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
-  if (options.prefill == PrefillKernel::kHopper) {
+  if (options.prefill == PrefillKernel::kHopper ||
+      options.prefill == PrefillKernel::kHopperShares) {
     if (const std::string reason = hopper_unsupported_reason(config, options); !reason.empty()) {
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }

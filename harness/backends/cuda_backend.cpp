@@ -26,9 +26,10 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
   }
   const bool projection = options.hopper_projection || options.hopper_projection_always;
-  if (options.hopper_prefill || projection) {
+  const bool prefill = options.hopper_prefill || options.hopper_shares;
+  if (prefill || projection) {
     if (const std::string reason = gpu::hopper_device_refusal(); !reason.empty()) {
-      const std::string word = options.hopper_prefill ? "prefill" : "projection";
+      const std::string word = prefill ? "prefill" : "projection";
       throw Error(ErrorKind::kUnsupported, "cuda:" + word + "=hopper: " + reason, "backend");
     }
   }

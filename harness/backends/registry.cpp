@@ -78,6 +78,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fused", "0"}, &result.fused},
       {{"attention", "plain"}, &result.plain_attention},
       {{"prefill", "hopper"}, &result.hopper_prefill},
+      {{"prefill", "hopper-shares"}, &result.hopper_shares},
       {{"prefill", "tiled"}, &result.tiled_prefill},
       {{"projection", "hopper"}, &result.hopper_projection},
       {{"projection", "hopper-always"}, &result.hopper_projection_always},
@@ -99,7 +100,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
     });
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=tiled, "
+             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
+             "prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=1, "
              "gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, splits=N");
     }
@@ -133,8 +135,8 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|tiled projection=hopper|separate gemv=1|ahead "
-       "gemm=own fp8=own|cublaslt coded=stream splits=N",
+       "fused=0 attention=plain prefill=hopper|hopper-shares|tiled projection=hopper|separate "
+       "gemv=1|ahead gemm=own fp8=own|cublaslt coded=stream splits=N",
        cuda_unavailable_reason()},
   };
 }

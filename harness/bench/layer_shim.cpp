@@ -58,6 +58,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.prefill = attn::gpu::PrefillKernel::kTiled;
     } else if (word == "prefill=hopper") {
       options.prefill = attn::gpu::PrefillKernel::kHopper;
+    } else if (word == "prefill=hopper-shares") {
+      options.prefill = attn::gpu::PrefillKernel::kHopperShares;
     } else if (word == "projection=separate") {
       options.hopper_projection = attn::gpu::ProjectionUse::kNever;
     } else if (word == "fp8=own") {

@@ -39,6 +39,22 @@ template void launch_hopper<3>(const HopperMaps&, const HopperCall&, int, cudaSt
 template void launch_hopper<4>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
 
 template <int kSlabs>
+void launch_hopper_shares(const HopperMaps& maps, const HopperCall& call, int blocks,
+                          cudaStream_t) {
+  static_assert(kHopperSharesBytes<Bf16, kSlabs> <= kEmulatedShared);
+  emulated_mistake = emulator::run(blocks, kHopperThreads, emulated_seed, emulated_starved, [&] {
+    if (call.a.type == Type::kBFloat16) {
+      attention_hopper_kernel<Bf16, kSlabs, true>(maps.q, maps.k, maps.v, call);
+    } else {
+      attention_hopper_kernel<Half, kSlabs, true>(maps.q, maps.k, maps.v, call);
+    }
+  });
+}
+template void launch_hopper_shares<1>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
+template void launch_hopper_shares<2>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
+template void launch_hopper_shares<4>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
+
+template <int kSlabs>
 void launch_hopper_codes(const CUtensorMap& map_q, const HopperCall& call, int blocks,
                          cudaStream_t) {
   static_assert(kHopperCodedSharedBytes<Bf16, kSlabs> <= kEmulatedShared);
@@ -58,8 +74,8 @@ std::string EmulatedCall::text() const {
   std::ostringstream s;
   s << "heads " << heads << "/" << kv_heads << " d " << head_dim << "/" << head_dim_v << " page "
     << page_size << " hnd " << heads_first << " mask " << static_cast<int>(mask) << " span " << span
-    << " top_left " << top_left << " cap " << softcap << " scale " << scale << " coded " << coded
-    << " scales " << static_cast<int>(scales) << " sequences";
+    << " top_left " << top_left << " cap " << softcap << " scale " << scale << " shares " << shares
+    << " coded " << coded << " scales " << static_cast<int>(scales) << " sequences";
   for (const auto& [rows, keys] : sequences) s << ' ' << rows << ':' << keys;
   return s.str();
 }
@@ -314,7 +330,8 @@ std::string run_emulated(const EmulatedCall& p, std::uint64_t seed, int every) {
                     p.heads,     p.kv_heads,
                     p.head_dim,  p.head_dim_v,
                     p.page_size, false,
-                    0,           p.scales == CacheScales::kTokenHead};
+                    0,           p.scales == CacheScales::kTokenHead,
+                    p.shares};
   if (const std::string why = hopper_refusal(shape); !why.empty()) return "refused: " + why;
   int max_rows = 0;
   int max_keys = 0;

@@ -22,6 +22,7 @@ struct EmulatedCall {
   std::vector<std::array<int, 2>> sequences;  ///< queries, keys
   int multiprocessors = 3;
   int level_rows = -1;  ///< 0 or 1: rows i with i / 8 % 2 like that are 0, and so are their scores
+  bool shares = false;  ///< probabilities go through shared memory
   bool coded = false;   ///< the cache holds e4m3 codes
   CacheScales scales = CacheScales::kNone;
   bool any_codes = false;         ///< each finite code as often, in place of normal values

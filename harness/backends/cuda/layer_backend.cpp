@@ -17,6 +17,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.fused_head_pass = options.fused;
   layer.plain_attention = options.plain_attention;
   if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
+  if (options.hopper_shares) layer.prefill = gpu::PrefillKernel::kHopperShares;
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   if (options.hopper_projection_always) layer.hopper_projection = gpu::ProjectionUse::kAlways;
   if (options.separate_projection) layer.hopper_projection = gpu::ProjectionUse::kNever;
@@ -39,6 +40,7 @@ std::string CudaBackend::name() const {
   if (!options_.fused) words += ",fused=0";
   if (options_.plain_attention) words += ",attention=plain";
   if (options_.hopper_prefill) words += ",prefill=hopper";
+  if (options_.hopper_shares) words += ",prefill=hopper-shares";
   if (options_.tiled_prefill) words += ",prefill=tiled";
   if (options_.hopper_projection_always) {
     words += ",projection=hopper-always";
@@ -59,7 +61,7 @@ std::string CudaBackend::name() const {
 
 std::string CudaBackend::unsupported_reason(const AttentionConfig& config) const {
   std::string reason = gpu::unsupported_reason(config);
-  if (reason.empty() && options_.hopper_prefill) {
+  if (reason.empty() && (options_.hopper_prefill || options_.hopper_shares)) {
     reason = gpu::hopper_unsupported_reason(config, layer_options());
   }
   if (reason.empty() && (options_.hopper_projection || options_.hopper_projection_always)) {
