@@ -7,13 +7,13 @@
 
 namespace attn::gpu {
 
-/// "" when coded_stream() multiplies by `w`, else one line why not: the weights of gguf with int8
-/// activations, with the scales that its files have.
+/// "" when coded_stream() multiplies by `w`, else one line why not. It takes the weights of gguf
+/// for int8 activations, with the scales that files have, and gptq's of 4 bits for others.
 std::string stream_refusal(const CodedMatrix& w);
 
-/// `m` rows of x, of `k` columns, with one scale for each `block` columns from the first on.
-/// `shared_limit`: bytes of shared memory that a block may have. Not taken: more than 16 rows,
-/// other scales, no room in shared memory, or a weight with a refusal.
+/// `m` rows of x, of `k` columns, with one scale for each `block` columns from the first on (0: x
+/// is no codes). `shared_limit`: bytes of shared memory that a block may have. Not taken: more than
+/// 16 rows (gptq: 8), other scales, no room in shared memory, or a weight with a refusal.
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
                                   std::int64_t block, int multiprocessors,
                                   std::size_t shared_limit);
@@ -22,7 +22,8 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
 std::size_t shared_memory_limit();
 
 /// The product of a plan that is taken. a.x are the activations themselves, of any of the three
-/// float types; x_scale and x_sum are not read. `image`: plan.image_bytes of workspace.
+/// float types (gptq: the one that weights are rounded to); x_scale and x_sum are not read.
+/// `image`: plan.image_bytes of workspace.
 void coded_stream(const CodedGemmArguments& a, const CodedStreamPlan& plan, void* image,
                   StreamHandle stream);
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "gpu/kernels/coded_stream.cuh"
+#include "gpu/kernels/coded_stream_bytes.cuh"
 #include "gpu/kernels/coded_stream_launch.h"
 #include "gpu/kernels/dependent_launch.cuh"
 #include "gpu/kernels/shared_allowance.cuh"

@@ -13,4 +13,7 @@ void launch_stream_super(const CodedGemmArguments& a, const StreamImage& image,
 void launch_stream_small(const CodedGemmArguments& a, const StreamImage& image,
                          const void* image_from, const CodedStreamPlan& plan, cudaStream_t stream);
 
+void launch_stream_weights(const CodedGemmArguments& a, const CodedStreamPlan& plan,
+                           cudaStream_t stream);
+
 }  // namespace attn::gpu

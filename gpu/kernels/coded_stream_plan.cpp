@@ -12,6 +12,9 @@ int stage_bytes() {
   return StreamStage<kKind, kSuper>::kEnd;
 }
 int bytes_of_stage(const CodedMatrix& w) {
+  if (w.scaling == CodeScaling::kWeight) {
+    return w.group_shift >= 6 ? WeightStage<true>::kEnd : WeightStage<false>::kEnd;
+  }
   if (!is_super(w)) {
     return w.kind == CodeKind::kI8 ? stage_bytes<CodeKind::kI8, false>()
                                    : stage_bytes<CodeKind::kU4, false>();
@@ -24,6 +27,9 @@ int bytes_of_stage(const CodedMatrix& w) {
 }  // namespace
 
 std::string stream_refusal(const CodedMatrix& w) {
+  if (w.scaling == CodeScaling::kWeight) {
+    return w.kind == CodeKind::kU4 ? "" : "scales enter weights of 8 bits";
+  }
   if (w.scaling != CodeScaling::kGroup) return "scales are not those of groups of columns";
   const bool has_min = w.inner_min.bytes > 0;
   if (is_super(w)) {
@@ -52,23 +58,29 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
                                   std::int64_t block, int multiprocessors,
                                   std::size_t shared_limit) {
   CodedStreamPlan plan;
-  if (m < 1 || m > kMostStreamRows || !stream_refusal(w).empty()) return plan;
-  if (block != (is_super(w) ? kStreamUnit : 32) || k % 32 != 0) return plan;
+  const bool weights = w.scaling == CodeScaling::kWeight;
+  if (m < 1 || m > (weights ? kMostWeightStreamRows : kMostStreamRows)) return plan;
+  if (!stream_refusal(w).empty()) return plan;
+  if (block != (weights ? 0 : is_super(w) ? kStreamUnit : 32)) return plan;
+  if (!weights && k % 32 != 0) return plan;
   const std::int64_t tiles = w.rows / kCodedTile;
   const std::int64_t each = (tiles + multiprocessors - 1) / multiprocessors;
   plan.tiles = static_cast<int>(std::clamp<std::int64_t>(each, 1, kMostStreamTiles));
-  const StreamImage image = stream_image_of(w, m, k);
+  const auto rows = static_cast<std::size_t>(m);
+  const std::size_t x = weights ? rows * static_cast<std::size_t>(weight_x_stride(w))
+                                : static_cast<std::size_t>(stream_image_of(w, m, k).bytes);
   const std::size_t fixed =
-      static_cast<std::size_t>(bytes_of_stage(w)) * kStreamDepth * kStreamWarps +
-      static_cast<std::size_t>(image.bytes);
-  const std::size_t sums = sizeof(float) * kStreamWarps * kCodedTile * static_cast<std::size_t>(m);
-  const auto shared = [&] { return fixed + sums * static_cast<std::size_t>(plan.tiles); };
+      static_cast<std::size_t>(bytes_of_stage(w)) * kStreamDepth * kStreamWarps + x;
+  const auto shared = [&] {
+    return fixed +
+           sizeof(float) * kStreamWarps * kCodedTile * rows * static_cast<std::size_t>(plan.tiles);
+  };
   while (plan.tiles > 1 && shared() > shared_limit) --plan.tiles;
   plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);
   plan.shared_bytes = shared();
   plan.taken = plan.shared_bytes <= shared_limit;
-  plan.fused = m <= kMostFusedRows;
-  if (plan.taken && !plan.fused) plan.image_bytes = static_cast<std::size_t>(image.bytes);
+  plan.fused = weights || m <= kMostFusedRows;
+  if (plan.taken && !plan.fused) plan.image_bytes = x;
   return plan;
 }
 

@@ -11,6 +11,7 @@ namespace attn::gpu {
 inline constexpr int kStreamWarps = 16;
 inline constexpr int kMostStreamTiles = 8;
 inline constexpr int kMostStreamRows = 16;
+inline constexpr int kMostWeightStreamRows = 8;  ///< where scales enter each weight
 /// Up to so many rows are turned to codes by every block; for more a pass before it does.
 inline constexpr int kMostFusedRows = 2;
 /// Stages that a warp has under way.
@@ -61,6 +62,8 @@ ATTN_HOST_DEVICE int stream_word(int unit, int step, int t) {
 template <CodeKind kKind, bool kSuper>
 struct StreamStage {
   static constexpr bool kBytes = kKind == CodeKind::kI8;
+  static constexpr bool kLongGroups = false;  // scales of columns of several stages
+  static constexpr bool kHasOuter = kSuper;
   static constexpr bool kHasMin = kSuper && kKind != CodeKind::kU6;
   static constexpr int kChunks = kBytes ? 2 : 4;
   static constexpr int kGroup = kKind == CodeKind::kU6 ? 16 : 32;
@@ -77,6 +80,25 @@ struct StreamStage {
   static_assert(kEnd - kInner <= 512);  // one copy a lane
 };
 
+/// The same of weights of 4 bits whose scales enter each of them (gptq). kOneScale: the columns of
+/// a chunk share theirs.
+template <bool kOneScale>
+struct WeightStage {
+  static constexpr bool kBytes = false, kHasOuter = false, kHasMin = false;
+  static constexpr bool kLongGroups = true;
+  static constexpr int kChunks = 4;
+  static constexpr int kCodeBytes = 512;
+  static constexpr int kHighBytes = 0;
+  static constexpr int kHigh = kChunks * kCodeBytes;
+  static constexpr int kInner = kHigh;
+  static constexpr int kEnd = kInner + 2 * kCodedTile * kChunks * (kOneScale ? 1 : 4);
+  static constexpr int kInnerMin = kEnd, kOuter = kEnd, kOuterMin = kEnd;
+};
+/// x in shared memory beside them: bytes of a row, whose neighbours lie in other banks.
+ATTN_HOST_DEVICE int weight_x_stride(const CodedMatrix& w) {
+  return static_cast<int>(w.chunks) * 2 * kCodedChunk + 16;
+}
+
 /// Jobs [first, end) of a warp, of a block's `jobs`: each is a stage of a tile, tile after tile.
 ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
   return static_cast<int>(static_cast<std::int64_t>(jobs) * warp / kStreamWarps);
@@ -85,7 +107,7 @@ ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
 /// How a product is shared out; decided on the host.
 struct CodedStreamPlan {
   bool taken = false;
-  bool fused = false;  ///< every block makes the codes of x itself
+  bool fused = false;  ///< every block makes the codes of x itself, or there are none
   int tiles = 0;       ///< of a block
   int blocks = 0;
   std::size_t shared_bytes = 0;

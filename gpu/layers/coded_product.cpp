@@ -98,12 +98,15 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
   CodedProductPlan plan;
   if (plain != nullptr && options.cublas) plan.fp8 = plan_fp8_product(*plain, shape, options.fp8);
   if (plan.fp8.taken()) return plan;
-  if (options.stream && format.format == ActivationFormat::kInt8 && weight.order == nullptr) {
+  const bool narrow = shape.out_type != Type::kFloat32;
+  const bool streamed = weight.matrix.scaling == CodeScaling::kWeight
+                            ? narrow && !is_quantised(format)
+                            : format.format == ActivationFormat::kInt8;
+  if (options.stream && streamed) {
     plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
                                     options.multiprocessors, shared_memory_limit());
     if (plan.stream.taken) return plan;
   }
-  const bool narrow = shape.out_type != Type::kFloat32;
   plan.decoded_type = shape.out_type;
   plan.decodes = !is_quantised(format) && !narrow;
   GemmArguments dense = shape;
@@ -134,12 +137,10 @@ CodedSpace coded_space(const CodedProductPlan& plan, const CodedWeight& weight,
     space.library = plan.fp8.product->workspace_bytes();
     return space;
   }
+  const auto codes = static_cast<std::size_t>(shape.m * code_width(weight));
   if (plan.stream.taken) {
     space.codes = plan.stream.image_bytes;
-    return space;
-  }
-  const auto codes = static_cast<std::size_t>(shape.m * code_width(weight));
-  if (is_quantised(format)) {
+  } else if (is_quantised(format)) {
     space.codes = 2 * codes;
     space.scales = codes / kCodedStep * sizeof(float);
     if (weight.matrix.inner_min.bytes > 0) space.sums = space.scales;

@@ -46,8 +46,8 @@ struct LayerOptions {
   bool cublas = true;                    ///< cuBLASLt where it can be loaded
   Fp8Products fp8 = Fp8Products::kAuto;  ///< who multiplies float8 codes
   int coded_tile = 0;                    ///< rows of x in a tile of the coded products, 0: chosen
-  /// Products of up to 16 rows of int8 activations with gguf's weights by bytes on the tensor cores
-  /// (coded_stream), where plan_coded_stream() takes them; all others as without.
+  /// Products of few rows with gguf's weights (int8 activations) and gptq's by coded_stream(),
+  /// where plan_coded_stream() takes them; all others as without.
   bool coded_stream = false;
 };
 

@@ -26,7 +26,7 @@ struct CudaOptions {
   bool cublas = true;         ///< cuBLASLt where it can be loaded
   bool fp8_own = false;       ///< float8 codes by our own kernels only
   bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
-  bool coded_stream = false;  ///< few rows of int8 activations as bytes on the tensor cores
+  bool coded_stream = false;  ///< few rows with gguf's and gptq's weights by another kernel
   int splits = 0;             ///< parts of the keys of a row; 0: chosen from the batch
 };
 

@@ -19,8 +19,8 @@
 #include "tests/gpu/emulator/bits.h"
 #include "tests/gpu/emulator/device.h"
 // After the emulator: kernel source.
-#include "gpu/kernels/coded_stream.cuh"
 #include "gpu/kernels/coded_stream.h"
+#include "gpu/kernels/coded_stream_bytes.cuh"
 #include "gpu/layers/coded_weights.h"
 #include "reference/core/quant_internal.h"
 #include "reference/formats/gguf.h"
@@ -269,6 +269,7 @@ std::string mistake_in(const Problem& p, std::uint64_t seed) {
   char* const image_at =
       image.data() + (16 - reinterpret_cast<std::uintptr_t>(image.data()) % 16) % 16;
   if (const std::string wrong = launch(a, plan, image_at, seed); !wrong.empty()) return wrong;
+  if (emulator::wrote_behind(plan.shared_bytes)) return "more shared memory than planned";
   const std::int64_t blocks = p.width / p.block();
   for (int m = 0; m < p.rows; ++m) {
     std::vector<reference::QuantisedBlock> codes;
@@ -485,7 +486,7 @@ TEST(CodedStream, SaysWhatItTakes) {
   other.inner_type = ScaleType::kFloat16;
   EXPECT_NE(stream_refusal(other), "");
   other = w;
-  other.scaling = CodeScaling::kWeight;
+  other.scaling = CodeScaling::kRow;
   EXPECT_NE(stream_refusal(other), "");
   other = w;
   other.chunks = 3;

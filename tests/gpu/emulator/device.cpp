@@ -456,6 +456,11 @@ void fail(const std::string& what) {
   if (block.wrong.empty()) block.wrong = what;
 }
 
+bool wrote_behind(std::size_t first) {
+  return std::any_of(memory + first, memory + kEmulatedShared,
+                     [](unsigned char byte) { return byte != 0xff; });
+}
+
 void sync_threads() {
   show_stored(own_warp());
   meet(block.named[1000 + block.current / block.threads], block.threads, [] {});
@@ -573,6 +578,20 @@ void multiply_bytes(int (&c)[4], const std::array<std::uint32_t, 4>& a,
     }
   });
   for (std::size_t i = 0; i < 4; ++i) c[i] += warp.sums[own_lane()][i];
+}
+
+void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
+  Warp& warp = own_warp();
+  warp.addresses[own_lane()] = address;
+  if (address % 16 != 0) fail("a row of a matrix that does not begin at a multiple of 16 bytes");
+  meet(warp.meeting, 32, [&] {
+    for (std::size_t l = 0; l < 32; ++l) {
+      for (std::size_t m = 0; m < 4; ++m) {
+        std::memcpy(&warp.registers[l][m], memory + warp.addresses[8 * m + l / 4] + l % 4 * 4, 4);
+      }
+    }
+  });
+  for (std::size_t m = 0; m < 4; ++m) r[m] = warp.registers[own_lane()][m];
 }
 
 void copy_only_from(std::vector<Readable> places) { readable = std::move(places); }

@@ -85,6 +85,8 @@ void warp_product(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
 
 /// Ends the run: what went wrong.
 void fail(const std::string& what);
+/// Whether the last block wrote to shared memory from `first` on.
+bool wrote_behind(std::size_t first);
 
 void sync_threads();
 void sync_warp();
@@ -104,6 +106,9 @@ void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]);
 /// where that is said.
 void multiply_bytes(int (&c)[4], const std::array<std::uint32_t, 4>& a,
                     const std::array<std::uint32_t, 2>& b, int columns, bool a_unsigned);
+
+/// ldmatrix of four: lanes 8 i to 8 i + 7 have the rows of matrix i.
+void load_matrices(std::uint32_t (&r)[4], std::uint32_t address);
 
 /// cp.async of 16 bytes to `address` in shared memory, some time before it is waited for; zeros
 /// where !valid. Source and target must be multiples of 16.

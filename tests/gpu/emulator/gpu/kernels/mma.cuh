@@ -21,6 +21,9 @@ std::uint32_t pack2(float low, float high) {
 inline void copy_async_16(std::uint32_t shared, const void* global, bool valid) {
   emulator::copy_async(shared, global, valid);
 }
+inline void load_matrix_x4(std::uint32_t (&r)[4], std::uint32_t address) {
+  emulator::load_matrices(r, address);
+}
 inline void copy_async_commit() { emulator::copies_commit(); }
 template <int kPending>
 void copy_async_wait() {

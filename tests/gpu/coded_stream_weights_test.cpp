@@ -1,0 +1,223 @@
+// The streamed products of gptq's weights of 4 bits, likewise on an emulated block. x is of small
+// whole numbers and weights are multiples of one unit, so that sums are exact in any order and
+// results equal to the bit what the weights are that the layer declares: rounded to its type.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/gpu/emulator/bits.h"
+#include "tests/gpu/emulator/device.h"
+// After the emulator: kernel source.
+#include "gpu/kernels/coded_stream.h"
+#include "gpu/kernels/coded_stream_weights.cuh"
+#include "gpu/layers/coded_weights.h"
+
+namespace attn::gpu {
+namespace {
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+struct Problem {
+  int rows = 1, width = 256, out = 32;
+  int group = 128;  ///< -1: the whole row
+  Type type = Type::kBFloat16;
+  bool bias = false;
+  float clip = kNoBound;
+  int multiprocessors = 1;
+
+  std::string text() const {
+    std::ostringstream s;
+    s << "rows " << rows << " width " << width << " out " << out << " group " << group << " half "
+      << (type == Type::kFloat16) << " bias " << bias << " clip " << clip << " processors "
+      << multiprocessors;
+    return s.str();
+  }
+};
+
+/// Stored tensors and the weights that they mean, [out, width].
+struct Weight {
+  std::vector<float> values;
+  PackedWeight packed;
+  CodedMatrix matrix;
+  std::vector<emulator::Readable> places;
+
+  Weight(const Problem& p, std::mt19937_64& random) {
+    const int group = p.group > 0 ? p.group : p.width;
+    const int groups = (p.width + group - 1) / group;
+    Tensor words(ElementType::kInt32, {p.width / 8, p.out});
+    for (std::byte& b : words.bytes()) b = static_cast<std::byte>(random() & 0xff);
+    std::vector<double> scales;  // of 8 bits, in units of 2^-12: no type cuts them
+    for (int i = 0; i < groups * p.out; ++i) {
+      scales.push_back(static_cast<double>(1 + random() % 255) * 0x1p-12);
+    }
+    std::vector<double> indices;
+    for (int k = 0; k < p.width; ++k) indices.push_back(k / group);
+    LayerWeights weights;
+    weights.emplace("k_proj.scales",
+                    Tensor::from_values(ElementType::kFloat16, {groups, p.out}, scales));
+    weights.emplace("k_proj.g_idx", Tensor::from_values(ElementType::kInt32, {p.width}, indices));
+    weights.emplace("k_proj.qweight", words);
+    const AttentionConfig config = parse_config(
+        R"({"variant":"gptq","entry_point":"materialize_kv_from_hidden","dtype":")" +
+        std::string(p.type == Type::kFloat16 ? "float16" : "bfloat16") + R"(","hidden_size":)" +
+        std::to_string(p.width) +
+        R"(,"num_attention_heads":512,"num_key_value_heads":1,"head_dim":)" +
+        std::to_string(p.out) + R"(,"quant":{"encoding":"gptq","bits":4,"group_size":)" +
+        std::to_string(p.group) + R"(},"kv_cache":{"page_size":16,"dtype":")" +
+        std::string(p.type == Type::kFloat16 ? "float16" : "bfloat16") + R"("}})");
+    for (int n = 0; n < p.out; ++n) {
+      for (int k = 0; k < p.width; ++k) {
+        std::uint32_t word = 0;
+        std::memcpy(&word, words.data() + 4 * (k / 8 * p.out + n), 4);
+        const int code = static_cast<int>(word >> 4 * (k % 8) & 15) - 8;
+        const double exact = code * scales[at(k / group * p.out + n)];
+        values.push_back(from_bits(to_bits(static_cast<float>(exact), p.type), p.type));
+      }
+    }
+    packed = pack(coded_rows(config, weights, Matrix::kK).value());
+    matrix = packed.matrix;
+    const std::int64_t tiles = matrix.rows / kCodedTile;
+    const auto place = [&](const PackedPlane& from, CodedPlane& plane) {
+      places.push_back({from.data.data(), from.data.size()});
+      plane = {from.data.data(), from.bytes, from.shift,
+               static_cast<std::int64_t>(from.data.size()) / tiles};
+    };
+    place(packed.codes, matrix.codes);
+    place(packed.inner, matrix.inner);
+  }
+};
+
+std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
+                       std::uint64_t seed) {
+  const bool one_scale = a.w.group_shift >= 6;
+  return emulator::run(plan.blocks, kStreamThreads, seed, {}, [&] {
+    if (a.x_type == Type::kFloat16) {
+      if (one_scale) return coded_stream_weights<Half, true>(a, plan.tiles);
+      return coded_stream_weights<Half, false>(a, plan.tiles);
+    }
+    if (one_scale) return coded_stream_weights<Bf16, true>(a, plan.tiles);
+    coded_stream_weights<Bf16, false>(a, plan.tiles);
+  });
+}
+
+/// "" or the first mistake of a product.
+std::string mistake_in(const Problem& p, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const Weight weight(p, random);
+  std::vector<float> values;
+  std::vector<std::uint16_t> x;
+  for (int i = 0; i < p.rows * p.width; ++i) {
+    values.push_back(static_cast<float>(static_cast<int>(random() % 7) - 3));
+    x.push_back(to_bits(values.back(), p.type));
+  }
+  std::vector<float> bias;
+  for (int n = 0; n < p.out; ++n) bias.push_back(static_cast<float>(random() % 9) - 4.0f);
+  const CodedStreamPlan plan =
+      plan_coded_stream(weight.matrix, p.rows, p.width, 0, p.multiprocessors, kEmulatedShared);
+  if (!plan.taken) return "not taken";
+  const int stride = p.out + 3;
+  std::vector<std::uint16_t> y(at(p.rows * stride), 0x7fff);
+  CodedGemmArguments a;
+  a.w = weight.matrix;
+  a.x = x.data();
+  a.x_type = a.out_type = p.type;
+  a.x_stride = a.k = p.width;
+  a.bias = p.bias ? bias.data() : nullptr;
+  a.clip = p.clip;
+  a.y = y.data();
+  a.y_stride = stride;
+  a.m = p.rows;
+  a.n = p.out;
+  emulator::copy_only_from(weight.places);
+  if (const std::string wrong = run_kernel(a, plan, seed); !wrong.empty()) return wrong;
+  if (emulator::wrote_behind(plan.shared_bytes)) return "more shared memory than planned";
+  for (int m = 0; m < p.rows; ++m) {
+    for (int n = 0; n < stride; ++n) {
+      const std::uint16_t got = y[at(m * stride + n)];
+      std::uint16_t want = 0x7fff;  // not of this product
+      if (n < p.out) {
+        double sum = 0.0;
+        for (int k = 0; k < p.width; ++k) {
+          sum += static_cast<double>(values[at(m * p.width + k)]) *
+                 static_cast<double>(weight.values[at(n * p.width + k)]);
+        }
+        if (p.bias) sum += static_cast<double>(bias[at(n)]);
+        const auto bound = static_cast<double>(p.clip);
+        sum = sum > bound ? bound : sum < -bound ? -bound : sum;
+        want = to_bits(static_cast<float>(sum), p.type);
+      }
+      if ((got & 0x7fff) == 0 && (want & 0x7fff) == 0) continue;  // zeros of either sign
+      if (got == want) continue;
+      std::ostringstream where;
+      where << "row " << m << ", column " << n << ": " << from_bits(got, p.type) << ", wanted "
+            << from_bits(want, p.type);
+      return where.str();
+    }
+  }
+  return "";
+}
+
+TEST(CodedStreamWeights, EqualsTheDeclaredWeightsToTheBit) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    std::mt19937_64 random(seed ^ 0x6970);
+    const auto draw = [&](int from, int to) {
+      return std::uniform_int_distribution<int>(from, to)(random);
+    };
+    Problem p;
+    p.group = std::array{16, 32, 64, 128, 256, 512, -1}.at(seed % 7);
+    const int unit = p.group > 0 && p.group < 64 ? p.group : p.group > 0 ? p.group : 8;
+    const bool deep = seed / 7 % 3 == 0;
+    p.width = unit * draw(1, std::max(1, (deep ? 1024 : 600) / unit));
+    if (deep && p.width < 512) p.width = (512 + unit - 1) / unit * unit;
+    if (p.group >= p.width) p.group = -1;
+    p.out = 8 * (deep ? draw(14, 16) : draw(1, 12));
+    p.rows = draw(1, kMostWeightStreamRows);
+    p.type = random() % 2 == 0 ? Type::kBFloat16 : Type::kFloat16;
+    p.bias = random() % 2 == 0;
+    p.clip = std::array{1.5f, 0.0f, kNoBound, kNoBound}.at(random() % 4);
+    p.multiprocessors = deep ? 1 : draw(1, 5);
+    EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
+  }
+}
+
+TEST(CodedStreamWeights, TakesEachNumberOfRows) {
+  for (int rows = 1; rows <= kMostWeightStreamRows; ++rows) {
+    for (const int group : {32, 128}) {
+      Problem p;
+      p.rows = rows;
+      p.group = group;
+      p.width = 640;
+      EXPECT_EQ(mistake_in(p, 5), "") << p.text();
+    }
+  }
+}
+
+TEST(CodedStreamWeights, SaysWhatItTakes) {
+  std::mt19937_64 random(1);
+  CodedMatrix w = Weight(Problem{}, random).matrix;
+  w.rows = 6144;
+  w.chunks = 64;
+  const auto plan_of = [&](std::int64_t m, std::int64_t block) {
+    return plan_coded_stream(w, m, 4096, block, 132, 227 * 1024);
+  };
+  EXPECT_TRUE(plan_of(1, 0).taken);
+  EXPECT_TRUE(plan_of(8, 0).taken);
+  EXPECT_TRUE(plan_of(8, 0).fused);
+  EXPECT_EQ(plan_of(8, 0).image_bytes, 0U);
+  EXPECT_EQ(plan_of(1, 0).blocks, 128);
+  EXPECT_LE(2 * (plan_of(1, 0).shared_bytes + 1024), 228U * 1024);
+  EXPECT_FALSE(plan_of(9, 0).taken);
+  EXPECT_FALSE(plan_of(1, 256).taken);  // codes of x
+  w.kind = CodeKind::kI8;
+  EXPECT_NE(stream_refusal(w), "");
+}
+
+}  // namespace
+}  // namespace attn::gpu
