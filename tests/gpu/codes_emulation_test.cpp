@@ -117,8 +117,8 @@ TEST(HopperCodesEmulation, ManySequences) {
   EXPECT_EQ(run_emulated(p, 1), "");
 }
 
-/// Tiles of no steps and of more than the ring has, with each warp and some single lanes behind all
-/// others.
+/// Tiles of more steps than the ring has, and of none with such behind them (the first rows of 150
+/// with 50 keys), with each warp and some single lanes behind all others.
 TEST(HopperCodesEmulation, AnyWarpOrLaneMayComeLast) {
   EmulatedCall p = coded_call();
   p.heads = 4;
@@ -126,7 +126,7 @@ TEST(HopperCodesEmulation, AnyWarpOrLaneMayComeLast) {
   p.page_size = 32;
   p.mask = MaskKind::kCausal;
   p.multiprocessors = 1;
-  p.sequences = {{70, 300}, {10, 0}, {20, 140}, {3, 600}, {5, 0}, {6, 0}};
+  p.sequences = {{40, 300}, {10, 0}, {3, 600}, {5, 0}, {150, 50}, {20, 40}};
   for (int warp = 0; warp < kHopperThreads / 32; ++warp) {
     for (const emulator::Starved starved :
          {emulator::Starved{32 * warp, 32}, emulator::Starved{32 * warp, 1},

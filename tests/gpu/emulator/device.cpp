@@ -492,6 +492,10 @@ void barrier_arrive(const void* barrier, unsigned bytes) {
   b.bytes += bytes;
   --b.pending;
   settle(b);
+  // What a thread does after an arrival may come late.
+  if (block.random() % 4 != 0) return;
+  block.ready.push_back(block.current);
+  yield();
 }
 void barrier_wait(const void* barrier, unsigned parity) {
   Barrier& b = barrier_at(barrier);
