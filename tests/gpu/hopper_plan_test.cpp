@@ -1,10 +1,12 @@
 // Which calls the Hopper prefill kernel takes, and why not: host code, tested without a device.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <string>
 
 #include "gpu/kernels/attention_hopper.h"
 #include "gpu/kernels/hopper_work.h"
+#include "reference/core/error.h"
 
 namespace attn::gpu {
 namespace {
@@ -114,6 +116,37 @@ TEST(HopperPlan, TakesWhatDoesNotDecode) {
   HopperShape refused = shape();
   refused.page_size = 7;
   EXPECT_FALSE(taken(refused, 1, 4096, 4096));
+}
+
+/// Before anything is asked of a device.
+TEST(HopperPlan, RefusesCodesThatLieBetweenLoads) {
+  AttentionArguments a;
+  a.type = Type::kBFloat16;
+  a.num_heads = a.num_kv_heads = 1;
+  a.head_dim = a.head_dim_v = 64;
+  a.batch.tokens = 20;
+  a.cache.type = Type::kFloat8E4M3;
+  a.cache.page_size = 16;
+  a.cache.k_token_stride = a.cache.v_token_stride = 64;
+  a.cache.k_head_stride = a.cache.v_head_stride = 64;
+  a.cache.k_page_stride = a.cache.v_page_stride = 1024;
+  const auto refusal = [](const AttentionArguments& arguments) -> std::string {
+    try {
+      attention_hopper(arguments, {}, nullptr, nullptr);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  alignas(16) static unsigned char pool[32];
+  for (const int which : {0, 1, 2}) {
+    AttentionArguments b = a;
+    b.cache.k = pool + (which == 0 ? 8 : 0);
+    b.cache.v = pool;
+    if (which == 1) b.cache.v_token_stride = 72;
+    if (which == 2) b.cache.k_token_stride = (std::int64_t{1} << 28) + 16;
+    EXPECT_NE(refusal(b).find("multiples of 16 bytes"), std::string::npos) << refusal(b);
+  }
 }
 
 TEST(HopperPlan, HasABlockForEachMultiprocessorOrTile) {
