@@ -7,13 +7,14 @@
 
 namespace attn::gpu {
 
-/// "" when coded_stream() multiplies by `w`, else one line why not. It takes the weights of gguf
-/// for int8 activations, with the scales that files have, and gptq's of 4 bits for others.
+/// "" when coded_stream() multiplies by `w`, else one line why not: gguf's weights, with the scales
+/// that files have, and gptq's of 4 bits.
 std::string stream_refusal(const CodedMatrix& w);
 
 /// `m` rows of x, of `k` columns, with one scale for each `block` columns from the first on (0: x
 /// is no codes). `shared_limit`: bytes of shared memory that a block may have. Not taken: more than
-/// 16 rows (gptq: 8), other scales, no room in shared memory, or a weight with a refusal.
+/// 16 rows (gptq: 8, float32: 4), other scales, no room in shared memory, or a weight with a
+/// refusal.
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
                                   std::int64_t block, int multiprocessors,
                                   std::size_t shared_limit);

@@ -13,6 +13,8 @@ void launch_stream_super(const CodedGemmArguments& a, const StreamImage& image,
 void launch_stream_small(const CodedGemmArguments& a, const StreamImage& image,
                          const void* image_from, const CodedStreamPlan& plan, cudaStream_t stream);
 
+void launch_stream_floats(const CodedGemmArguments& a, const CodedStreamPlan& plan,
+                          cudaStream_t stream);
 void launch_stream_weights(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                            cudaStream_t stream);
 

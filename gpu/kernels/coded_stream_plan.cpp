@@ -59,16 +59,22 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
                                   std::size_t shared_limit) {
   CodedStreamPlan plan;
   const bool weights = w.scaling == CodeScaling::kWeight;
-  if (m < 1 || m > (weights ? kMostWeightStreamRows : kMostStreamRows)) return plan;
-  if (!stream_refusal(w).empty()) return plan;
-  if (block != (weights ? 0 : is_super(w) ? kStreamUnit : 32)) return plan;
+  const bool floats = !weights && block == 0;
+  const int most = weights  ? kMostWeightStreamRows
+                   : floats ? kMostFloatStreamRows
+                            : kMostStreamRows;
+  if (m < 1 || m > most || !stream_refusal(w).empty()) return plan;
+  if (block != (weights || floats ? 0 : is_super(w) ? kStreamUnit : 32)) return plan;
+  plan.floats = floats;
   if (!weights && k % 32 != 0) return plan;
   const std::int64_t tiles = w.rows / kCodedTile;
   const std::int64_t each = (tiles + multiprocessors - 1) / multiprocessors;
   plan.tiles = static_cast<int>(std::clamp<std::int64_t>(each, 1, kMostStreamTiles));
   const auto rows = static_cast<std::size_t>(m);
-  const std::size_t x = weights ? rows * static_cast<std::size_t>(weight_x_stride(w))
-                                : static_cast<std::size_t>(stream_image_of(w, m, k).bytes);
+  const std::size_t x =
+      floats    ? 4 * rows * kStreamUnit * static_cast<std::size_t>(float_stream_units(k))
+      : weights ? rows * static_cast<std::size_t>(weight_x_stride(w))
+                : static_cast<std::size_t>(stream_image_of(w, m, k).bytes);
   const std::size_t fixed =
       static_cast<std::size_t>(bytes_of_stage(w)) * kStreamDepth * kStreamWarps + x;
   const auto shared = [&] {
@@ -79,7 +85,7 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
   plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);
   plan.shared_bytes = shared();
   plan.taken = plan.shared_bytes <= shared_limit;
-  plan.fused = weights || m <= kMostFusedRows;
+  plan.fused = weights || floats || m <= kMostFusedRows;
   if (plan.taken && !plan.fused) plan.image_bytes = x;
   return plan;
 }

@@ -11,6 +11,7 @@ namespace attn::gpu {
 inline constexpr int kStreamWarps = 16;
 inline constexpr int kMostStreamTiles = 8;
 inline constexpr int kMostStreamRows = 16;
+inline constexpr int kMostFloatStreamRows = 4;   ///< of x in float32, with gguf's weights
 inline constexpr int kMostWeightStreamRows = 8;  ///< where scales enter each weight
 /// Up to so many rows are turned to codes by every block; for more a pass before it does.
 inline constexpr int kMostFusedRows = 2;
@@ -99,6 +100,11 @@ ATTN_HOST_DEVICE int weight_x_stride(const CodedMatrix& w) {
   return static_cast<int>(w.chunks) * 2 * kCodedChunk + 16;
 }
 
+/// Of 256 columns, that x in float32 takes in shared memory.
+ATTN_HOST_DEVICE int float_stream_units(std::int64_t k) {
+  return static_cast<int>((k + kStreamUnit - 1) / kStreamUnit);
+}
+
 /// Jobs [first, end) of a warp, of a block's `jobs`: each is a stage of a tile, tile after tile.
 ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
   return static_cast<int>(static_cast<std::int64_t>(jobs) * warp / kStreamWarps);
@@ -107,8 +113,9 @@ ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
 /// How a product is shared out; decided on the host.
 struct CodedStreamPlan {
   bool taken = false;
-  bool fused = false;  ///< every block makes the codes of x itself, or there are none
-  int tiles = 0;       ///< of a block
+  bool floats = false;  ///< x stays float32, and weights become it
+  bool fused = false;   ///< every block makes the codes of x itself, or there are none
+  int tiles = 0;        ///< of a block
   int blocks = 0;
   std::size_t shared_bytes = 0;
   std::size_t image_bytes = 0;  ///< of workspace, where the codes are made before

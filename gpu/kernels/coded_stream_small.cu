@@ -24,6 +24,7 @@ void coded_stream(const CodedGemmArguments& a, const CodedStreamPlan& plan, void
                   StreamHandle stream) {
   if (a.m == 0 || a.n == 0) return;
   if (a.w.scaling == CodeScaling::kWeight) return launch_stream_weights(a, plan, stream);
+  if (plan.floats) return launch_stream_floats(a, plan, stream);
   const StreamImage image = stream_image_of(a.w, a.m, a.k);
   const void* image_from = nullptr;
   if (!plan.fused) {

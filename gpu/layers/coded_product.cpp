@@ -99,9 +99,10 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
   if (plain != nullptr && options.cublas) plan.fp8 = plan_fp8_product(*plain, shape, options.fp8);
   if (plan.fp8.taken()) return plan;
   const bool narrow = shape.out_type != Type::kFloat32;
-  const bool streamed = weight.matrix.scaling == CodeScaling::kWeight
-                            ? narrow && !is_quantised(format)
-                            : format.format == ActivationFormat::kInt8;
+  const bool streamed =
+      weight.matrix.scaling == CodeScaling::kWeight
+          ? narrow && !is_quantised(format)
+          : format.format == ActivationFormat::kInt8 || (!narrow && !is_quantised(format));
   if (options.stream && streamed) {
     plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
                                     options.multiprocessors, shared_memory_limit());

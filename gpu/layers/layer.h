@@ -46,7 +46,7 @@ struct LayerOptions {
   bool cublas = true;                    ///< cuBLASLt where it can be loaded
   Fp8Products fp8 = Fp8Products::kAuto;  ///< who multiplies float8 codes
   int coded_tile = 0;                    ///< rows of x in a tile of the coded products, 0: chosen
-  /// Products of few rows with gguf's weights (int8 activations) and gptq's by coded_stream(),
+  /// Products of few rows with gguf's weights and gptq's by coded_stream(),
   /// where plan_coded_stream() takes them; all others as without.
   bool coded_stream = false;
 };
