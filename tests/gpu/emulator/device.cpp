@@ -59,6 +59,7 @@ struct Fiber {
   std::vector<std::vector<SmallCopy>> copy_groups;  // committed, oldest first
   std::vector<SmallCopy> open_copies;
   std::vector<std::pair<std::uint32_t, uint4>> stored;  // and not yet fenced
+  std::vector<std::uint32_t> matrix_words;              // stored by store_matrix, likewise
 };
 struct Warp {
   Meeting meeting;
@@ -89,6 +90,7 @@ struct Block {
   std::vector<std::vector<unsigned char>> banks;
   std::vector<bool> started;
   std::vector<RemoteStore> stores;
+  std::vector<int> unfenced;  ///< of each word that store_matrix wrote: the thread, else -1
   int cluster_arrivals = 0;
   std::vector<int> cluster_waiting;
   std::vector<Fiber> fibers;
@@ -154,6 +156,7 @@ std::uint32_t swizzled(std::uint32_t address) { return address ^ ((address >> 7 
 float element_at(std::uint32_t address, bool half) {
   std::uint16_t bits = 0;
   std::memcpy(&bits, memory + swizzled(address), 2);
+  if (block.unfenced[swizzled(address) / 4] >= 0) fail("wgmma reads what nobody fenced");
   return half ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
 }
 float half_of(std::uint32_t word, int upper, bool half) {
@@ -278,6 +281,7 @@ void reset(int block_threads, int cluster) {
                      std::vector<unsigned char>(kClusterShared, 0xff));
   block.started.assign(static_cast<std::size_t>(cluster), false);
   block.stores.clear();
+  block.unfenced.assign(kEmulatedShared / 4, -1);
   block.cluster_arrivals = 0;
   block.cluster_waiting.clear();
   block.warps.assign(static_cast<std::size_t>(threads / 32), {});
@@ -291,6 +295,7 @@ void reset(int block_threads, int cluster) {
     if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(kStackBytes);
     fiber.done = false;
     fiber.cluster_arrivals = 0;
+    fiber.matrix_words.clear();
     fiber.groups.clear();
     fiber.open.clear();
     fiber.copy_groups.clear();
@@ -522,6 +527,12 @@ void store_shared(std::uint32_t address, const uint4& x) {
   block.fibers[static_cast<std::size_t>(block.current)].stored.emplace_back(address, x);
 }
 void fence_shared() {
+  auto& words = block.fibers[static_cast<std::size_t>(block.current)].matrix_words;
+  for (const std::uint32_t address : words) {
+    int& unfenced = block.unfenced[address / 4];
+    if (unfenced == block.current) unfenced = -1;
+  }
+  words.clear();
   auto& stored = block.fibers[static_cast<std::size_t>(block.current)].stored;
   for (const auto& [address, x] : stored) std::memcpy(memory + address, &x, 16);
   stored.clear();
@@ -534,9 +545,12 @@ void store_matrix(std::uint32_t address, const std::uint32_t (&r)[4]) {
   meet(warp.meeting, 32, [&] {
     for (std::size_t l = 0; l < 32; ++l) {
       for (std::size_t m = 0; m < 4; ++m) {
-        warp.stored.emplace_back(
-            warp.addresses[8 * m + l / 4] + static_cast<std::uint32_t>(l % 4 * 4),
-            warp.registers[l][m]);
+        const std::uint32_t word =
+            warp.addresses[8 * m + l / 4] + static_cast<std::uint32_t>(l % 4 * 4);
+        warp.stored.emplace_back(word, warp.registers[l][m]);
+        const int owner = block.current / 32 * 32 + static_cast<int>(l);
+        block.unfenced[word / 4] = owner;
+        block.fibers[static_cast<std::size_t>(owner)].matrix_words.push_back(word);
       }
     }
   });
