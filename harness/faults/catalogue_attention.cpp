@@ -112,6 +112,8 @@ constexpr std::array kFaults = {
     FaultInfo{"maximum_not_subtracted", "no maximum subtracted", Stage::kLse,
               "logits above 88 or below -87", Detector::kValue, 34,
               "https://github.com/HabanaAI/vllm-fork/issues/275", ""},
+    FaultInfo{"maximum_of_unscaled_scores", "maximum taken of the scores before a negative scale",
+              Stage::kLse, "a negative scale, logits that span 88", Detector::kValue, 34, "", ""},
     FaultInfo{"maximum_of_first_block", "maximum of the first block kept for all", Stage::kLse,
               "a later block with a logit greater by 88", Detector::kValue, 34,
               "https://github.com/1bit-MONSTER/1bit-MONSTER/pull/495", ""},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "harness/backends/cpu/cache_rows.h"
@@ -150,6 +151,15 @@ void soft_cap(const AttentionConfig& config, float* scores, std::int64_t count) 
   }
 }
 
+/// Where a maximum goes that is taken before a scale below 0: the least of the scores and of the
+/// one before, -infinity for none. Nothing where that is the maximum as well.
+[[maybe_unused]] std::optional<float> wrong_end(const float* scores, std::int64_t count,
+                                                float before) {
+  const auto [least, most] = std::minmax_element(scores, scores + count);
+  const float wrong = before == -kInfinity ? *least : std::min(*least, before);
+  return wrong == std::max(*most, before) ? std::nullopt : std::optional(wrong);
+}
+
 /// Whether `count` rows of `width` are the same.
 [[maybe_unused]] bool are_equal(const float* rows, std::int64_t count, std::int64_t stride,
                                 std::int64_t width) {
@@ -211,6 +221,7 @@ class TileAttention {
   Rows v_;                           // [block, head_dim_v]
   std::vector<float> scores_;
   std::vector<RunningSoftmax> states_;
+  std::optional<float> least_;  // of a planted bug alone: the maximum of the last block
   KeyRange seen_{std::numeric_limits<std::int64_t>::max(), 0};  // by any of the tile
 };
 
@@ -343,6 +354,8 @@ void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int
   if (ATTN_FAULT(maximum_not_subtracted)) m = shift = 0.0f;
   if (ATTN_FAULT(maximum_of_first_block, state.m != m && state.m != -kInfinity))
     m = shift = state.m;
+  const bool is_least = ATTN_FAULT(maximum_of_unscaled_scores, least_.has_value());
+  if (is_least) m = shift = least_.value_or(m);
   if (ATTN_FAULT(maximum_rounded_up, shift != std::ceil(shift))) m = shift = std::ceil(shift);
   if (ATTN_FAULT(sink_at_the_maximum, !state.tied && !sinks_.empty() && m == sink_of(state.head) &&
                                           *std::max_element(s, s + count) == m)) {
@@ -356,7 +369,7 @@ void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int
     if (ATTN_FAULT(maximum_of_hidden_keys, k < count && !is_shown(state, begin + k))) {
       s[k] = -kInfinity;
     }
-    s[k] = is_lazy ? std::exp(s[k] - shift) : exp_nonpositive(s[k] - shift);
+    s[k] = is_lazy || is_least ? std::exp(s[k] - shift) : exp_nonpositive(s[k] - shift);
     if (ATTN_FAULT(probabilities_in_half)) s[k] = float_from_half(half_from_float(s[k]));
   }
   Float4 sum = {};
@@ -368,7 +381,7 @@ void TileAttention::add_block(std::int64_t n, std::int64_t block_begin, std::int
     if (ATTN_FAULT(lazy_rescale_past_fp8, s[k] > kLargestFp8)) s[k] = kLargestFp8;
   }
 
-  float rescale = exp_nonpositive(state.m - shift);
+  float rescale = is_least ? std::exp(state.m - shift) : exp_nonpositive(state.m - shift);
   if (ATTN_FAULT(rescale_is_one, rescale != 1.0f)) rescale = 1.0f;
   if (ATTN_FAULT(rescale_in_base_2, rescale != 1.0f)) {
     rescale = std::exp2(state.m - shift);
@@ -433,6 +446,12 @@ void TileAttention::compute_scores(std::int64_t n, std::int64_t begin, std::int6
   for (std::int64_t k = 0; k < count; ++k) s[k] *= scale;
   const bool cap_last = ATTN_FAULT(softcap_after_mask, config.logit_softcap && !case_.mask.empty());
   if (!cap_first && !cap_last) soft_cap(config, s, count);
+  least_.reset();
+  if (ATTN_FAULT(maximum_of_unscaled_scores,
+                 scale < 0.0f &&
+                     wrong_end(s, count, states_[static_cast<std::size_t>(n)].m).has_value())) {
+    least_ = wrong_end(s, count, states_[static_cast<std::size_t>(n)].m);
+  }
   if (config.mask.variant == MaskVariant::kTensor) {
     const float* const mask =
         mask_row(case_, tile_.sequence, states_[static_cast<std::size_t>(n)].row);
