@@ -37,18 +37,21 @@ nlohmann::json rows_of(const std::string& path) {
 
 /// Kills `words` some time into their work and returns how many items they had kept by then.
 std::size_t kill_in_the_middle(const Words& words, const std::string& results) {
-  // The first writes make the tables; a run that ends before it was killed is begun anew.
-  for (int writes = 3; writes < 40; ++writes) {
+  // The first writes make the tables. A run that has ended, or only had its end still to come when
+  // it was killed, is begun anew.
+  int writes = 3;
+  for (int attempt = 0; attempt < 40; ++attempt) {
     std::filesystem::remove(results);
     const Outcome outcome =
         attn_compare(joined(words, {"--jobs", "1"}), {.kill_when = written(results, writes)});
     if (outcome.code != 128 + 9) continue;
     try {
-      const std::size_t kept = harness::read_results(results).items.size();
-      if (kept > 0) return kept;
-    } catch (const Error&) {
-      continue;  // killed before it had made its tables
+      const harness::ShardResults kept = harness::read_results(results);
+      if (kept.finished) continue;
+      if (!kept.items.empty()) return kept.items.size();
+    } catch (const Error&) {  // killed before it had made its tables
     }
+    ++writes;
   }
   return 0;
 }

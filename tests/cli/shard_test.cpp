@@ -80,17 +80,21 @@ TEST_F(Shards, OneIsKilledAndRunAgainAndTheMergeIsTheWholeRun) {
     EXPECT_EQ(attn_compare(shard_words(shard)).code, 0);
   }
   std::size_t finished = 0;
-  // Killed in the middle of its work; a run that ends before that is begun anew.
-  for (int writes = 3; finished == 0 && writes < 40; ++writes) {
+  // Killed in the middle of its work. A run that has ended, or only had its end still to come when
+  // it was killed, is begun anew.
+  int writes = 3;
+  for (int attempt = 0; finished == 0 && attempt < 40; ++attempt) {
     std::filesystem::remove(file(5));
     const Outcome killed = attn_compare(joined(shard_words(5), {"--jobs", "1"}),
                                         {.kill_when = written(file(5), writes)});
     if (killed.code != 128 + 9) continue;
     try {
-      finished = harness::read_results(file(5)).items.size();
-    } catch (const Error&) {
-      continue;  // killed before it had made its tables
+      const harness::ShardResults kept = harness::read_results(file(5));
+      if (kept.finished) continue;
+      finished = kept.items.size();
+    } catch (const Error&) {  // killed before it had made its tables
     }
+    ++writes;
   }
   ASSERT_GT(finished, 0U);
   const Outcome early = attn_compare(merge_words());
