@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdio>
 
 #include "harness/compare/compare.h"
 #include "harness/fuzz/case_source.h"
@@ -66,6 +67,30 @@ std::uint64_t run_covering_set(const Backend& backend, std::uint64_t most,
                         mode == ExecMode::kDirtyScratch ? ExecMode::kPlain : mode);
       }));
   return judged.load();
+}
+
+void expect_alike(const Backend& a, const Backend& b,
+                  const std::function<CaseSpec(std::uint64_t)>& spec_of) {
+  std::atomic<std::uint64_t> equal{0}, all{0};
+  const auto judge = [&](std::uint64_t seed) -> std::string {
+    const Case c = make_case(spec_of(seed), seed);
+    const Trace first = a.run(c, all_stages());
+    const Trace second = b.run(c, all_stages());
+    const Tensor& x = first[Stage::kKRope];
+    const Tensor& y = second[Stage::kKRope];
+    const auto count = x.bytes().size() / 2;
+    for (std::size_t i = 0; i < count; ++i) {
+      equal += x.as<std::uint16_t>()[i] == y.as<std::uint16_t>()[i] ? 1 : 0;
+    }
+    all += count;
+    const std::string wrong = why_wrong(c, first, a);
+    return wrong.empty() ? why_wrong(c, second, b) : wrong;
+  };
+  expect_none(for_each_seed(7000, std::min<std::uint64_t>(device_case_count(), 100), judge));
+  const double share = static_cast<double>(equal.load()) / static_cast<double>(all.load());
+  std::printf("%llu keys' values: %.4f equal to those of %s\n",
+              static_cast<unsigned long long>(all.load()), share, b.name().c_str());
+  EXPECT_GT(share, 0.9);
 }
 
 }  // namespace attn::harness

@@ -150,21 +150,7 @@ Problem random_problem(std::uint64_t seed) {
   const auto draw = [&](int low, int high) {
     return std::uniform_int_distribution<int>(low, high)(random);
   };
-  Problem p;
-  p.type = draw(0, 2) == 0 ? Type::kFloat16 : Type::kBFloat16;
-  p.head_dim = seed % 2 == 0 ? 128 : 64;
-  p.kv_heads = draw(1, 2);
-  p.heads = draw(0, 4) == 0 ? 0 : p.kv_heads * draw(1, 2);
-  p.hidden = 8 * draw(1, 200);
-  p.page_size = std::array{1, 3, 16, 64}[at(draw(0, 3))];
-  p.heads_first = draw(0, 1) == 0;
-  p.interleaved = draw(0, 1) == 0;
-  p.rotary = p.interleaved && draw(0, 1) == 0 ? 2 * draw(1, p.head_dim / 2) : p.head_dim;
-  p.rotate_last = draw(0, 1) == 0;
-  p.norm = draw(0, 1) == 0;
-  p.bias = draw(0, 1) == 0;
-  p.taps = draw(0, 1) == 0;
-  if (draw(0, 2) == 0) p.clip = static_cast<float>(draw(1, 100));
+  Problem p = draw_layer(random, seed, 2, 200);
   int rows = static_cast<int>(kMostGemvRows) - kBehind;
   const int sequences = draw(1, 4);
   for (int b = 0; b < sequences; ++b) {

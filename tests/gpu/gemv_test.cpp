@@ -1,9 +1,7 @@
 // The kernel for few rows (backends cuda:gemv=1, cuda:gemv=ahead) against the exact reference, and
 // against the products and the pass that it takes the place of.
 #include <array>
-#include <atomic>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <random>
 #include <string>
@@ -110,31 +108,8 @@ TEST_F(Gemv, PassesASmallCoveringSet) {
   EXPECT_GT(run_covering_set(*ahead_, 60, takes, true), 15U);
 }
 
-// Both lie within the bound; here they are set against each other: the roundings are the same and
-// only the sums' order is not, so that most values are equal.
 TEST_F(Gemv, AgreesWithTheSeparatePasses) {
-  const auto separate = make_backend("cuda");
-  std::atomic<std::uint64_t> equal{0}, all{0};
-  expect_none(for_each_seed(7000, std::min<std::uint64_t>(device_case_count(), 100),
-                            [&](std::uint64_t seed) -> std::string {
-                              const Case c = make_case(few_rows(seed), seed);
-                              const Trace a = backend_->run(c, all_stages());
-                              const Trace b = separate->run(c, all_stages());
-                              const Tensor& x = a[Stage::kKRope];
-                              const Tensor& y = b[Stage::kKRope];
-                              const auto count = x.bytes().size() / 2;
-                              for (std::size_t i = 0; i < count; ++i) {
-                                equal +=
-                                    x.as<std::uint16_t>()[i] == y.as<std::uint16_t>()[i] ? 1 : 0;
-                              }
-                              all += count;
-                              const std::string wrong = why_wrong(c, a, *backend_);
-                              return wrong.empty() ? why_wrong(c, b, *separate) : wrong;
-                            }));
-  const double share = static_cast<double>(equal.load()) / static_cast<double>(all.load());
-  std::printf("%llu keys' values: %.4f equal to the separate passes'\n",
-              static_cast<unsigned long long>(all.load()), share);
-  EXPECT_GT(share, 0.9);
+  expect_alike(*backend_, *make_backend("cuda"), few_rows);
 }
 
 }  // namespace

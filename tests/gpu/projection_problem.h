@@ -309,4 +309,29 @@ inline std::string compare(const Outputs& got, const Outputs& wanted, Type type)
   return "";
 }
 
+/// Everything but the sequences, from `random`: at most `most_group` heads of q a kv head, and rows
+/// of at most 8 `most_depth` columns.
+inline Problem draw_layer(std::mt19937_64& random, std::uint64_t seed, int most_group,
+                          int most_depth) {
+  const auto draw = [&](int low, int high) {
+    return std::uniform_int_distribution<int>(low, high)(random);
+  };
+  Problem p;
+  p.type = draw(0, 2) == 0 ? Type::kFloat16 : Type::kBFloat16;
+  p.head_dim = seed % 2 == 0 ? 128 : 64;
+  p.kv_heads = draw(1, 2);
+  p.heads = draw(0, 4) == 0 ? 0 : p.kv_heads * draw(1, most_group);
+  p.hidden = 8 * draw(1, most_depth);
+  p.page_size = std::array{1, 3, 16, 64}[at(draw(0, 3))];
+  p.heads_first = draw(0, 1) == 0;
+  p.interleaved = draw(0, 1) == 0;
+  p.rotary = p.interleaved && draw(0, 1) == 0 ? 2 * draw(1, p.head_dim / 2) : p.head_dim;
+  p.rotate_last = draw(0, 1) == 0;
+  p.norm = draw(0, 1) == 0;
+  p.bias = draw(0, 1) == 0;
+  p.taps = draw(0, 1) == 0;
+  if (draw(0, 2) == 0) p.clip = static_cast<float>(draw(1, 100));
+  return p;
+}
+
 }  // namespace attn::gpu

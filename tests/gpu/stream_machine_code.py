@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads the machine code of the streamed products and says whether their parts are there, in order.
+"""Reads the machine code of products that stream their weights and says whether their parts are there, in order.
 
     python3 stream_machine_code.py KERNELS FILE.cubin
 
@@ -10,8 +10,10 @@ import sys
 
 from hopper_machine_code import HMMA, LOCAL, code_of
 
-IMMA, LDGSTS, ACQBULK = 0x037, 0x1AE, 0x02E  # ACQBULK: griddepcontrol.wait
-AHEAD = 6  # copies of weights of a lane before it waits: two stages of three at least
+IMMA, LDGSTS, LDG, ACQBULK = 0x037, 0x1AE, 0x181, 0x02E  # ACQBULK: griddepcontrol.wait
+# Copies of weights of a lane before it waits: two stages of three at least. gemv: loads, two steps of
+# two lines of two rows.
+AHEAD, GEMV_AHEAD = 6, 8
 
 
 def wrong_with(name, code):
@@ -23,10 +25,12 @@ def wrong_with(name, code):
         return "it does not wait for the grid before"
     if "stream_codes" in name:
         return ""
-    if "floats" not in name and (HMMA if "weights" in name else IMMA) not in kinds:
+    gemv = "gemv" in name
+    if "floats" not in name and (HMMA if gemv or "weights" in name else IMMA) not in kinds:
         return "no product on the tensor cores"
-    ahead = kinds[:kinds.index(ACQBULK)].count(LDGSTS)
-    return "" if ahead >= AHEAD else f"{ahead} copies before it waits for the grid before, not {AHEAD}"
+    ahead = kinds[:kinds.index(ACQBULK)].count(LDG if gemv else LDGSTS)
+    wanted = GEMV_AHEAD if gemv else AHEAD
+    return "" if ahead >= wanted else f"{ahead} of the weights before it waits for the grid before, not {wanted}"
 
 
 def main():
