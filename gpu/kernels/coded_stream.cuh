@@ -11,8 +11,15 @@ namespace attn::gpu {
 
 constexpr int kStreamThreads = 32 * kStreamWarps;
 
-/// A lane's copies of the stages of W. Codes of bytes go to two halves, so that a lane's two pieces
-/// of 16 bytes are each beside its neighbours'.
+/// A chunk of codes of bytes in a stage: a lane's 32 bytes are pieces 2 l and 2 l + 1 of 16 bytes,
+/// and every second line of 128 bytes holds its pairs of pieces the other way round. Eight lanes
+/// that read their piece `half` then touch all banks once, and a copy of 32 pieces still fills whole
+/// lines from whole lines.
+__device__ __forceinline__ int byte_piece(int lane, int half) {
+  return 32 * lane + 16 * (half ^ (lane >> 2 & 1));
+}
+
+/// A lane's copies of the stages of W.
 template <typename Stage>
 struct StreamCopies {
   const CodedMatrix& w;
@@ -49,15 +56,15 @@ struct StreamCopies {
     const int first = stage * Stage::kChunks;
     const int chunks = static_cast<int>(w.chunks) - first;  // there are, maybe more than a stage's
     const char* const codes = static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes +
-                              static_cast<std::int64_t>(first) * Stage::kCodeBytes + 16 * lane;
-    const std::uint32_t place =
-        to + (Stage::kBytes ? 8 * (lane & ~1) + 512 * (lane % 2) : 16 * lane);
+                              static_cast<std::int64_t>(first) * Stage::kCodeBytes +
+                              16 * (Stage::kBytes ? lane ^ (lane >> 3 & 1) : lane);
+    const std::uint32_t place = to + 16 * lane;
 #pragma unroll
     for (int c = 0; c < Stage::kChunks; ++c) {
       if (c >= chunks) break;
       copy_async_16(place + c * Stage::kCodeBytes, codes + c * Stage::kCodeBytes, true);
       if (Stage::kBytes) {
-        copy_async_16(place + c * Stage::kCodeBytes + 256, codes + c * Stage::kCodeBytes + 512,
+        copy_async_16(place + c * Stage::kCodeBytes + 512, codes + c * Stage::kCodeBytes + 512,
                       true);
       }
     }

@@ -88,9 +88,14 @@ struct StreamSums {
     for (int c = 0; c < Stage::kChunks; ++c) {
       if (first_chunk + c >= static_cast<int>(a.w.chunks)) break;
       uint4 own[2];
-      own[0] = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
-      if (Stage::kBytes) {
-        own[1] = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes + 512)[lane];
+      const char* const codes = data + c * Stage::kCodeBytes;
+      if constexpr (Stage::kBytes) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          own[half] = *reinterpret_cast<const uint4*>(codes + byte_piece(lane, half));
+        }
+      } else {
+        own[0] = reinterpret_cast<const uint4*>(codes)[lane];
       }
       uint4 b[kTiles];
 #pragma unroll

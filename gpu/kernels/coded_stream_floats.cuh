@@ -47,7 +47,7 @@ struct FloatStreamSums {
                                            std::uint32_t& first, std::uint32_t& second) const {
     if constexpr (Stage::kBytes) {
       const auto* const words = reinterpret_cast<const uint2*>(data + chunk * Stage::kCodeBytes +
-                                                               512 * (step / 2) + 16 * lane);
+                                                               byte_piece(lane, step / 2));
       const uint2 word = words[step % 2];
       first = __byte_perm(word.x, word.y, 0x5140);
       second = __byte_perm(word.x, word.y, 0x7362);
