@@ -13,8 +13,8 @@ constexpr int kStreamThreads = 32 * kStreamWarps;
 
 /// A chunk of codes of bytes in a stage: a lane's 32 bytes are pieces 2 l and 2 l + 1 of 16 bytes,
 /// and every second line of 128 bytes holds its pairs of pieces the other way round. Eight lanes
-/// that read their piece `half` then touch all banks once, and a copy of 32 pieces still fills whole
-/// lines from whole lines.
+/// that read their piece `half` then touch all banks once, and a copy of 32 pieces still fills
+/// whole lines from whole lines.
 __device__ __forceinline__ int byte_piece(int lane, int half) {
   return 32 * lane + 16 * (half ^ (lane >> 2 & 1));
 }
@@ -40,8 +40,11 @@ struct StreamCopies {
         piece = static_cast<const char*>(plane.data) + at;
         piece_tile = plane.tile_bytes;
         piece_bytes = plane.bytes * (Stage::kLongGroups ? 1 : records);
-        piece_shift = plane.shift;
-        piece_chunk = records > 1 ? at / plane.bytes << plane.shift : 0;
+        if (Stage::kLongGroups) piece_shift = plane.shift;
+        if (!Stage::kWhole) {  // no division: that is a routine
+          for (int r = 1; r < Stage::kChunks; ++r) piece_chunk += at >= r * plane.bytes ? 1 : 0;
+          piece_chunk <<= plane.shift;
+        }
         piece_to = to + at;
       }
       at -= plane.bytes * records;
@@ -52,34 +55,62 @@ struct StreamCopies {
     if (Stage::kHasMin) take(w.outer_min, Stage::kOuterMin);
   }
 
+  __device__ __forceinline__ const char* codes_of(std::int64_t tile, int stage) const {
+    return static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes +
+           static_cast<std::int64_t>(stage) * (Stage::kChunks * Stage::kCodeBytes);
+  }
+  __device__ __forceinline__ const char* high_of(std::int64_t tile, int stage) const {
+    return static_cast<const char*>(w.high.data) + tile * w.high.tile_bytes +
+           static_cast<std::int64_t>(stage) * (Stage::kChunks * Stage::kHighBytes);
+  }
+  __device__ __forceinline__ const char* piece_of(std::int64_t tile, int stage) const {
+    const std::int64_t record = Stage::kLongGroups ? stage * Stage::kChunks >> piece_shift : stage;
+    return piece + tile * piece_tile + record * piece_bytes;
+  }
+  /// Chunks that there are from a stage's first on: maybe more than a stage's.
+  __device__ __forceinline__ int chunks_from(int stage) const {
+    return static_cast<int>(w.chunks) - stage * Stage::kChunks;
+  }
+
   __device__ __forceinline__ void operator()(std::int64_t tile, int stage, std::uint32_t to) const {
-    const int first = stage * Stage::kChunks;
-    const int chunks = static_cast<int>(w.chunks) - first;  // there are, maybe more than a stage's
-    const char* const codes = static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes +
-                              static_cast<std::int64_t>(first) * Stage::kCodeBytes +
-                              16 * (Stage::kBytes ? lane ^ (lane >> 3 & 1) : lane);
+    constexpr int kPieces = Stage::kChunks * Stage::kCodeBytes / 512;
+    const int chunks = chunks_from(stage);
+    const int pieces = chunks * (Stage::kCodeBytes / 512);  // there are, of 512 bytes
+    const char* const codes =
+        codes_of(tile, stage) + 16 * (Stage::kBytes ? lane ^ (lane >> 3 & 1) : lane);
     const std::uint32_t place = to + 16 * lane;
+    if (Stage::kWhole || pieces >= kPieces) {
 #pragma unroll
-    for (int c = 0; c < Stage::kChunks; ++c) {
-      if (c >= chunks) break;
-      copy_async_16(place + c * Stage::kCodeBytes, codes + c * Stage::kCodeBytes, true);
-      if (Stage::kBytes) {
-        copy_async_16(place + c * Stage::kCodeBytes + 512, codes + c * Stage::kCodeBytes + 512,
-                      true);
-      }
+      for (int i = 0; i < kPieces; ++i) copy_async_16(place + 512 * i, codes + 512 * i, true);
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < pieces; ++i) copy_async_16(place + 512 * i, codes + 512 * i, true);
     }
-    if (Stage::kHighBytes > 0) {  // stages are whole where there are some
-      const char* const high = static_cast<const char*>(w.high.data) + tile * w.high.tile_bytes +
-                               static_cast<std::int64_t>(first) * Stage::kHighBytes + 16 * lane;
+    if (Stage::kHighBytes > 0) {
+      const char* const high = high_of(tile, stage) + 16 * lane;
 #pragma unroll
       for (int i = 0; i < Stage::kChunks * Stage::kHighBytes / 512; ++i) {
-        copy_async_16(to + Stage::kHigh + 16 * lane + 512 * i, high + 512 * i, true);
+        copy_async_16(place + Stage::kHigh + 512 * i, high + 512 * i, true);
       }
     }
-    if (piece != nullptr && piece_chunk < chunks) {
-      const std::int64_t record = Stage::kLongGroups ? first >> piece_shift : stage;
-      copy_async_16(to + piece_to, piece + tile * piece_tile + record * piece_bytes, true);
+    if (piece != nullptr && (Stage::kWhole || piece_chunk < chunks)) {
+      copy_async_16(to + piece_to, piece_of(tile, stage), true);
     }
+  }
+
+  /// Asks the L2 for a stage that there is no room for yet.
+  __device__ __forceinline__ void ask(std::int64_t tile, int stage) const {
+    const int chunks = chunks_from(stage);
+    if (lane == 0) {
+      prefetch_stretch_to_l2(
+          codes_of(tile, stage),
+          static_cast<unsigned>((chunks < Stage::kChunks ? chunks : Stage::kChunks) *
+                                Stage::kCodeBytes));
+      if (Stage::kHighBytes > 0) {
+        prefetch_stretch_to_l2(high_of(tile, stage), Stage::kChunks * Stage::kHighBytes);
+      }
+    }
+    if (piece != nullptr && piece_chunk < chunks) prefetch_to_l2(piece_of(tile, stage));
   }
 };
 
@@ -106,62 +137,87 @@ __device__ __forceinline__ void store_stream(const CodedGemmArguments& a, int ro
   }
 }
 
-/// A block's product, of `rows` rows of x in `x_bytes` of shared memory. bring(to) brings them
-/// there; sums_of(x) makes what a warp adds its stages to.
+/// Zeros in a warp's sums.
+__device__ __forceinline__ void clear_stream_sums(float* sums, int tiles, int of_warp, int warp,
+                                                  int lane) {
+#pragma unroll 1
+  for (int tile = 0; tile < tiles; ++tile) {
+    float* const own = sums + (tile * kStreamWarps + warp) * of_warp;
+#pragma unroll 1
+    for (int i = lane; i < of_warp; i += 32) own[i] = 0.0f;
+  }
+}
+
+/// Jobs one after the other: of each stage all tiles of the block.
+struct StreamPlace {
+  int stage, tile;
+  __device__ __forceinline__ void advance(int tiles) {
+    if (++tile < tiles) return;
+    tile = 0;
+    ++stage;
+  }
+};
+
+/// A block's product, of `rows` rows of x in `x_bytes` of shared memory. A warp has the columns of
+/// x that its stages need, and nobody else's: bring(to, first, end) brings those of stages [first,
+/// end) there; sums_of(x) makes what it adds its stages to.
 template <typename Stage, typename Bring, typename Sums>
 __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int rows, int x_bytes,
                                                int tiles_of_block, const Bring& bring,
                                                const Sums& sums_of) {
   extern __shared__ unsigned char memory[];
+  constexpr int kDepth = Stage::kDepth;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
   const std::int64_t first_tile = static_cast<std::int64_t>(blockIdx.x) * tiles_of_block;
-  const std::int64_t left = a.w.rows / kCodedTile - first_tile;
-  const int tiles = left < tiles_of_block ? static_cast<int>(left) : tiles_of_block;
+  const int left = static_cast<int>(a.w.rows / kCodedTile - first_tile);
+  const int tiles = left < tiles_of_block ? left : tiles_of_block;
   const int stages = (static_cast<int>(a.w.chunks) + Stage::kChunks - 1) / Stage::kChunks;
   const int begin = first_stream_job(tiles * stages, warp);
   const int end = first_stream_job(tiles * stages, warp + 1);
-  char* const ring = reinterpret_cast<char*>(memory) + warp * kStreamDepth * Stage::kEnd;
-  char* const x = reinterpret_cast<char*>(memory) + kStreamWarps * kStreamDepth * Stage::kEnd;
+  char* const ring = reinterpret_cast<char*>(memory) + warp * kDepth * Stage::kEnd;
+  char* const x = reinterpret_cast<char*>(memory) + kStreamWarps * kDepth * Stage::kEnd;
   auto* const sums = reinterpret_cast<float*>(x + x_bytes);
   const StreamCopies<Stage> copies(a.w, lane);
-  int next_tile = begin / stages;
-  int next_stage = begin % stages;
+  StreamPlace own_place;
+  own_place.stage = static_cast<int>(static_cast<unsigned>(begin) / static_cast<unsigned>(tiles));
+  own_place.tile = begin - own_place.stage * tiles;
+  StreamPlace next = own_place;
   const auto copy_next = [&](int slot) {
-    copies(first_tile + next_tile, next_stage, shared_address(ring + slot * Stage::kEnd));
-    if (++next_stage < stages) return;
-    next_stage = 0;
-    ++next_tile;
+    copies(first_tile + next.tile, next.stage, shared_address(ring + slot * Stage::kEnd));
+    next.advance(tiles);
   };
   // Weights do not depend on the kernel before this one.
 #pragma unroll
-  for (int i = 0; i < kStreamDepth; ++i) {
+  for (int i = 0; i < kDepth; ++i) {
     if (begin + i < end) copy_next(i);
     copy_async_commit();
   }
-  allow_dependent_launch();
-  for (int i = static_cast<int>(threadIdx.x); i < stream_sums(tiles, rows); i += kStreamThreads) {
-    sums[i] = 0.0f;
+  StreamPlace later = next;
+#pragma unroll 1
+  for (int job = begin + kDepth; job < end && job < begin + kDepth + kStreamAhead; ++job) {
+    copies.ask(first_tile + later.tile, later.stage);
+    later.advance(tiles);
   }
+  allow_dependent_launch();
+  clear_stream_sums(sums, tiles, kCodedTile * rows, warp, lane);
+  const int last_stage = static_cast<int>(static_cast<unsigned>(end - 1) /  // where it has any
+                                          static_cast<unsigned>(tiles));
   wait_for_previous_grid();
-  bring(x);
-  __syncthreads();
+  if (begin < end) bring(x, own_place.stage, last_stage + 1);
+  __syncwarp();
   auto own = sums_of(x);
-  int tile = begin / stages;
-  int stage = begin % stages;
   int slot = 0;
   for (int job = begin; job < end; ++job) {
-    copy_async_wait<kStreamDepth - 1>();
+    copy_async_wait<kDepth - 1>();
     __syncwarp();
-    own.add(ring + slot * Stage::kEnd, stage);
+    own.add(ring + slot * Stage::kEnd, own_place.stage);
     __syncwarp();
-    if (job + kStreamDepth < end) copy_next(slot);
+    if (job + kDepth < end) copy_next(slot);
     copy_async_commit();
-    slot = slot + 1 == kStreamDepth ? 0 : slot + 1;
-    if (++stage < stages && job + 1 < end) continue;
-    own.flush(sums + (tile * kStreamWarps + warp) * kCodedTile * rows);
-    stage = 0;
-    ++tile;
+    slot = slot + 1 == kDepth ? 0 : slot + 1;
+    own.flush(sums + (own_place.tile * kStreamWarps + warp) * kCodedTile * rows);
+    own_place.advance(tiles);
   }
   __syncthreads();
   store_stream(a, rows, sums, first_tile, tiles);

@@ -84,50 +84,56 @@ struct StreamSums {
 
   /// q4_0 and q8_0: sums of 32 columns, times both scales.
   __device__ __forceinline__ void add_small(const char* data, int first_chunk) {
+    const int chunks = static_cast<int>(a.w.chunks) - first_chunk;
+    if (chunks >= Stage::kChunks) {
 #pragma unroll
-    for (int c = 0; c < Stage::kChunks; ++c) {
-      if (first_chunk + c >= static_cast<int>(a.w.chunks)) break;
-      uint4 own[2];
-      const char* const codes = data + c * Stage::kCodeBytes;
-      if constexpr (Stage::kBytes) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          own[half] = *reinterpret_cast<const uint4*>(codes + byte_piece(lane, half));
-        }
-      } else {
-        own[0] = reinterpret_cast<const uint4*>(codes)[lane];
-      }
-      uint4 b[kTiles];
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t) b[t] = x_words(t, first_chunk + c);
+      for (int c = 0; c < Stage::kChunks; ++c) add_chunk(data, first_chunk, c);
+    } else {
+#pragma unroll 1
+      for (int c = 0; c < chunks; ++c) add_chunk(data, first_chunk, c);
+    }
+  }
+  __device__ __forceinline__ void add_chunk(const char* data, int first_chunk, int c) {
+    uint4 own[2];
+    const char* const codes = data + c * Stage::kCodeBytes;
+    if constexpr (Stage::kBytes) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        std::uint32_t w[4];
-        if constexpr (Stage::kBytes) {
-          // own[0]: words 0 to 3 of the lane's eight, steps 0 and 1; own[1]: steps 2 and 3.
-          const uint4& words = own[half];
-          std::uint32_t rest[4];
-          stream_bytes<kKind, kSuper>(words.x, words.y, w);
-          stream_bytes<kKind, kSuper>(words.z, words.w, rest);
-          w[2] = rest[0];
-          w[3] = rest[1];
-        } else {
-          stream_bytes<kKind, kSuper>(half == 0 ? own[0].x : own[0].z,
-                                      half == 0 ? own[0].y : own[0].w, w);
-        }
-        const float2 scale = __half22float2(
-            reinterpret_cast<const __half2*>(data + Stage::kInner)[8 * (2 * c + half) + lane / 4]);
-        const int block = 2 * (first_chunk + c) + half;
+        own[half] = *reinterpret_cast<const uint4*>(codes + byte_piece(lane, half));
+      }
+    } else {
+      own[0] = reinterpret_cast<const uint4*>(codes)[lane];
+    }
+    uint4 b[kTiles];
 #pragma unroll
-        for (int t = 0; t < kTiles; ++t) {
-          int part[4] = {};
-          mma_bytes_32<false>(part, w, half == 0 ? b[t].x : b[t].z, half == 0 ? b[t].y : b[t].w);
+    for (int t = 0; t < kTiles; ++t) b[t] = x_words(t, first_chunk + c);
 #pragma unroll
-          for (int e = 0; e < 4; e += kEvery) {
-            const int exact = Stage::kBytes ? part[e] : part[e] >> 4;
-            const float y = __fmul_rn(static_cast<float>(exact), x_scale(t, e, block));
-            sum[t][e] = __fmaf_rn(y, e < 2 ? scale.x : scale.y, sum[t][e]);
-          }
+    for (int half = 0; half < 2; ++half) {
+      std::uint32_t w[4];
+      if constexpr (Stage::kBytes) {
+        // own[0]: words 0 to 3 of the lane's eight, steps 0 and 1; own[1]: steps 2 and 3.
+        const uint4& words = own[half];
+        std::uint32_t rest[4];
+        stream_bytes<kKind, kSuper>(words.x, words.y, w);
+        stream_bytes<kKind, kSuper>(words.z, words.w, rest);
+        w[2] = rest[0];
+        w[3] = rest[1];
+      } else {
+        stream_bytes<kKind, kSuper>(half == 0 ? own[0].x : own[0].z,
+                                    half == 0 ? own[0].y : own[0].w, w);
+      }
+      const float2 scale = __half22float2(
+          reinterpret_cast<const __half2*>(data + Stage::kInner)[8 * (2 * c + half) + lane / 4]);
+      const int block = 2 * (first_chunk + c) + half;
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        int part[4] = {};
+        mma_bytes_32<false>(part, w, half == 0 ? b[t].x : b[t].z, half == 0 ? b[t].y : b[t].w);
+#pragma unroll
+        for (int e = 0; e < 4; e += kEvery) {
+          const int exact = Stage::kBytes ? part[e] : part[e] >> 4;
+          const float y = __fmul_rn(static_cast<float>(exact), x_scale(t, e, block));
+          sum[t][e] = __fmaf_rn(y, e < 2 ? scale.x : scale.y, sum[t][e]);
         }
       }
     }
@@ -281,7 +287,7 @@ struct StreamSums {
     }
   }
 
-  /// To [row of x][16 rows of W], and starts again.
+  /// Added to [row of x][16 rows of W], and starts again.
   __device__ __forceinline__ void flush(float* to) {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
@@ -289,7 +295,7 @@ struct StreamSums {
       for (int e = 0; e < 4; e += kEvery) {
         const int row = kRows == 1 ? 0 : 8 * t + 2 * (lane % 4) + e % 2;
         if (row < image.rows && (kRows > 1 || lane % 4 == 0)) {
-          to[kCodedTile * row + lane / 4 + (e < 2 ? 0 : 8)] = sum[t][e];
+          to[kCodedTile * row + lane / 4 + (e < 2 ? 0 : 8)] += sum[t][e];
         }
         sum[t][e] = 0.0f;
       }
@@ -297,24 +303,45 @@ struct StreamSums {
   }
 };
 
-/// The image of x in shared memory: made here (image_from null) or fetched.
-__device__ __forceinline__ void bring_image(const CodedGemmArguments& a, const StreamImage& image,
-                                            const void* image_from, char* to) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
+/// Units [first, end) of the image of x in shared memory, by a warp: made here (image_from null) or
+/// fetched. Two warps that share a unit write the same there.
+__device__ __forceinline__ void bring_units(const CodedGemmArguments& a, const StreamImage& image,
+                                            const void* image_from, char* to, int first, int end,
+                                            int lane) {
   if (image_from == nullptr) {
-    const int parts = image.rows * image.units;
-    for (int i = static_cast<int>(threadIdx.x / 32); i < parts; i += kStreamWarps) {
-      StreamValues values;
-      values.load(a, i / image.units, i % image.units, lane);
-      store_stream_codes(image, to, i / image.units, i % image.units, lane, values);
+    const int parts = image.rows * (end - first);
+    StreamValues next;
+    next.load(a, 0, first, lane);
+    int row = 0;
+    int unit = first;
+    for (int i = 0; i < parts; ++i) {
+      const StreamValues values = next;
+      const int own_row = row;
+      const int own_unit = unit;
+      if (++row == image.rows) {
+        row = 0;
+        ++unit;
+      }
+      if (i + 1 < parts) next.load(a, row, unit, lane);
+      store_stream_codes(image, to, own_row, own_unit, lane, values);
     }
     return;
   }
   // Not by cp.async: its groups end in order, and those of the weights are long under way.
-  const auto* const from = static_cast<const uint4*>(image_from);
+  const auto* const from = static_cast<const char*>(image_from);
+  const int scales = image.room * 4 * (kStreamUnit / image.block);
+  const int sums = image.group > 0 ? 32 * image.rows : 0;
+  const auto fetch = [&](int offset) {
+    *reinterpret_cast<uint4*>(to + offset) = *reinterpret_cast<const uint4*>(from + offset);
+  };
+  for (int unit = first; unit < end; ++unit) {
+    constexpr int kPieces = kStreamUnit / 16;  // of a row
 #pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < image.bytes / 16; i += kStreamThreads) {
-    reinterpret_cast<uint4*>(to)[i] = from[i];
+    for (int i = lane; i < kPieces * image.rows; i += 32) {
+      fetch(i / kPieces * image.stride + kStreamUnit * unit + 16 * (i % kPieces));
+    }
+    for (int i = 16 * lane; i < scales; i += 512) fetch(image.scales + scales * unit + i);
+    for (int i = 16 * lane; i < sums; i += 512) fetch(image.sums + sums * unit + i);
   }
 }
 
@@ -324,11 +351,20 @@ __global__ void __launch_bounds__(kStreamThreads, kRows > 8 ? 1 : 2)
     coded_stream(const __grid_constant__ CodedGemmArguments a,
                  const __grid_constant__ StreamImage image, const void* image_from,
                  int tiles_of_block) {
-  stream_product<StreamStage<kKind, kSuper>>(
-      a, image.rows, image.bytes, tiles_of_block,
-      [&](char* to) { bring_image(a, image, image_from, to); },
+  using Stage = StreamStage<kKind, kSuper>;
+  const auto unit_of = [](int stage) { return stage * Stage::kChunks * kCodedChunk / kStreamUnit; };
+  StreamImage own = image;  // what the compiler can know
+  own.block = kSuper ? kStreamUnit : 32;
+  own.group = kSuper ? Stage::kGroup : 0;
+  if (kRows == 1) own.rows = own.room = 1;
+  stream_product<Stage>(
+      a, own.rows, image.bytes, tiles_of_block,
+      [&](char* to, int first, int end) {
+        bring_units(a, own, kRows == 1 ? nullptr : image_from, to, unit_of(first),
+                    unit_of(end - 1) + 1, static_cast<int>(threadIdx.x % 32));
+      },
       [&](const char* x) {
-        return StreamSums<kKind, kSuper, kRows>(a, image, x, static_cast<int>(threadIdx.x % 32));
+        return StreamSums<kKind, kSuper, kRows>(a, own, x, static_cast<int>(threadIdx.x % 32));
       });
 }
 

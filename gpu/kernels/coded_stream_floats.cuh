@@ -6,17 +6,18 @@
 
 namespace attn::gpu {
 
-/// x as a lane reads it: of each 16 columns the four of lane t beside each other, in the order of
-/// stream_word's bytes. Zeros behind the last column.
-__device__ __forceinline__ void bring_floats(const CodedGemmArguments& a, int units, char* to) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const int parts = static_cast<int>(a.m) * units;
-  for (int i = static_cast<int>(threadIdx.x / 32); i < parts; i += kStreamWarps) {
-    StreamValues x;
-    x.load(a, i / units, i % units, lane);
-    float4* const own = reinterpret_cast<float4*>(to) + 64 * i + 2 * lane;
-    own[0] = {x.v[0][0], x.v[1][0], x.v[0][1], x.v[1][1]};
-    own[1] = {x.v[0][2], x.v[1][2], x.v[0][3], x.v[1][3]};
+/// Units [first, end) of x, by a warp, as a lane reads it: of each 16 columns the four of lane t
+/// beside each other, in the order of stream_word's bytes. Zeros behind the last column.
+__device__ __forceinline__ void bring_floats(const CodedGemmArguments& a, int units, char* to,
+                                             int first, int end, int lane) {
+  for (int row = 0; row < static_cast<int>(a.m); ++row) {
+    for (int unit = first; unit < end; ++unit) {
+      StreamValues x;
+      x.load(a, row, unit, lane);
+      float4* const own = reinterpret_cast<float4*>(to) + 64 * (row * units + unit) + 2 * lane;
+      own[0] = {x.v[0][0], x.v[1][0], x.v[0][1], x.v[1][1]};
+      own[1] = {x.v[0][2], x.v[1][2], x.v[0][3], x.v[1][3]};
+    }
   }
 }
 
@@ -139,7 +140,8 @@ struct FloatStreamSums {
     }
   }
 
-  /// The four lanes' sums to [row of x][16 rows of W], and starts again. All lanes come together.
+  /// The four lanes' sums are added to [row of x][16 rows of W], and start again. All lanes come
+  /// together.
   __device__ __forceinline__ void flush(float* to) {
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
@@ -148,7 +150,7 @@ struct FloatStreamSums {
         float y = sum[m][r];
         y += __shfl_xor_sync(0xffffffffu, y, 1);
         y += __shfl_xor_sync(0xffffffffu, y, 2);
-        if (m < a.m && lane % 4 == 0) to[kCodedTile * m + lane / 4 + 8 * r] = y;
+        if (m < a.m && lane % 4 == 0) to[kCodedTile * m + lane / 4 + 8 * r] += y;
         sum[m][r] = 0.0f;
       }
     }
@@ -160,9 +162,14 @@ __global__ void __launch_bounds__(kStreamThreads, kRows == 1 ? 2 : 1)
     coded_stream_floats(const __grid_constant__ CodedGemmArguments a, int units,
                         int tiles_of_block) {
   const int rows = static_cast<int>(a.m);
-  stream_product<StreamStage<kKind, kSuper>>(
+  using Stage = StreamStage<kKind, kSuper>;
+  const auto unit_of = [](int stage) { return stage * Stage::kChunks * kCodedChunk / kStreamUnit; };
+  stream_product<Stage>(
       a, rows, rows * units * kStreamUnit * 4, tiles_of_block,
-      [&](char* to) { bring_floats(a, units, to); },
+      [&](char* to, int first, int end) {
+        bring_floats(a, units, to, unit_of(first), unit_of(end - 1) + 1,
+                     static_cast<int>(threadIdx.x % 32));
+      },
       [&](const char* x) {
         return FloatStreamSums<kKind, kSuper, kRows>(a, x, units,
                                                      static_cast<int>(threadIdx.x % 32));

@@ -77,15 +77,15 @@ __device__ __forceinline__ void store_stream_codes(const StreamImage& image, cha
     *reinterpret_cast<std::uint32_t*>(codes + stream_word(unit, lane / 2, 2 * (lane % 2) + w)) =
         words[w];
   }
-  const int lanes_of_scale = image.block / 8;
-  if (lane % lanes_of_scale == 0) {
-    const int block = unit * (kStreamUnit / image.block) + lane / lanes_of_scale;
+  const int lanes = image.block == kStreamUnit ? 32 : 4;  // of a scale
+  if (lane % lanes == 0) {
+    const int block = unit * (32 / lanes) + lane / lanes;
     reinterpret_cast<float*>(to + image.scales)[block * image.room + row] = scale;
   }
   if (image.group == 0) return;
   sum += __shfl_xor_sync(0xffffffffu, sum, 1);
   if (image.group == 32) sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-  const int lanes_of_sum = image.group / 8;
+  const int lanes_of_sum = image.group == 32 ? 4 : 2;
   if (lane % lanes_of_sum != 0) return;
   char* const sums = to + image.sums + 32 * (unit * image.rows + row);
   const int group = lane / lanes_of_sum;

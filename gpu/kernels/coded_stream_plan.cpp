@@ -9,11 +9,13 @@ bool is_super(const CodedMatrix& w) { return w.outer.bytes > 0; }
 
 template <CodeKind kKind, bool kSuper>
 int stage_bytes() {
-  return StreamStage<kKind, kSuper>::kEnd;
+  using Stage = StreamStage<kKind, kSuper>;
+  return Stage::kDepth * Stage::kEnd;
 }
-int bytes_of_stage(const CodedMatrix& w) {
+/// Of a warp's stages in shared memory.
+int bytes_of_ring(const CodedMatrix& w) {
   if (w.scaling == CodeScaling::kWeight) {
-    return w.group_shift >= 6 ? WeightStage<true>::kEnd : WeightStage<false>::kEnd;
+    return kStreamDepth * (w.group_shift >= 6 ? WeightStage<true>::kEnd : WeightStage<false>::kEnd);
   }
   if (!is_super(w)) {
     return w.kind == CodeKind::kI8 ? stage_bytes<CodeKind::kI8, false>()
@@ -75,8 +77,7 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
       floats    ? 4 * rows * kStreamUnit * static_cast<std::size_t>(float_stream_units(k))
       : weights ? rows * static_cast<std::size_t>(weight_x_stride(w))
                 : static_cast<std::size_t>(stream_image_of(w, m, k).bytes);
-  const std::size_t fixed =
-      static_cast<std::size_t>(bytes_of_stage(w)) * kStreamDepth * kStreamWarps + x;
+  const std::size_t fixed = static_cast<std::size_t>(bytes_of_ring(w)) * kStreamWarps + x;
   const auto shared = [&] {
     return fixed +
            sizeof(float) * kStreamWarps * kCodedTile * rows * static_cast<std::size_t>(plan.tiles);

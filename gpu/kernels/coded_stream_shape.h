@@ -15,8 +15,11 @@ inline constexpr int kMostFloatStreamRows = 4;   ///< of x in float32, with gguf
 inline constexpr int kMostWeightStreamRows = 8;  ///< where scales enter each weight
 /// Up to so many rows are turned to codes by every block; for more a pass before it does.
 inline constexpr int kMostFusedRows = 2;
-/// Stages that a warp has under way.
+/// Stages that a warp has under way in shared memory, of 256 columns and of 128; and those behind
+/// them that it asks the L2 for at once.
 inline constexpr int kStreamDepth = 2;
+inline constexpr int kShortStreamDepth = 3;
+inline constexpr int kStreamAhead = 8;
 /// Columns of a unit of x. Those of a stage of W are as many, or half of them.
 inline constexpr int kStreamUnit = 256;
 
@@ -64,6 +67,8 @@ template <CodeKind kKind, bool kSuper>
 struct StreamStage {
   static constexpr bool kBytes = kKind == CodeKind::kI8;
   static constexpr bool kLongGroups = false;  // scales of columns of several stages
+  static constexpr bool kWhole = kSuper;      // no stage has fewer chunks
+  static constexpr int kDepth = kBytes ? kShortStreamDepth : kStreamDepth;
   static constexpr bool kHasOuter = kSuper;
   static constexpr bool kHasMin = kSuper && kKind != CodeKind::kU6;
   static constexpr int kChunks = kBytes ? 2 : 4;
@@ -86,7 +91,8 @@ struct StreamStage {
 template <bool kOneScale>
 struct WeightStage {
   static constexpr bool kBytes = false, kHasOuter = false, kHasMin = false;
-  static constexpr bool kLongGroups = true;
+  static constexpr bool kLongGroups = true, kWhole = false;
+  static constexpr int kDepth = kStreamDepth;
   static constexpr int kChunks = 4;
   static constexpr int kCodeBytes = 512;
   static constexpr int kHighBytes = 0;
@@ -95,9 +101,10 @@ struct WeightStage {
   static constexpr int kEnd = kInner + 2 * kCodedTile * kChunks * (kOneScale ? 1 : 4);
   static constexpr int kInnerMin = kEnd, kOuter = kEnd, kOuterMin = kEnd;
 };
-/// x in shared memory beside them: bytes of a row, whose neighbours lie in other banks.
+/// x in shared memory beside them: bytes of a row of whole stages, whose neighbours lie in other
+/// banks.
 ATTN_HOST_DEVICE int weight_x_stride(const CodedMatrix& w) {
-  return static_cast<int>(w.chunks) * 2 * kCodedChunk + 16;
+  return static_cast<int>((w.chunks + 3) / 4) * 4 * 2 * kCodedChunk + 16;
 }
 
 /// Of 256 columns, that x in float32 takes in shared memory.
@@ -105,7 +112,9 @@ ATTN_HOST_DEVICE int float_stream_units(std::int64_t k) {
   return static_cast<int>((k + kStreamUnit - 1) / kStreamUnit);
 }
 
-/// Jobs [first, end) of a warp, of a block's `jobs`: each is a stage of a tile, tile after tile.
+/// Jobs [first, end) of a warp, of a block's `jobs`: each is a stage of a tile; of a stage all
+/// tiles one after the other, so that few warps need the same columns of x. The sums of a job are
+/// added to those of the warp's earlier jobs of the tile.
 ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
   return static_cast<int>(static_cast<std::int64_t>(jobs) * warp / kStreamWarps);
 }

@@ -4,26 +4,50 @@
 
 #include "gpu/kernels/coded_decode.cuh"
 #include "gpu/kernels/coded_stream.cuh"
+#include "gpu/kernels/pair_fma.cuh"
 
 namespace attn::gpu {
 
-/// x to shared memory, rows of whole chunks, zeros behind the last column.
-__device__ __forceinline__ void bring_rows(const CodedGemmArguments& a, char* to) {
-  const int pieces = static_cast<int>(a.w.chunks) * 8;  // of 16 bytes, of a row
+/// Stages [first, end) of x to shared memory, by a warp; zeros behind the last column.
+__device__ __forceinline__ void bring_rows(const CodedGemmArguments& a, char* to, int first,
+                                           int end, int lane) {
+  constexpr int kPieces = WeightStage<true>::kChunks * 8;  // of 16 bytes, of a stage: one a lane
+  static_assert(kPieces == 32);
   const int stride = weight_x_stride(a.w);
-#pragma unroll 2
-  for (int i = static_cast<int>(threadIdx.x); i < pieces * static_cast<int>(a.m);
-       i += kStreamThreads) {
-    const int row = i / pieces;
-    const int piece = i % pieces;
-    uint4 v = {0, 0, 0, 0};
-    if (8 * piece < a.k) {
-      v = reinterpret_cast<const uint4*>(static_cast<const char*>(a.x) +
-                                         2 * row * a.x_stride)[piece];
+  for (int stage = first; stage < end; ++stage) {
+    const int piece = kPieces * stage + lane;
+    const char* const from = static_cast<const char*>(a.x) + 16 * static_cast<std::int64_t>(piece);
+    const bool there = 8 * piece < a.k;
+#pragma unroll 4
+    for (int row = 0; row < static_cast<int>(a.m); ++row) {
+      uint4 v = {0, 0, 0, 0};
+      if (there) v = *reinterpret_cast<const uint4*>(from + 2 * row * a.x_stride);
+      *reinterpret_cast<uint4*>(to + row * stride + 16 * piece) = v;
     }
-    *reinterpret_cast<uint4*>(to + row * stride + 16 * piece) = v;
   }
 }
+
+/// Scales below a half in magnitude of rows lane / 4 and + 8, as they multiply codes that are left
+/// where they are: four bits at the fourth of a bfloat16's are the code times 2^-129, below the
+/// normal numbers and in the first of their powers alike. One fused multiply-add is (code - 8)
+/// times the scale then, rounded once as it is declared: 8 times a bfloat16 is one.
+struct CodeScales {
+  std::uint32_t scale[2];
+  std::uint32_t eight[2];
+  __device__ __forceinline__ explicit CodeScales(std::uint32_t pair) {
+    const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
+                                                   0x40804080u);          // 2^127, 4
+    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100c100u);  // -8
+    scale[0] = __byte_perm(up, up, 0x1010);
+    scale[1] = __byte_perm(up, up, 0x3232);
+    eight[0] = __byte_perm(back, back, 0x1010);
+    eight[1] = __byte_perm(back, back, 0x3232);
+  }
+  /// Not 0 where one of a pair is a half or more.
+  static __device__ __forceinline__ std::uint32_t too_large(std::uint32_t pair) {
+    return ((pair & 0x7fff7fffu) + 0x41004100u) & 0x80008000u;
+  }
+};
 
 /// The sums of one tile that a warp makes, of its stages.
 template <typename T, bool kOneScale>
@@ -34,7 +58,7 @@ struct WeightStreamSums {
   const std::uint32_t zero;
   const std::uint32_t mask;  ///< in a register, so that it and the magic number are one instruction
   std::uint32_t x_at;        ///< this lane's 16 bytes of chunk 0 for ldmatrix
-  float sum[4] = {};
+  float sum[2][4] = {};      ///< of even and odd steps
 
   __device__ WeightStreamSums(const CodedGemmArguments& arguments, const char* x, int own_lane)
       : a(arguments),
@@ -45,40 +69,96 @@ struct WeightStreamSums {
     x_at = shared_address(x + row * weight_x_stride(a.w)) + 16 * (lane / 8);
   }
 
-  __device__ __forceinline__ void add(const char* data, int stage) {
-    const int first = stage * Stage::kChunks;
-    const int shift = kOneScale ? a.w.inner.shift : step_shift(a.w);
+  /// What multiplies the weights of a chunk's step.
+  __device__ __forceinline__ const std::uint32_t* scales_of(const char* data, int chunk) const {
+    const int record = kOneScale ? chunk >> a.w.inner.shift : chunk;
+    return reinterpret_cast<const std::uint32_t*>(data + Stage::kInner + record * a.w.inner.bytes) +
+           lane / 4;
+  }
+  __device__ __forceinline__ void load_x(std::uint32_t (&b)[2][4], int chunk) const {
+    load_matrix_x4(b[0], x_at + 2 * kCodedChunk * chunk);
+    load_matrix_x4(b[1], x_at + 2 * kCodedChunk * chunk + 64);
+  }
+  __device__ __forceinline__ void multiply(const std::uint32_t (&w)[4], int step,
+                                           const std::uint32_t (&b)[2][4]) {
+    mma_16x8x16<T>(sum[step % 2], w, b[step / 2][2 * (step % 2)], b[step / 2][2 * (step % 2) + 1]);
+  }
+
+  __device__ __forceinline__ void add_chunk(const char* data, int first, int c) {
+    const int shift = step_shift(a.w);
+    std::uint32_t b[2][4];  // two steps each
+    load_x(b, first + c);
+    const uint4 codes = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
+    const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+    const std::uint32_t* const scales = scales_of(data, c);
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      std::uint32_t w[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        w[i] = Pairs<T>::subtract((words[step] >> 4 * i & mask) | Pairs<T>::kMagic, zero);
+      }
+      scale_fragment<T>(scales[kOneScale ? 0 : (step >> shift) * 8], w);
+      multiply(w, step, b);
+    }
+  }
+
+  /// A whole stage of bfloat16 whose scales are all below a half.
+  __device__ __forceinline__ void add_small_scales(const char* data, int first,
+                                                   const std::uint32_t (&pairs)[4]) {
 #pragma unroll
     for (int c = 0; c < Stage::kChunks; ++c) {
-      if (first + c >= static_cast<int>(a.w.chunks)) break;
-      std::uint32_t b[2][4];  // two steps each
-      load_matrix_x4(b[0], x_at + 128 * (first + c));
-      load_matrix_x4(b[1], x_at + 128 * (first + c) + 64);
+      std::uint32_t b[2][4];
+      load_x(b, first + c);
       const uint4 codes = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
       const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-      const char* const record =
-          data + Stage::kInner + (kOneScale ? c >> shift : c) * a.w.inner.bytes;
-      const auto* const scales = reinterpret_cast<const std::uint32_t*>(record) + lane / 4;
+      const CodeScales own(pairs[c]);
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
+        const std::uint32_t upper = words[step] >> 8;
+        const std::uint32_t places[4] = {words[step] << 4, words[step], upper << 4, upper};
         std::uint32_t w[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          w[i] = Pairs<T>::subtract((words[step] >> 4 * i & mask) | Pairs<T>::kMagic, zero);
+          w[i] = fma_bf16_pair(places[i] & 0x00f000f0u, own.scale[i % 2], own.eight[i % 2]);
         }
-        scale_fragment<T>(scales[kOneScale ? 0 : (step >> shift) * 8], w);
-        mma_16x8x16<T>(sum, w, b[step / 2][2 * (step % 2)], b[step / 2][2 * (step % 2) + 1]);
+        multiply(w, step, b);
       }
     }
   }
 
-  /// To [row of x][16 rows of W], and starts again.
+  __device__ __forceinline__ void add(const char* data, int stage) {
+    const int first = stage * Stage::kChunks;
+    const int chunks = static_cast<int>(a.w.chunks) - first;
+    if constexpr (kOneScale && TypeOf<T>::value == Type::kBFloat16) {
+      if (chunks >= Stage::kChunks && a.w.offset == 8) {
+        std::uint32_t pairs[4];
+        std::uint32_t large = 0;
+#pragma unroll
+        for (int c = 0; c < Stage::kChunks; ++c) {
+          pairs[c] = *scales_of(data, c);
+          large |= CodeScales::too_large(pairs[c]);
+        }
+        if (__all_sync(0xffffffffu, large == 0)) return add_small_scales(data, first, pairs);
+      }
+    }
+    constexpr bool kRarely = kOneScale && TypeOf<T>::value == Type::kBFloat16;
+    if (!kRarely && chunks >= Stage::kChunks) {
+#pragma unroll
+      for (int c = 0; c < Stage::kChunks; ++c) add_chunk(data, first, c);
+    } else {
+#pragma unroll 1
+      for (int c = 0; c < Stage::kChunks && c < chunks; ++c) add_chunk(data, first, c);
+    }
+  }
+
+  /// Added to [row of x][16 rows of W], and starts again.
   __device__ __forceinline__ void flush(float* to) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int row = 2 * (lane % 4) + e % 2;
-      if (row < a.m) to[kCodedTile * row + lane / 4 + (e < 2 ? 0 : 8)] = sum[e];
-      sum[e] = 0.0f;
+      if (row < a.m) to[kCodedTile * row + lane / 4 + (e < 2 ? 0 : 8)] += sum[0][e] + sum[1][e];
+      sum[0][e] = sum[1][e] = 0.0f;
     }
   }
 };
@@ -88,7 +168,10 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
     coded_stream_weights(const __grid_constant__ CodedGemmArguments a, int tiles_of_block) {
   const int rows = static_cast<int>(a.m);
   stream_product<WeightStage<kOneScale>>(
-      a, rows, rows * weight_x_stride(a.w), tiles_of_block, [&](char* to) { bring_rows(a, to); },
+      a, rows, rows * weight_x_stride(a.w), tiles_of_block,
+      [&](char* to, int first, int end) {
+        bring_rows(a, to, first, end, static_cast<int>(threadIdx.x % 32));
+      },
       [&](const char* x) {
         return WeightStreamSums<T, kOneScale>(a, x, static_cast<int>(threadIdx.x % 32));
       });

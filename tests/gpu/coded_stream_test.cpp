@@ -79,13 +79,15 @@ Expected expected_at(const Problem& p, const Tensor& stored, const CodedStreamPl
   const std::int64_t tile = n / kCodedTile % plan.tiles;
   const std::int64_t left =
       (p.out + kCodedTile - 1) / kCodedTile - n / kCodedTile / plan.tiles * plan.tiles;
-  const auto jobs = static_cast<int>(std::min<std::int64_t>(left, plan.tiles) * stages);
+  const std::int64_t tiles = std::min<std::int64_t>(left, plan.tiles);
+  const auto jobs = static_cast<int>(tiles * stages);
   Expected e;
   for (int warp = 0; warp < kStreamWarps; ++warp) {
     float sum = 0.0f;
     for (int job = first_stream_job(jobs, warp); job < first_stream_job(jobs, warp + 1); ++job) {
-      if (job / stages != tile) continue;
-      const std::int64_t first = job % stages * of_stage;
+      if (job % tiles != tile) continue;
+      const std::int64_t first = job / tiles * of_stage;
+      float of_job = 0.0f;
       for (std::int64_t b = first; b < std::min(first + of_stage, blocks); ++b) {
         const GgufFields block = reference::unpack_gguf(
             p.format.encoding,
@@ -100,17 +102,18 @@ Expected expected_at(const Problem& p, const Tensor& stored, const CodedStreamPl
         }
         const auto scale = static_cast<float>(codes.scale);
         if (size.elements == 32) {
-          sum = std::fma(static_cast<float>(products) * scale, block.d, sum);
+          of_job = std::fma(static_cast<float>(products) * scale, block.d, of_job);
         } else {
           const float t =
               static_cast<float>(products) * block.d - static_cast<float>(minima) * block.dmin;
-          sum = sum + t * scale;
+          of_job = of_job + t * scale;
         }
         const double with = static_cast<double>(products) * static_cast<double>(block.d);
         const double without = static_cast<double>(minima) * static_cast<double>(block.dmin);
         e.exact += (with - without) * codes.scale;
         e.magnitude += (std::abs(with) + std::abs(without)) * codes.scale;
       }
+      sum += of_job;
     }
     e.y += sum;
   }

@@ -31,12 +31,13 @@ struct Problem {
   bool bias = false;
   float clip = kNoBound;
   int multiprocessors = 1;
+  double unit = 0x1p-12;  ///< of scales, which are up to 255 of them
 
   std::string text() const {
     std::ostringstream s;
     s << "rows " << rows << " width " << width << " out " << out << " group " << group << " half "
       << (type == Type::kFloat16) << " bias " << bias << " clip " << clip << " processors "
-      << multiprocessors;
+      << multiprocessors << " unit " << unit;
     return s.str();
   }
 };
@@ -53,9 +54,9 @@ struct Weight {
     const int groups = (p.width + group - 1) / group;
     Tensor words(ElementType::kInt32, {p.width / 8, p.out});
     for (std::byte& b : words.bytes()) b = static_cast<std::byte>(random() & 0xff);
-    std::vector<double> scales;  // of 8 bits, in units of 2^-12: no type cuts them
+    std::vector<double> scales;  // of 8 bits: no type cuts them
     for (int i = 0; i < groups * p.out; ++i) {
-      scales.push_back(static_cast<double>(1 + random() % 255) * 0x1p-12);
+      scales.push_back(static_cast<double>(1 + random() % 255) * p.unit);
     }
     std::vector<double> indices;
     for (int k = 0; k < p.width; ++k) indices.push_back(k / group);
@@ -183,6 +184,8 @@ TEST(CodedStreamWeights, EqualsTheDeclaredWeightsToTheBit) {
     p.bias = random() % 2 == 0;
     p.clip = std::array{1.5f, 0.0f, kNoBound, kNoBound}.at(random() % 4);
     p.multiprocessors = deep ? 1 : draw(1, 5);
+    // All far below a half, just below it, and some above.
+    p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
     EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
   }
 }

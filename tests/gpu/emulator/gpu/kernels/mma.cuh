@@ -54,6 +54,7 @@ inline uint4 load_once(const uint4* p, bool valid) { return valid ? *p : make_ui
 inline void prefetch_stretch_to_l2(const void* p, unsigned bytes) {
   emulator::touch_stretch(p, bytes);
 }
+inline void prefetch_to_l2(const void* p) { emulator::touch_stretch(p, 16); }
 template <typename T>
 void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::warp_product(c, a, b0, b1, TypeOf<T>::value == Type::kFloat16);
