@@ -36,6 +36,9 @@ struct AttentionArguments {
   const float* mask_tensor = nullptr;  ///< [tokens, mask_stride] added to the scores, or none
   std::int64_t mask_stride = 0;
   const float* sinks = nullptr;  ///< [num_heads] or none
+  /// The kernel ahead in the stream writes q and each sequence's last keys, one of each of its rows;
+  /// all else that is read here was complete before that kernel let this one start.
+  bool old_keys_ready = false;
 #ifdef ATTN_FAULTY
   int call = 0;  ///< runs before this one, for a bug that depends on it
 #endif

@@ -7,21 +7,42 @@
 
 namespace attn::gpu {
 
-/// Two e4m3 codes, the first in the lower byte, as two 16-bit floats: exact, NaN stays NaN.
+/// Four e4m3 codes, the first in the lowest byte, as two pairs of 16-bit floats: exact, NaN stays
+/// NaN.
 template <typename T>
-__device__ __forceinline__ std::uint32_t widen_codes(std::uint32_t codes);
+__device__ __forceinline__ uint2 widen_codes(std::uint32_t codes);
 template <>
-__device__ __forceinline__ std::uint32_t widen_codes<Half>(std::uint32_t codes) {
-  const __half2_raw x =
-      __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes & 0xffffu), __NV_E4M3);
-  return static_cast<std::uint32_t>(x.y) << 16 | x.x;
+__device__ __forceinline__ uint2 widen_codes<Half>(std::uint32_t codes) {
+  uint2 wide;
+#ifdef __CUDA_ARCH__
+  // The upper half as a register of its own: a conversion then reads it without a shift.
+  asm("{\n .reg .b16 low, high;\n"
+      " mov.b32 {low, high}, %2;\n"
+      " cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      " cvt.rn.f16x2.e4m3x2 %1, high;\n}"
+      : "=r"(wide.x), "=r"(wide.y)
+      : "r"(codes));
+#else
+  const auto pair = [](std::uint32_t two) {
+    const __half2_raw x =
+        __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two & 0xffffu), __NV_E4M3);
+    return static_cast<std::uint32_t>(x.y) << 16 | x.x;
+  };
+  wide = make_uint2(pair(codes), pair(codes >> 16));
+#endif
+  return wide;
 }
 template <>
-__device__ __forceinline__ std::uint32_t widen_codes<Bf16>(std::uint32_t codes) {
-  const __half2 x =
-      __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes & 0xffffu), __NV_E4M3);
-  const float2 wide = __half22float2(x);
-  return pack2<Bf16>(wide.x, wide.y);
+__device__ __forceinline__ uint2 widen_codes<Bf16>(std::uint32_t codes) {
+  const uint2 half = widen_codes<Half>(codes);
+  const auto pair = [](std::uint32_t two) {
+    __half2_raw raw;
+    raw.x = static_cast<unsigned short>(two & 0xffffu);
+    raw.y = static_cast<unsigned short>(two >> 16);
+    const float2 wide = __half22float2(raw);
+    return pack2<Bf16>(wide.x, wide.y);
+  };
+  return make_uint2(pair(half.x), pair(half.y));
 }
 
 /// The codes of bytes 0 and 2 in the lower half, of 1 and 3 in the upper one: from two pairs along

@@ -319,16 +319,23 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   sequence.keys = partials.planned_keys;
   Share share = share_of<Shape>(a, sequence, split, partials.splits);
   work.aim(share.begin);
-  wait_for_previous_grid();
+  if (!a.old_keys_ready) wait_for_previous_grid();
   work.look_up();
   sequence = load_sequence(a.batch, b);
-  if (sequence.rows == 0) return;
+  if (sequence.rows == 0) {
+    wait_for_previous_grid();  // what follows takes this grid's end for that of the one before, too
+    return;
+  }
   if (sequence.rows != partials.planned_rows || sequence.keys != partials.planned_keys) {
     share = share_of<Shape>(a, sequence, split, partials.splits);
     work.aim(share.begin);
     work.look_up();
   }
+  const std::int64_t end = static_cast<std::int64_t>(share.end) * Shape::kKeys;
+  if (a.old_keys_ready && end > sequence.keys - sequence.rows) wait_for_previous_grid();
   work.start(sequence, share);
+  if (a.old_keys_ready) wait_for_previous_grid();
+  work.take_queries();
   work.run();
   work.leave(shared.parts[threadIdx.x / 32]);
   __syncthreads();

@@ -53,6 +53,7 @@ class DecodeWarp {
   __device__ __forceinline__ void look_up();
   /// Fills the ring: every kWarps-th run of the share, after its pages have been looked up.
   __device__ __forceinline__ void start(const Sequence& sequence, const Share& share);
+  __device__ __forceinline__ void take_queries();
   __device__ __forceinline__ void run();
   __device__ __forceinline__ void leave(typename Shared::Part& part) const;
 
@@ -251,8 +252,9 @@ __device__ __forceinline__ void DecodeWarp<T, C, Shape>::multiply_codes(
     for (int half = 0; half < 2; ++half) {
       const std::uint32_t low = codes[2 * half];
       const std::uint32_t high = codes[2 * half + 1];
-      const std::uint32_t keys[4] = {widen_codes<E>(low), widen_codes<E>(high),
-                                     widen_codes<E>(low >> 16), widen_codes<E>(high >> 16)};
+      const uint2 first = widen_codes<E>(low);
+      const uint2 second = widen_codes<E>(high);
+      const std::uint32_t keys[4] = {first.x, second.x, first.y, second.y};
 #pragma unroll
       for (int t = 0; t < kRowTiles; ++t) {
         mma_16x8x16<E>(sums[half][t], keys, q_[i + half][t][0], q_[i + half][t][1]);
@@ -423,8 +425,9 @@ __device__ __forceinline__ void DecodeWarp<T, C, Shape>::add_values_in(
       for (int half = 0; half < 2; ++half) {
         const std::uint32_t low = pair_columns(codes[2 * half]);
         const std::uint32_t high = pair_columns(codes[2 * half + 1]);
-        const std::uint32_t values[4] = {widen_codes<P>(low), widen_codes<P>(low >> 16),
-                                         widen_codes<P>(high), widen_codes<P>(high >> 16)};
+        const uint2 first = widen_codes<P>(low);
+        const uint2 second = widen_codes<P>(high);
+        const std::uint32_t values[4] = {first.x, first.y, second.x, second.y};
         multiply(n + half, values);
       }
     }
@@ -457,6 +460,10 @@ __device__ __forceinline__ void DecodeWarp<T, C, Shape>::start(const Sequence& s
     }
     copy_async_commit();
   }
+}
+
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeWarp<T, C, Shape>::take_queries() {
   load_queries();
   if constexpr (kScaled) {
     if constexpr (std::is_same_v<T, Bf16>) narrow_queries();

@@ -23,11 +23,6 @@ struct HopperShape {
   bool shares = false;        ///< probabilities go through shared memory
 };
 
-/// True: caches of e4m3 codes go to the Hopper prefill kernel without being asked for, where it
-/// takes them. No device has run it on codes yet; until one has, only PrefillKernel::kHopper sends
-/// them there.
-inline constexpr bool kHopperTakesCodesUnasked = false;
-
 /// "" when the kernel takes the layer, else one line why not. Host arithmetic, no device.
 std::string hopper_refusal(const HopperShape& shape);
 /// "" when this build has the kernel's code for the current device, else one line why not.

@@ -50,23 +50,43 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
   static constexpr int kQueryWarp = 0;
   static constexpr int kDrawingWarp = 1;
 
-  /// Of a step, where the rows of pass `lane` lie.
-  struct Page {
-    std::uint32_t page = 0;
-    std::uint32_t slot = 0;
-  };
   __device__ __forceinline__ void tell_scales(const HopperTile& t, int slot) const;
   __device__ __forceinline__ void draw(int index);
   __device__ __forceinline__ void draw_next();
   __device__ __forceinline__ void announce(int turn);
+  __device__ __forceinline__ std::uint32_t place() const {
+    return kSlabs > 2 ? shared_.place[late(static_cast<int>(threadIdx.x))] : place_;
+  }
+  /// A number that nothing may be made of ahead of its use: registers hold codes.
+  __device__ __forceinline__ static int late(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+  }
+  __device__ __forceinline__ int page_size() const {
+    return late(static_cast<int>(call_.a.cache.page_size));
+  }
+  /// First key of pass `lane` of step i, in the warp's rows.
+  __device__ __forceinline__ int pass_key(const HopperTile& t, int i) const {
+    return step_key(t, i) + (lane_ * 4 + warp_) * kRows;
+  }
   __device__ __forceinline__ void begin_head(int kv_head) const;
-  __device__ __forceinline__ Page look_up(const HopperTile& t, int i) const;
-  __device__ __forceinline__ void find(const Page& at);
-  __device__ __forceinline__ void load(int i, std::uint64_t rows,
-                                       const std::uint32_t (&within)[kPairs], int live);
-  template <typename E>
-  __device__ __forceinline__ void widen(T (*stage)[Shared::kSlab], std::uint64_t rows,
-                                        const std::uint32_t (&within)[kPairs], int live);
+  __device__ __forceinline__ std::uint32_t look_up(const HopperTile& t, int i) const;
+  __device__ __forceinline__ void find(const HopperTile& t, int i, std::uint32_t page) const;
+  /// Address of the first row of load i's pass, of the warp's keys or values.
+  template <bool kValues>
+  __device__ __forceinline__ std::uint64_t row_of(int i) const {
+    return shared_.rows[warp_][i % kPasses][kValues ? 1 : 0];
+  }
+  /// From there to the codes that this thread loads. Registers have room for one of either.
+  template <bool kValues>
+  __device__ __forceinline__ std::uint32_t within(int i) const {
+    if (kPairs == 1) return kValues ? value_within_ : key_within_;
+    return shared_.within[kValues ? 1 : 0][i / kPasses][late(static_cast<int>(threadIdx.x))];
+  }
+  template <bool kValues>
+  __device__ __forceinline__ void load(int i, int live);
+  template <typename E, bool kThenValues>
+  __device__ __forceinline__ void widen(T (*stage)[Shared::kSlab], int live);
   __device__ __forceinline__ void clear(T (*stage)[Shared::kSlab], int live) const;
   __device__ __forceinline__ void hand_on(std::uint64_t* full) const;
   __device__ __forceinline__ static int step_key(const HopperTile& t, int i) {
@@ -84,11 +104,8 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
   // Of the thread's first codes, from the start of a stage.
   std::uint32_t place_;
   // Bytes from the first row of a pass to the codes that the thread loads.
-  std::uint32_t key_within_[kPairs];
-  std::uint32_t value_within_[kPairs];
-  // Addresses of the first rows of pass `lane`.
-  std::uint64_t key_rows_ = 0;
-  std::uint64_t value_rows_ = 0;
+  std::uint32_t key_within_ = 0;
+  std::uint32_t value_within_ = 0;
   RingPlace<Shared::kStages> ring_;
 };
 
@@ -97,7 +114,7 @@ __device__ HopperWidener<T, kSlabs>::HopperWidener(const HopperCall& call, Share
     : Producer(call, shared), shared_(shared), warp_(static_cast<int>(threadIdx.x) / 32) {
   const AttentionArguments& a = call.a;
   const HopperCodePlace at = hopper_code_place(kSlabs, static_cast<int>(threadIdx.x), 0);
-  place_ =
+  shared_.place[threadIdx.x] = place_ =
       static_cast<std::uint32_t>(at.slab * Shared::kSlab * 2) +
       swizzle_128(static_cast<std::uint32_t>(at.row), static_cast<std::uint32_t>(at.chunk * 32));
   const auto row = static_cast<std::uint32_t>(at.row % kRows);
@@ -111,8 +128,15 @@ __device__ HopperWidener<T, kSlabs>::HopperWidener(const HopperCall& call, Share
       return row * static_cast<std::uint32_t>(stride) +
              static_cast<std::uint32_t>(column < static_cast<int>(dim) ? column : 0);
     };
-    key_within_[pair] = within(a.cache.k_token_stride, a.head_dim);
-    value_within_[pair] = within(a.cache.v_token_stride, a.head_dim_v);
+    const std::uint32_t of_keys = within(a.cache.k_token_stride, a.head_dim);
+    const std::uint32_t of_values = within(a.cache.v_token_stride, a.head_dim_v);
+    if (kPairs == 1) {
+      key_within_ = of_keys;
+      value_within_ = of_values;
+    } else {
+      shared_.within[0][pair][threadIdx.x] = of_keys;
+      shared_.within[1][pair][threadIdx.x] = of_values;
+    }
   }
 }
 
@@ -171,64 +195,64 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::begin_head(int kv_head
   __syncwarp();
 }
 
-/// A lane a pass, before the addresses are needed: what the page table answers is then there.
+/// The page of a lane's pass, before addresses are needed: the page table has answered then.
 template <typename T, int kSlabs>
-__device__ __forceinline__ typename HopperWidener<T, kSlabs>::Page
-HopperWidener<T, kSlabs>::look_up(const HopperTile& t, int i) const {
+__device__ __forceinline__ std::uint32_t HopperWidener<T, kSlabs>::look_up(const HopperTile& t,
+                                                                           int i) const {
   const CacheView& cache = call_.a.cache;
-  Page found;
-  const int key = step_key(t, i) + (lane_ * 4 + warp_) * kRows;
-  if (lane_ >= kPasses || key >= t.keys) return found;
-  const PagePlace at = page_place(key, static_cast<int>(cache.page_size));
-  found.slot = static_cast<std::uint32_t>(at.slot);
-  found.page = cache.page_table[t.sequence * cache.table_stride + at.column];
-  return found;
+  const int key = pass_key(t, i);
+  if (lane_ >= kPasses || key >= t.keys) return 0;
+  const int column = page_place(key, page_size()).column;
+  return cache.page_table[t.sequence * cache.table_stride + column];
 }
 
+/// Into shared memory: registers hold codes.
 template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperWidener<T, kSlabs>::find(const Page& at) {
+__device__ __forceinline__ void HopperWidener<T, kSlabs>::find(const HopperTile& t, int i,
+                                                               std::uint32_t page) const {
   const CacheView& cache = call_.a.cache;
-  key_rows_ = shared_.heads[warp_][0] + static_cast<std::uint64_t>(at.page * cache.k_page_stride +
-                                                                   at.slot * cache.k_token_stride);
-  value_rows_ =
-      shared_.heads[warp_][1] +
-      static_cast<std::uint64_t>(at.page * cache.v_page_stride + at.slot * cache.v_token_stride);
+  __syncwarp();  // all lanes have read those of the step before
+  if (lane_ < kPasses) {
+    const int slot = page_place(pass_key(t, i), page_size()).slot;
+    auto& rows = shared_.rows[warp_][lane_];
+    rows[0] = shared_.heads[warp_][0] +
+              static_cast<std::uint64_t>(page * cache.k_page_stride + slot * cache.k_token_stride);
+    rows[1] = shared_.heads[warp_][1] +
+              static_cast<std::uint64_t>(page * cache.v_page_stride + slot * cache.v_token_stride);
+  }
+  __syncwarp();
 }
 
-/// The codes of load `i` of the step whose rows these are, `live` of them with keys, from the
-/// warp's first on.
+/// The codes of load `i` of a step with `live` keys, from the warp's first row on.
 template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperWidener<T, kSlabs>::load(
-    int i, std::uint64_t rows, const std::uint32_t (&within)[kPairs], int live) {
-  const int pass = i % kPasses;
-  if (pass * 4 * kRows >= live) return;
-  const auto low = static_cast<std::uint32_t>(
-      __shfl_sync(0xffffffffu, static_cast<int>(static_cast<std::uint32_t>(rows)), pass));
-  const auto high = static_cast<std::uint32_t>(
-      __shfl_sync(0xffffffffu, static_cast<int>(static_cast<std::uint32_t>(rows >> 32)), pass));
-  codes_[i] = load_once_16((static_cast<std::uint64_t>(high) << 32 | low) + within[i / kPasses]);
+template <bool kValues>
+__device__ __forceinline__ void HopperWidener<T, kSlabs>::load(int i, int live) {
+  if (i % kPasses * 4 * kRows >= live) return;
+  codes_[i] = load_once_16(row_of<kValues>(i) + within<kValues>(i));
 }
 
-/// The half of a step that the thread holds into a stage, and in its place the half to come: of
-/// `rows`, `live` of them. Codes are loaded where they were widened, one by one: the branch keeps
-/// ptxas from putting all loads behind all stores.
+/// The half of a step that the thread holds into a stage, and in its place the half to come, keys
+/// or values of a step with `live` keys. Codes are loaded where they were widened, one by one: the
+/// branch keeps ptxas from putting all loads behind all stores.
 template <typename T, int kSlabs>
-template <typename E>
-__device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(
-    T (*stage)[Shared::kSlab], std::uint64_t rows, const std::uint32_t (&within)[kPairs],
-    int live) {
-  const std::uint32_t first = shared_address(stage) + place_;
+template <typename E, bool kThenValues>
+__device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(T (*stage)[Shared::kSlab],
+                                                                int live) {
+  const std::uint32_t first = shared_address(stage) + place();
   const std::uint32_t second = first ^ 16;  // the next chunk of the row: an even one lies before
 #pragma unroll
   for (int i = 0; i < kLoads; ++i) {
     const uint4 x = codes_[i];
-    store_shared_16(first + bytes_to(i),
-                    make_uint4(widen_codes<E>(x.x), widen_codes<E>(x.x >> 16), widen_codes<E>(x.y),
-                               widen_codes<E>(x.y >> 16)));
-    store_shared_16(second + bytes_to(i),
-                    make_uint4(widen_codes<E>(x.z), widen_codes<E>(x.z >> 16), widen_codes<E>(x.w),
-                               widen_codes<E>(x.w >> 16)));
-    load(i, rows, within, live);
+    const auto store = [&](std::uint32_t to, std::uint32_t low, std::uint32_t high) {
+      const uint2 a = widen_codes<E>(low);
+      const uint2 b = widen_codes<E>(high);
+      store_shared_16(to, make_uint4(a.x, a.y, b.x, b.y));
+    };
+    store(first + bytes_to(i), x.x, x.y);
+
+    store(second + bytes_to(i), x.z, x.w);
+    load<kThenValues>(i, live);
+    __syncwarp();
   }
 }
 
@@ -236,7 +260,7 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperWidener<T, kSlabs>::clear(T (*stage)[Shared::kSlab],
                                                                 int live) const {
-  const std::uint32_t first = shared_address(stage) + place_;
+  const std::uint32_t first = shared_address(stage) + place();
 #pragma unroll 1
   for (int i = 0; i < kLoads; ++i) {
     if (hopper_code_place(kSlabs, static_cast<int>(threadIdx.x), i).row < live) continue;
@@ -269,41 +293,42 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::run(const CUtensorMap*
     barrier_arrive(&shared_.full_rows[slot]);
     __syncwarp();
     if (ends) return;
-    const int steps = t.steps;
+    const int few = t.steps;
+    const auto steps_of = [&] { return kSlabs > 2 ? t.steps : few; };  // registers hold codes
     if (warp_ == kDrawingWarp) draw_next();
     begin_head(this->kv_head_of(t));
     // Keys of a step, from the warp's first row on; of those behind the last none.
     const auto live_of = [&](int i) { return t.keys - step_key(t, i) - warp_ * kRows; };
-    if (steps > 0) {
-      find(look_up(t, 0));
+    if (steps_of() > 0) {
+      find(t, 0, look_up(t, 0));
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
         codes_[i] = make_uint4(0, 0, 0, 0);  // not held over from a tile
-        load(i, key_rows_, key_within_, live_of(0));
+        load<false>(i, live_of(0));
       }
     }
     // The tile before has left its rows about when it leaves the stage of the first keys.
     if (warp_ == kQueryWarp) this->load_queries(map_q, t, turn);
     __syncwarp();
 #pragma unroll 1
-    for (int i = 0; i < steps; ++i) {
+    for (int i = 0; i < steps_of(); ++i) {
       const int stage = ring_.slot;
-      const bool more = i + 1 < steps;
-      const Page to_come = look_up(t, more ? i + 1 : i);
+      const bool more = i + 1 < steps_of();
+      const std::uint32_t to_come = look_up(t, more ? i + 1 : i);
       barrier_wait(&shared_.empty_k[stage], ring_.parity ^ 1);
-      widen<T>(shared_.k[stage], value_rows_, value_within_, live_of(i));
+      widen<T, true>(shared_.k[stage], live_of(i));
       hand_on(&shared_.full_k[stage]);
-      // If the tile has so many steps, the consumers have begun it: the place is free.
-      if (warp_ == kDrawingWarp && i == min(Shared::kStages, steps - 1)) announce(turn + 1);
+      // If the tile has so many steps_of(), the consumers have begun it: the place is free.
+      if (warp_ == kDrawingWarp && i == min(Shared::kStages, steps_of() - 1)) announce(turn + 1);
       __syncwarp();
-      find(to_come);
+      find(t, more ? i + 1 : i, to_come);
       barrier_wait(&shared_.empty_v[stage], ring_.parity ^ 1);
-      widen<Half>(shared_.v[stage], key_rows_, key_within_, more ? live_of(i + 1) : 0);
+      widen<Half, false>(shared_.v[stage], more ? live_of(i + 1) : 0);
       if (const int live = t.keys - step_key(t, i); live < kKeys) clear(shared_.v[stage], live);
       hand_on(&shared_.full_v[stage]);
       ring_.advance();
     }
-    if (warp_ == kDrawingWarp && steps == 0) announce(turn + 1);
+    if (warp_ == kDrawingWarp && steps_of() == 0) announce(turn + 1);
     barrier_arrive(&shared_.empty_tile[slot]);
     __syncwarp();
   }

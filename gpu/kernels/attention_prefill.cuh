@@ -336,8 +336,9 @@ __device__ __forceinline__ void PrefillBlock<T, C, Shape>::widen_codes_into(int 
         std::uint32_t wide[8];
 #pragma unroll
         for (int w = 0; w < 4; ++w) {
-          wide[2 * w] = widen_codes<E>(words[w]);
-          wide[2 * w + 1] = widen_codes<E>(words[w] >> 16);
+          const uint2 pairs = widen_codes<E>(words[w]);
+          wide[2 * w] = pairs.x;
+          wide[2 * w + 1] = pairs.y;
         }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {

@@ -303,6 +303,8 @@ __device__ __forceinline__ void Gemv<T, kHeads>::run() {
       prefetch_stretch_to_l2(row, static_cast<unsigned>(call_.depth * sizeof(T)));
     }
     wait_for_previous_grid();
+    // Not before: attention takes what lies in the cache for complete when it may start.
+    if (kHeads) allow_dependent_launch();
     if (kHeads && lane_ < kGemvTokens) shared_.places[lane_] = place_of_token(a_, lane_);
   } else {
     const int steps = gemv_steps(call_.depth);
@@ -339,7 +341,7 @@ __global__ void __launch_bounds__(kGemvThreads, kGemvBlocks)
     gemv_kernel(const __grid_constant__ GemvCall call) {
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<GemvShared*>(memory);
-  allow_dependent_launch();
+  if (!kHeads) allow_dependent_launch();
   Gemv<T, kHeads>(call, shared).run();
 }
 

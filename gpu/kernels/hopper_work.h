@@ -216,6 +216,16 @@ struct PagePlace {
 };
 ATTN_HOST_DEVICE PagePlace page_place(int key, int page_size) {
   PagePlace place;
+  const auto size = static_cast<unsigned>(page_size);
+  if ((size & (size - 1)) == 0) {  // no division, which takes a tenth of a producer's time
+#ifdef __CUDA_ARCH__
+    place.column = key >> __popc(size - 1);
+#else
+    place.column = key >> __builtin_popcount(size - 1);
+#endif
+    place.slot = key & (page_size - 1);
+    return place;
+  }
   place.column = static_cast<int>(static_cast<unsigned>(key) / static_cast<unsigned>(page_size));
   place.slot = key - place.column * page_size;
   return place;

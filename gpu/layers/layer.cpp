@@ -273,7 +273,6 @@ void AttentionLayer::plan_prefill(LayerPlan& plan, std::int64_t max_rows,
                                   std::int64_t max_keys) const {
   if (options_.prefill == PrefillKernel::kTiled) return;
   const bool chosen = options_.prefill == PrefillKernel::kChosen;
-  if (chosen && attention_shape_.coded && !kHopperTakesCodesUnasked) return;
   if (chosen && !hopper_device_refusal().empty()) return;
   const HopperPlan hopper =
       plan_hopper(hopper_shape(config_, options_), attention_shape_.multiprocessors, plan.batch,
@@ -312,7 +311,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     plan.projection = plan_projection(projection_shape(config_), options_.hopper_projection,
                                       attention_shape_.multiprocessors, plan.tokens);
   }
-  plan_gemv(plan);
+  plan_gemv(plan, shape);
   if (weights_->has_codes()) plan_coded(plan);
   if (options_.cublas && !config_.starts_at_attention() && !config_.quant) {
     const bool typed_bias = weights_->qkv_bias_typed.size() > 0;
@@ -329,7 +328,7 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
   return plan;
 }
 
-void AttentionLayer::plan_gemv(LayerPlan& plan) const {
+void AttentionLayer::plan_gemv(LayerPlan& plan, const BatchShape& shape) const {
 #ifdef ATTN_FAULTY
   return;  // bugs are planted in the kernels that it stands in for
 #endif
@@ -342,6 +341,14 @@ void AttentionLayer::plan_gemv(LayerPlan& plan) const {
                   projection_refusal(projection_shape(config_)).empty();
   plan.out_gemv = config_.entry_point == EntryPoint::kForward &&
                   gemv_refusal(type, config_.attn_width()).empty();
+  double keys = 0.0;
+  for (std::size_t b = 0; b < shape.rows.size(); ++b) {
+    keys += static_cast<double>(shape.rows[b] + shape.cached[b]);
+  }
+  const auto key_bytes = static_cast<double>(config_.num_key_value_heads *
+                                             (config_.head_dim + config_.head_dim_v) * 2);
+  plan.out_ahead = options_.gemv == GemvUse::kAhead ||
+                   (options_.gemv == GemvUse::kChosen && keys * key_bytes <= kMostBytesBesideAhead);
 }
 
 void AttentionLayer::plan_coded(LayerPlan& plan) const {
@@ -564,6 +571,7 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   a.mask_tensor = t.mask;
   a.mask_stride = t.mask_stride;
   a.sinks = floats(weights_->sinks);
+  a.old_keys_ready = plan.qkv_gemv;
 #ifdef ATTN_FAULTY
   a.call = count_call();
 #endif
@@ -616,7 +624,7 @@ void AttentionLayer::run(const LayerPlan& plan, const LayerTensors& given, void*
   output.x = b.attn_out;
   output.y = t.out;
   if (config_.quant) return output_quantised(plan, output, b, stream);
-  if (plan.out_gemv) return gemv(output, options_.gemv == GemvUse::kAhead, stream);
+  if (plan.out_gemv) return gemv(output, plan.out_ahead, stream);
   multiply(output, plan.out_gemm.get(), nullptr, b.gemm_workspace, stream);
 }
 

@@ -39,7 +39,7 @@ struct LayerOptions {
   /// Calls of few rows on compute capability 9.0: their products by gemv(), where it takes them,
   /// and what follows q, k and v in the same kernel, where projection_refusal() has nothing against
   /// the layer.
-  GemvUse gemv = GemvUse::kNever;
+  GemvUse gemv = GemvUse::kChosen;
   /// Parts of the keys of a row, 0: chosen from the batch and the device. A fixed number makes a
   /// row's bits independent of its neighbours.
   int fixed_splits = 0;
@@ -114,6 +114,7 @@ struct LayerPlan {
   ProjectionPlan projection;  ///< taken: instead of qkv_gemm and the pass behind it
   bool qkv_gemv = false;      ///< gemv_heads() instead of those
   bool out_gemv = false;      ///< gemv() instead of out_gemm
+  bool out_ahead = false;     ///< its weights asked for ahead
   std::shared_ptr<const CublasLtGemm> qkv_gemm;  ///< null: our own kernel
   std::shared_ptr<const CublasLtGemm> out_gemm;
   std::vector<CodedProductPlan> coded;  ///< of the weights' groups of rows of q, k and v
@@ -161,7 +162,7 @@ class AttentionLayer {
   void project_and_store(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,
                          StreamHandle stream) const;
   void plan_prefill(LayerPlan& plan, std::int64_t max_rows, std::int64_t max_keys) const;
-  void plan_gemv(LayerPlan& plan) const;
+  void plan_gemv(LayerPlan& plan, const BatchShape& shape) const;
   void plan_coded(LayerPlan& plan) const;
   static GemmArguments rows_of(const GemmArguments& whole, const InputGroup& group);
   void project(const LayerPlan& plan, const LayerTensors& t, const Buffers& b,

@@ -19,8 +19,9 @@ struct CudaOptions {
   bool hopper_projection = false;
   bool hopper_projection_always = false;
   bool separate_projection = false;
-  /// Products of few rows by a kernel that reads each weight once; `ahead`, the last of a layer
-  /// from before attention has ended.
+  /// Products of few rows never by a kernel that reads each weight once; or by it, and the last of
+  /// a layer never, or always, from before attention has ended. Else that is chosen by call.
+  bool no_gemv = false;
   bool gemv = false;
   bool gemv_ahead = false;
   bool cublas = true;         ///< cuBLASLt where it can be loaded

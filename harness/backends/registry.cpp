@@ -83,6 +83,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"projection", "hopper"}, &result.hopper_projection},
       {{"projection", "hopper-always"}, &result.hopper_projection_always},
       {{"projection", "separate"}, &result.separate_projection},
+      {{"gemv", "0"}, &result.no_gemv},
       {{"gemv", "1"}, &result.gemv},
       {{"gemv", "ahead"}, &result.gemv_ahead},
       {{"gemm", "own"}, &result.cublas},
@@ -102,8 +103,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
              "prefill=tiled, "
-             "projection=hopper, projection=hopper-always, projection=separate, gemv=1, "
-             "gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, splits=N");
+             "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
+             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -136,7 +137,7 @@ std::vector<BackendInfo> list_backends() {
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|tiled projection=hopper|separate "
-       "gemv=1|ahead gemm=own fp8=own|cublaslt coded=stream splits=N",
+       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream splits=N",
        cuda_unavailable_reason()},
   };
 }

@@ -64,6 +64,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.hopper_projection = attn::gpu::ProjectionUse::kNever;
     } else if (word == "fp8=own") {
       options.fp8 = attn::gpu::Fp8Products::kOwn;
+    } else if (word == "gemv=0") {
+      options.gemv = attn::gpu::GemvUse::kNever;
     } else if (word == "gemv=1") {
       options.gemv = attn::gpu::GemvUse::kFewRows;
     } else if (word == "gemv=ahead") {

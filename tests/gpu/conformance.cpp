@@ -47,10 +47,11 @@ constexpr std::array kWays{
     Way{"cuda", "padded"},
     Way{"cuda:fused=0", "plain"},
     Way{"cuda:splits=3", "plain"},
-    Way{"cuda:attention=plain,gemm=own", "plain"},
+    Way{"cuda:attention=plain,gemv=0,gemm=own", "plain"},
     Way{"cuda:prefill=tiled", "plain"},
     Way{"cuda:fp8=cublaslt", "plain"},
     Way{"cuda:coded=stream", "plain"},
+    Way{"cuda:gemv=0", "plain"},
 };
 
 struct Counts {

@@ -27,7 +27,7 @@ namespace {
 using GpuLayer = OnDevice;
 
 TEST_F(GpuLayer, PassesRandomCases) {
-  for (const char* spec : {"cuda", "cuda:splits=3", "cuda:attention=plain,gemm=own"}) {
+  for (const char* spec : {"cuda", "cuda:splits=3", "cuda:attention=plain,gemv=0,gemm=own"}) {
     SCOPED_TRACE(spec);
     const auto backend = make_backend(spec);
     std::mutex mutex;
@@ -66,7 +66,7 @@ TEST_F(GpuLayer, PassesASmallCoveringSet) {
   const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
   constexpr std::array kOthers{"cuda:fused=0",       "cuda:splits=3",
                                "cuda:prefill=tiled", "cuda:fp8=cublaslt",
-                               "cuda:coded=stream",  "cuda:attention=plain,gemm=own"};
+                               "cuda:coded=stream",  "cuda:attention=plain,gemv=0,gemm=own"};
   constexpr std::size_t kSlower = 10;
   const std::size_t all = std::min<std::size_t>(cases.size(), 100) + kSlower;
   const auto fast = make_backend("cuda");
@@ -113,7 +113,8 @@ std::vector<CaseSpec> bounds_of_zero() {
 
 TEST_F(GpuLayer, ABoundOfZeroLeavesZeros) {
   const std::vector<CaseSpec> specs = bounds_of_zero();
-  for (const char* const name : {"cuda", "cuda:attention=plain,gemm=own", "cuda:fp8=cublaslt"}) {
+  for (const char* const name :
+       {"cuda", "cuda:attention=plain,gemv=0,gemm=own", "cuda:fp8=cublaslt"}) {
     const auto backend = make_backend(name);
     expect_none(for_each_seed(0, specs.size(), [&](std::uint64_t n) {
       return run_case(*backend, specs.at(n), n, ExecMode::kPlain);
@@ -211,7 +212,7 @@ TEST_F(GpuLayer, ReplaysAGraphWithOtherLengthsPagesAndData) {
 // A capture refuses calls of the allocator and waits of this thread: what it takes does neither.
 TEST_F(GpuLayer, RunNeitherAllocatesNorWaits) {
   for (const char* spec : {"cuda", "cuda:fused=0", "cuda:splits=3", "cuda:prefill=tiled",
-                           "cuda:attention=plain,gemm=own"}) {
+                           "cuda:attention=plain,gemv=0,gemm=own"}) {
     SCOPED_TRACE(spec);
     const auto backend = make_backend(spec);
     expect_none(for_each_seed(5000, 50, [&](std::uint64_t seed) {

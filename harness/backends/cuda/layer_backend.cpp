@@ -21,6 +21,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   if (options.hopper_projection_always) layer.hopper_projection = gpu::ProjectionUse::kAlways;
   if (options.separate_projection) layer.hopper_projection = gpu::ProjectionUse::kNever;
+  if (options.no_gemv) layer.gemv = gpu::GemvUse::kNever;
   if (options.gemv) layer.gemv = gpu::GemvUse::kFewRows;
   if (options.gemv_ahead) layer.gemv = gpu::GemvUse::kAhead;
   layer.cublas = options.cublas;
@@ -48,6 +49,7 @@ std::string CudaBackend::name() const {
     words += ",projection=hopper";
   }
   if (options_.separate_projection) words += ",projection=separate";
+  if (options_.no_gemv) words += ",gemv=0";
   if (options_.gemv || options_.gemv_ahead)
     words += options_.gemv_ahead ? ",gemv=ahead" : ",gemv=1";
   if (!options_.cublas) words += ",gemm=own";
