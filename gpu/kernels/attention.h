@@ -68,6 +68,16 @@ constexpr Type probability_type(Type type, Type cache_type, CacheScales scales) 
   return scales == CacheScales::kTokenHead ? Type::kBFloat16 : Type::kFloat16;
 }
 
+/// How calls that lean_decode() takes are decoded; all others take the general kernel.
+struct DecodeWay {
+  bool lean = false;        ///< less before the first key; the others are of this one
+  bool two_blocks = false;  ///< on a multiprocessor: one fills its ring while the other ends
+  /// Splits leave each other their parts and wait for them, where all of the call's blocks run at
+  /// once: launched only when they do.
+  bool mail = false;
+  bool loose = false;  ///< the same on trust
+};
+
 /// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a
 /// captured call may be replayed while the lengths on the device grow up to them.
 struct AttentionPlan {
@@ -79,6 +89,7 @@ struct AttentionPlan {
   int decode_rows = 0;            ///< packed rows that its products are made for, 8 or 16
   bool cluster = false;           ///< the splits are one cluster
   std::int64_t decode_items = 0;  ///< sequences times kv heads: blocks of each split
+  DecodeWay way;                  ///< of calls that lean_decode() takes
   // As planned: where decode blocks expect their first keys.
   std::int64_t max_rows = 0;
   std::int64_t max_keys = 0;
@@ -104,6 +115,7 @@ struct AttentionShape {
   bool coded = false;         ///< a cache of 8-bit codes
   int multiprocessors = 1;
   bool clusters = false;  ///< runs_hopper_code()
+  DecodeWay decode;
   /// Above 0: that many parts, and nothing taken from the device or the batch, so that a row's bits
   /// do not depend on its neighbours.
   int fixed_splits = 0;
@@ -119,15 +131,17 @@ std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std:
 
 /// Counters that a decode call may use: unsigned zeros, which it leaves zero.
 inline constexpr int kCounters = 4096;
+/// Floats of zeros that calls of these plans may use as mail, and leave zero: as much for any plan.
+std::int64_t mail_floats(const AttentionShape& shape);
 /// True when the decode kernel adds up its own splits, by a cluster or its last block.
 bool combines_in_kernel(const AttentionPlan& plan);
 
 /// Needs has_tensor_core_kernel. `partials`: partial_floats() floats of workspace; `counters`:
-/// kCounters zeros, which it leaves zero. Probabilities are rounded to
-/// probability_type() where they multiply the values. Keys that a row does not see have weight
+/// kCounters zeros, which it leaves zero, and so `mail`: mail_floats(). Probabilities are rounded
+/// to probability_type() where they multiply the values. Keys that a row does not see have weight
 /// 0 there; where the values of such a key are NaN or infinite and another row of the tile sees it,
 /// the row gets NaN.
 void attention_tensor_core(const AttentionArguments& arguments, const AttentionPlan& plan,
-                           float* partials, unsigned* counters, StreamHandle stream);
+                           float* partials, unsigned* counters, float* mail, StreamHandle stream);
 
 }  // namespace attn::gpu

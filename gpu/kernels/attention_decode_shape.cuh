@@ -8,8 +8,9 @@
 
 namespace attn::gpu {
 
-/// kRows: packed rows of the kernel's products, 8 or 16.
-template <int kHeadDim_, int kWarps_, int kSlots_, int kRows_, int kBlocksPerSm_>
+/// kRows: packed rows of the kernel's products, 8 or 16. kLean: of attention_decode_lean.cuh.
+template <int kHeadDim_, int kWarps_, int kSlots_, int kRows_, int kBlocksPerSm_,
+          bool kLean_ = false>
 struct DecodeShape {
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kWarps = kWarps_;
@@ -19,6 +20,7 @@ struct DecodeShape {
   static constexpr int kRows = kRows_;
   static constexpr int kRowTiles = kRows / 8;
   static constexpr int kBlocksPerSm = kBlocksPerSm_;
+  static constexpr bool kLean = kLean_;
 };
 
 template <typename C, typename Shape>
@@ -43,13 +45,34 @@ struct DecodeShared {
     float2 of[kMostSplits][Shape::kRows];  // of the part, its sum
     float max[Shape::kRows];
   };
+  // Of every split, this block's share of the outputs, from where the others left it.
+  struct Gathered {
+    float4 out[Shape::kRows * Shape::kHeadDim / 4 + kMostSplits];
+    float2 end[Shape::kRows * Shape::kHeadDim / 4 + kMostSplits];
+  };
+  struct Nothing {};
+  struct Parts {
+    Part of[Shape::kWarps];
+  };
   Slot ring[Shape::kWarps][Shape::kSlots];
-  Part parts[Shape::kWarps];
+  std::conditional_t<Shape::kLean, Nothing, Parts> parts;
   union {
     Received received;
     Weights weights;
+    std::conditional_t<Shape::kLean, Gathered, Nothing> gathered;
   };
+  bool last;  ///< the block that comes last of its splits
   float scales[kScaled ? Shape::kWarps : 1][Shape::kSlots][Shape::kKeys];
+
+  /// What warp w brings. Lean blocks have two on a multiprocessor: it lies where its ring was.
+  __device__ __forceinline__ Part& part(int w) {
+    if constexpr (Shape::kLean) {
+      static_assert(sizeof(Part) <= sizeof(ring[0]));
+      return *static_cast<Part*>(static_cast<void*>(&ring[w]));
+    } else {
+      return parts.of[w];
+    }
+  }
 };
 
 /// Runs of kDecodeKeys keys, begin .. end - 1.

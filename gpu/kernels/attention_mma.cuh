@@ -204,6 +204,13 @@ struct Partials {
   /// Zeros, one for each x of the grid, for the last block of a row's splits to combine them; null:
   /// another kernel does.
   unsigned* counters = nullptr;
+  // Instead of those, of the lean decode kernel: words that are zero before and after each call,
+  // [items][splits that read][splits that wrote][share] of both. `share`: units (four channels of a
+  // row) that each split adds up; share_inverse: n / share is n * share_inverse >> 16.
+  float4* mail_out = nullptr;
+  float2* mail_end = nullptr;
+  int share = 0;
+  int share_inverse = 0;
 };
 
 /// One warp adds up the parts of one head of a row, in their order, and writes the row's end.

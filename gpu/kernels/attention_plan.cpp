@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/kernels/prefill_shape.h"
 
 namespace attn::gpu {
@@ -19,6 +20,7 @@ constexpr std::int64_t kPrefillStep = 64;
 constexpr double kStartCost = 90e3;    // lengths, pages and first keys of a block
 constexpr double kCombineCost = 70e3;  // parts through the workspace
 constexpr double kPartCost = 1e3;      // each of them
+constexpr double kMailCost = 25e3;     // parts as mail; not measured yet
 // How many times that rate a block reads at most where it has its multiprocessor to itself; codes
 // cost arithmetic. And where two blocks share one.
 constexpr double kAloneRate = 1.6;
@@ -42,6 +44,12 @@ int prefill_splits(const AttentionShape& shape, const AttentionPlan& plan, std::
   // Parts are whole steps of the kernel, so that some could be left without any.
   const std::int64_t steps = std::max<std::int64_t>(1, ceil_div(plan.max_keys, kPrefillStep));
   return static_cast<int>(std::min(splits, ceil_div(steps, ceil_div(steps, splits))));
+}
+
+/// Splits that wait for each other's mail must all run: one block a multiprocessor, so that two
+/// such kernels have room for each other where they fit twice.
+bool mails(const AttentionShape& shape, const AttentionPlan& plan, int splits) {
+  return plan.way.mail && splits > 1 && plan.decode_items * splits <= shape.multiprocessors;
 }
 
 /// The cheapest number of splits of the decode kernel.
@@ -68,7 +76,9 @@ int decode_splits(const AttentionShape& shape, const AttentionPlan& plan) {
         ceil_div(blocks, std::int64_t{shape.multiprocessors} * size.blocks_per_sm));
     const double block = waves * static_cast<double>(each * round) * key_bytes / rate;
     const double cost = std::max(all, block) + 0.1 * block + waves * kStartCost +
-                        (splits > 1 ? kCombineCost + splits * kPartCost : 0.0);
+                        (splits == 1                  ? 0.0
+                         : mails(shape, plan, splits) ? kMailCost
+                                                      : kCombineCost + splits * kPartCost);
     if (splits > 1 && cost >= least) continue;
     best = splits;
     least = cost;
@@ -110,8 +120,13 @@ AttentionPlan plan_attention(const AttentionShape& shape, std::int64_t batch, st
     plan.row_tiles = 1;
     plan.decode_items = batch * shape.num_kv_heads;
     plan.decode_rows = packed <= 8 && !fixed ? 8 : 16;
+    const bool may = !fixed && plan.decode_rows == 8 && max_rows == 1 &&
+                     shape.head_dim == kLeanHeadDim && shape.clusters;
+    if (may && shape.decode.lean) plan.way = shape.decode;
     if (!fixed) {
       plan.splits = decode_splits(shape, plan);
+      plan.way.mail = mails(shape, plan, plan.splits);
+      if (plan.way.mail) return plan;
       const int cluster = cluster_size(shape, plan);
       plan.cluster = cluster > 1;
       if (plan.cluster) plan.splits = cluster;
@@ -131,6 +146,12 @@ AttentionPlan plan_attention(const AttentionShape& shape, std::int64_t batch, st
 
 bool combines_in_kernel(const AttentionPlan& plan) {
   return plan.decode && plan.splits > 1 && (plan.cluster || plan.decode_items <= kCounters);
+}
+
+std::int64_t mail_floats(const AttentionShape& shape) {
+  if (!shape.decode.mail) return 0;
+  // Six words for each unit of four channels of up to 8 rows, and one more unit for each split.
+  return std::int64_t{shape.multiprocessors} * 6 * (8 * kLeanHeadDim / 4 + kMostSplits);
 }
 
 std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std::int64_t num_heads,

@@ -1,4 +1,5 @@
 #include "gpu/device/check.h"
+#include "gpu/kernels/attention_decode_lean_launch.h"
 #include "gpu/kernels/attention_launch.h"
 #include "gpu/kernels/dependent_launch.cuh"
 
@@ -23,6 +24,11 @@ __global__ void __launch_bounds__(32 * kCombineWarps)
 /// work, which the zeros add nothing to.
 void launch_any(const AttentionArguments& a, const AttentionPlan& plan, const Partials& partials,
                 StreamHandle stream) {
+#ifndef ATTN_FAULTY
+  if (const LeanDecode lean = lean_decode(a, plan); lean.k != nullptr) {
+    return launch_lean_decode(lean, a, plan, partials, stream);
+  }
+#endif
   const bool coded = a.cache.type == Type::kFloat8E4M3;
 #ifdef ATTN_FAULTY
   if (plan.decode) {
@@ -64,7 +70,7 @@ void launch_any(const AttentionArguments& a, const AttentionPlan& plan, const Pa
 }  // namespace
 
 void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& plan, float* memory,
-                           unsigned* counters, StreamHandle stream) {
+                           unsigned* counters, float* mail, StreamHandle stream) {
   if (a.batch.tokens == 0) return;
   const std::int64_t rows = plan.splits * a.batch.tokens * a.num_heads;
   Partials partials;
@@ -79,6 +85,7 @@ void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& pla
     partials.sum = partials.max + rows;
   }
   if (plan.splits > 1 && combines_in_kernel(plan)) partials.counters = counters;
+  if (plan.way.mail) place_mail(partials, plan, mail);
   launch_any(a, plan, partials, stream);
   if (plan.splits == 1 || combines_in_kernel(plan)) return;
   const auto blocks =

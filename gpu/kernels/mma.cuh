@@ -218,6 +218,43 @@ __device__ __forceinline__ unsigned count_arrival(unsigned* counter) {
   return before;
 }
 
+/// Floats between blocks that run at the same time, through the L2. A word's bits lie there
+/// inverted, so that it is zero only until it has come (a NaN of all ones becomes another NaN);
+/// taking one leaves zero. False: not all have come, and none is taken.
+__device__ __forceinline__ std::uint32_t mail_word(float x) {
+  const std::uint32_t bits = ~__float_as_uint(x);
+  return bits != 0 ? bits : 1u;
+}
+__device__ __forceinline__ float of_mail(std::uint32_t word) { return __uint_as_float(~word); }
+__device__ __forceinline__ void store_mail(float4* to, float4 x) {
+  asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to),
+               "r"(mail_word(x.x)), "r"(mail_word(x.y)), "r"(mail_word(x.z)), "r"(mail_word(x.w))
+               : "memory");
+}
+__device__ __forceinline__ void store_mail(float2* to, float2 x) {
+  asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(mail_word(x.x)),
+               "r"(mail_word(x.y))
+               : "memory");
+}
+__device__ __forceinline__ bool take_mail(float4* from4, float2* from2, float4& x4, float2& x2) {
+  uint4 a;
+  uint2 b;
+  asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a.x), "=r"(a.y), "=r"(a.z), "=r"(a.w)
+               : "l"(from4)
+               : "memory");
+  asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];"
+               : "=r"(b.x), "=r"(b.y)
+               : "l"(from2)
+               : "memory");
+  if (a.x == 0 || a.y == 0 || a.z == 0 || a.w == 0 || b.x == 0 || b.y == 0) return false;
+  x4 = float4{of_mail(a.x), of_mail(a.y), of_mail(a.z), of_mail(a.w)};
+  x2 = float2{of_mail(b.x), of_mail(b.y)};
+  *reinterpret_cast<uint4*>(from4) = uint4{0, 0, 0, 0};
+  *reinterpret_cast<uint2*>(from2) = uint2{0, 0};
+  return true;
+}
+
 __device__ __forceinline__ void prefetch_to_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }

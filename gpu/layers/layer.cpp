@@ -56,6 +56,7 @@ AttentionShape attention_shape(const AttentionConfig& config, const LayerOptions
   shape.multiprocessors = multiprocessor_count();
   shape.clusters = runs_hopper_code();
   shape.fixed_splits = options.fixed_splits;
+  shape.decode = options.decode;
   return shape;
 }
 
@@ -219,6 +220,7 @@ struct AttentionLayer::Buffers {
   void* attn_out = nullptr;
   float* partials = nullptr;
   unsigned* counters = nullptr;
+  float* mail = nullptr;
   void* gemm_workspace = nullptr;
   float* input_values = nullptr;  ///< of a product with decoded weights
   CodedMemory coded;              ///< of one whose weights are codes
@@ -240,7 +242,10 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   const bool unfused = layer && !options_.fused_head_pass;
   Buffers b;
   b.batch = batch_of(plan, t);
-  if (uses_tensor_cores(config_, options_)) b.counters = arena.take_array<unsigned>(kCounters);
+  if (uses_tensor_cores(config_, options_)) {
+    b.counters = arena.take_array<unsigned>(kCounters);
+    b.mail = arena.take_array<float>(mail_floats(attention_shape_));
+  }
   unsigned* const coded_counters =
       weights_->has_codes() ? arena.take_array<unsigned>(kCodedCounters) : nullptr;
   std::size_t gemm_bytes = 0;
@@ -303,7 +308,8 @@ LayerPlan AttentionLayer::plan(const BatchShape& shape) const {
     max_keys = std::max(max_keys, shape.cached[b] + new_keys);
   }
   if (uses_tensor_cores(config_, options_)) {
-    plan.zeroed_bytes += kCounters * sizeof(unsigned);
+    plan.zeroed_bytes += kCounters * sizeof(unsigned) +
+                         static_cast<std::size_t>(mail_floats(attention_shape_)) * sizeof(float);
     plan.attention = plan_attention(attention_shape_, plan.batch, max_rows, max_keys);
     plan_prefill(plan, max_rows, max_keys);
   }
@@ -578,7 +584,7 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   if (plan.hopper.taken) {
     attention_hopper(a, plan.hopper, b.counters, stream);
   } else if (uses_tensor_cores(config_, options_)) {
-    attention_tensor_core(a, plan.attention, b.partials, b.counters, stream);
+    attention_tensor_core(a, plan.attention, b.partials, b.counters, b.mail, stream);
   } else {
     attention_plain(a, stream);
   }

@@ -33,6 +33,7 @@ struct LayerOptions {
   bool fused_head_pass = true;   ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
   PrefillKernel prefill = PrefillKernel::kChosen;
+  DecodeWay decode;  ///< of calls of one query a sequence
   /// Which calls' q, k and v are made, turned and stored by one kernel of compute capability 9.0,
   /// of those that projection_unsupported_reason() has nothing against; kAlways: no others.
   ProjectionUse hopper_projection = ProjectionUse::kWhereItPays;

@@ -28,7 +28,10 @@ struct CudaOptions {
   bool fp8_own = false;       ///< float8 codes by our own kernels only
   bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
   bool coded_stream = false;  ///< few rows with gguf's and gptq's weights by another kernel
-  int splits = 0;             ///< parts of the keys of a row; 0: chosen from the batch
+  /// "", or how calls of one query a sequence are decoded where a leaner kernel takes them: "lean",
+  /// "lean-two", "lean-mail", "lean-two-mail".
+  std::string decode;
+  int splits = 0;  ///< parts of the keys of a row; 0: chosen from the batch
 };
 
 /// Options of a spec "cuda" or "cuda:fused=0,splits=3". Throws Error(kUsage) for a word that is

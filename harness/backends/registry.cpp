@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -91,9 +93,14 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
       {{"coded", "stream"}, &result.coded_stream},
   };
+  const std::array<std::string_view, 4> ways{"lean", "lean-two", "lean-mail", "lean-two-mail"};
   for (const Option& option : options) {
     if (option.name == "splits") {
       result.splits = positive_int(spec, option);
+      continue;
+    }
+    if (option.name == "decode" && std::ranges::find(ways, option.value) != ways.end()) {
+      result.decode = option.value;
       continue;
     }
     const auto word = std::ranges::find_if(words, [&](const auto& w) {
@@ -104,7 +111,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
              "prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
-             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, splits=N");
+             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, decode=lean, "
+             "decode=lean-two, decode=lean-mail, decode=lean-two-mail, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -137,7 +145,8 @@ std::vector<BackendInfo> list_backends() {
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|tiled projection=hopper|separate "
-       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream splits=N",
+       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream "
+       "decode=lean|lean-two|lean-mail|lean-two-mail splits=N",
        cuda_unavailable_reason()},
   };
 }

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <string>
 
+#include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/layers/layer.h"
 #include "reference/core/config.h"
 #include "reference/core/error.h"
@@ -72,6 +73,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kAhead;
     } else if (word == "coded=stream") {
       options.coded_stream = true;
+    } else if (word.starts_with("decode=lean")) {
+      options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {
       options.cublas = false;
     } else {

@@ -3,6 +3,7 @@
 
 #include "gpu/device/messages.h"
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/kernels/prefill_shape.h"
 
 namespace attn::gpu {
@@ -99,6 +100,34 @@ TEST(AttentionPlan, ShortRowsAreSplitOverClusters) {
   AttentionShape s = shape(32, 8);
   s.clusters = false;
   EXPECT_FALSE(plan_attention(s, 1, 1, 2048).cluster);
+}
+
+/// Splits that wait for each other all run at once, and what they leave each other has its place.
+TEST(AttentionPlan, MailGoesBetweenBlocksThatAllRun) {
+  AttentionShape s = shape(32, 8);
+  s.decode = decode_way("lean-two-mail");
+  EXPECT_TRUE(s.decode.lean && s.decode.two_blocks && s.decode.mail && !s.decode.loose);
+  int mailed = 0;
+  for (const std::int64_t batch : {1, 2, 3, 5, 8, 16, 17, 64, 400}) {
+    for (const std::int64_t keys : {1, 200, 2048, 8192, 9000, 131'072}) {
+      const AttentionPlan p = plan_attention(s, batch, 1, keys);
+      EXPECT_TRUE(p.way.lean);
+      if (!p.way.mail) continue;
+      ++mailed;
+      EXPECT_GT(p.splits, 1);
+      EXPECT_FALSE(p.cluster);
+      EXPECT_LE(p.decode_items * p.splits, kMultiprocessors);
+      const std::int64_t share = (4 * kLeanHeadDim / 4 + p.splits - 1) / p.splits;
+      EXPECT_LE(6 * p.decode_items * p.splits * p.splits * share, mail_floats(s));
+    }
+  }
+  EXPECT_GT(mailed, 12);
+  EXPECT_EQ(plan_attention(s, 1, 1, 2048).splits, 16);
+  EXPECT_FALSE(plan_attention(s, 1, 2, 8192).way.lean);  // two queries
+  s.fixed_splits = 3;
+  EXPECT_FALSE(plan_attention(s, 1, 1, 8192).way.lean);
+  EXPECT_EQ(mail_floats(shape(32, 8)), 0);
+  EXPECT_FALSE(plan(1, 1, 8192, 32, 8).way.lean);
 }
 
 TEST(AttentionPlan, FixedSplitsTakeTheSameKernelForEveryLength) {

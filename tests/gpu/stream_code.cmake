@@ -1,4 +1,5 @@
-# Compiles a source of products that stream their weights (coded_stream_*, gemv) and looks at what came out (stream_machine_code.py): no
+# Compiles a source of products that stream their weights (coded_stream_*, gemv), or of the lean
+# decode kernel, and looks at what came out (stream_machine_code.py): no
 # spills, and the first stages of the weights are asked for before the kernel waits for the one
 # ahead of it.
 #   cmake -DNVCC=... -DPYTHON=... -DROOT=... -DSTEM=SOURCE -DKERNELS=N -DWORK=FOLDER

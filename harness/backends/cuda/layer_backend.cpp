@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "gpu/device/scratch.h"
+#include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/layers/types.h"
 #include "harness/backends/backend_failure.h"
 #include "harness/backends/cuda/case_image.h"
@@ -28,6 +29,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
   layer.coded_stream = options.coded_stream;
+  layer.decode = gpu::decode_way(options.decode);
   layer.fixed_splits = options.splits;
   return layer;
 }
@@ -56,6 +58,7 @@ std::string CudaBackend::name() const {
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
   if (options_.coded_stream) words += ",coded=stream";
+  if (!options_.decode.empty()) words += ",decode=" + options_.decode;
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';
   return "cuda" + words;

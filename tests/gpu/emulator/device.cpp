@@ -93,6 +93,7 @@ struct Block {
   std::vector<int> unfenced;  ///< of each word that store_matrix wrote: the thread, else -1
   int cluster_arrivals = 0;
   std::vector<int> cluster_waiting;
+  std::vector<int> mail_waiting;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   // 100 + g: products of a warpgroup; 1000 + r: all threads of block r
@@ -267,23 +268,24 @@ void start_fiber() {
 void show_bank(int rank) {
   block.started[static_cast<std::size_t>(rank)] = true;
   if (rank == block.bank) return;
-  std::memcpy(block.banks[static_cast<std::size_t>(block.bank)].data(), memory, kClusterShared);
-  std::memcpy(memory, block.banks[static_cast<std::size_t>(rank)].data(), kClusterShared);
+  std::vector<unsigned char>& before = block.banks[static_cast<std::size_t>(block.bank)];
+  std::memcpy(before.data(), memory, before.size());
+  std::memcpy(memory, block.banks[static_cast<std::size_t>(rank)].data(), before.size());
   block.bank = rank;
 }
 
-void reset(int block_threads, int cluster) {
+void reset(int block_threads, int cluster, std::size_t shared) {
   const int threads = block_threads * cluster;
   std::memset(memory, 0xff, sizeof(memory));  // NaN
   block.threads = block_threads;
   block.bank = 0;
-  block.banks.assign(static_cast<std::size_t>(cluster),
-                     std::vector<unsigned char>(kClusterShared, 0xff));
+  block.banks.assign(static_cast<std::size_t>(cluster), std::vector<unsigned char>(shared, 0xff));
   block.started.assign(static_cast<std::size_t>(cluster), false);
   block.stores.clear();
   block.unfenced.assign(kEmulatedShared / 4, -1);
   block.cluster_arrivals = 0;
   block.cluster_waiting.clear();
+  block.mail_waiting.clear();
   block.warps.assign(static_cast<std::size_t>(threads / 32), {});
   block.named.clear();
   block.barriers.clear();
@@ -346,8 +348,8 @@ void take_turn(Starved starved) {
 }
 
 /// One block, or one cluster, to its end.
-void run_block(int threads, int cluster, Starved starved) {
-  reset(threads, cluster);
+void run_block(int threads, const Grid& grid, Starved starved) {
+  reset(threads, grid.cluster, grid.shared);
   while (block.wrong.empty() && block.ready.size() + block.copies.size() > 0) take_turn(starved);
   for (std::size_t t = 0; t < block.fibers.size(); ++t) {
     if (!block.fibers[t].done) fail("thread " + std::to_string(t) + " waits for ever");
@@ -365,13 +367,15 @@ std::string run(Grid grid, int threads, std::uint64_t seed, Starved starved,
   block.random.seed(seed);
   block.wrong.clear();
   block.kernel = &kernel;
-  gridDim = {static_cast<unsigned>(grid.x), 1, static_cast<unsigned>(grid.z)};
-  for (int b = 0; b < grid.x * grid.z && block.wrong.empty(); b += grid.cluster) {
-    blockIdx = {static_cast<unsigned>(b / grid.z), 0, static_cast<unsigned>(b % grid.z)};
+  gridDim = {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+             static_cast<unsigned>(grid.z)};
+  for (int b = 0; b < grid.x * grid.y * grid.z && block.wrong.empty(); b += grid.cluster) {
+    blockIdx = {static_cast<unsigned>(b / grid.z % grid.x),
+                static_cast<unsigned>(b / grid.z / grid.x), static_cast<unsigned>(b % grid.z)};
     if (starved.count == 0) {
       starved = {static_cast<int>(block.random() % static_cast<std::uint64_t>(threads)), 1};
     }
-    run_block(threads, grid.cluster, starved);
+    run_block(threads, grid, starved);
   }
   return block.wrong;
 }
@@ -424,6 +428,16 @@ void cluster_store(std::uint32_t address, const void* from, std::size_t bytes) {
   const auto* const data = static_cast<const unsigned char*>(from);
   store.bytes.assign(data, data + bytes);
   block.stores.push_back(std::move(store));
+}
+
+void mail_left() {
+  wake(block.mail_waiting);
+  block.ready.push_back(block.current);
+  yield();
+}
+void mail_wait() {
+  block.mail_waiting.push_back(block.current);
+  yield();
 }
 
 void touch_stretch(const void* p, unsigned bytes) {
@@ -610,6 +624,22 @@ void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
     }
   });
   for (std::size_t m = 0; m < 4; ++m) r[m] = warp.registers[own_lane()][m];
+}
+
+std::uint32_t transpose(std::uint32_t x) {
+  Warp& warp = own_warp();
+  warp.registers[own_lane()][0] = x;
+  meet(warp.meeting, 32, [&] {
+    std::uint16_t rows[8][8];
+    for (std::size_t l = 0; l < 32; ++l) {
+      std::memcpy(&rows[l / 4][2 * (l % 4)], &warp.registers[l][0], 4);
+    }
+    for (std::size_t l = 0; l < 32; ++l) {
+      const std::uint16_t pair[2] = {rows[2 * (l % 4)][l / 4], rows[2 * (l % 4) + 1][l / 4]};
+      std::memcpy(&warp.registers[l][1], pair, 4);
+    }
+  });
+  return warp.registers[own_lane()][1];
 }
 
 void copy_only_from(std::vector<Readable> places) { readable = std::move(places); }

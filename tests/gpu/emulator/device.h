@@ -47,14 +47,16 @@ struct Starved {
   int count = 0;
 };
 
-/// Blocks, and how many of them along z are a cluster: those run at the same time, and have
-/// kClusterShared bytes of shared memory each, without mbarriers.
+/// Blocks, and how many of them along z run at the same time, as those of a cluster do: they have
+/// `shared` bytes of shared memory each, without mbarriers.
+inline constexpr std::size_t kClusterShared = 16 * 1024;
 struct Grid {
   int x = 1;
   int z = 1;
   int cluster = 1;
+  int y = 1;
+  std::size_t shared = kClusterShared;
 };
-inline constexpr std::size_t kClusterShared = 16 * 1024;
 
 /// Runs `kernel` in every thread of every block, blocks or clusters one after the other. "" or what
 /// went wrong: threads that wait for ever, a barrier with more arrivals than it counts.
@@ -75,6 +77,12 @@ void cluster_wait();
 std::uint32_t cluster_address(std::uint32_t shared, unsigned rank);
 /// Seen there once this thread has arrived at the cluster's barrier, releasing.
 void cluster_store(std::uint32_t address, const void* from, std::size_t bytes);
+
+/// What blocks that run at the same time leave each other in the memory of the device: a thread
+/// that does not find all of it waits for the next that is left. Other threads may go before the
+/// rest of what a thread leaves has come.
+void mail_left();
+void mail_wait();
 
 /// A stretch that a kernel asks the L2 for: aligned, and there to be read.
 void touch_stretch(const void* p, unsigned bytes);
@@ -109,6 +117,9 @@ void multiply_bytes(int (&c)[4], const std::array<std::uint32_t, 4>& a,
 
 /// ldmatrix of four: lanes 8 i to 8 i + 7 have the rows of matrix i.
 void load_matrices(std::uint32_t (&r)[4], std::uint32_t address);
+/// Lane l has columns 2 (l % 4) and + 1 of row l / 4 of a matrix of 16-bit elements, then of its
+/// transpose.
+std::uint32_t transpose(std::uint32_t x);
 
 /// cp.async of 16 bytes to `address` in shared memory, some time before it is waited for; zeros
 /// where !valid. Source and target must be multiples of 16.
@@ -178,6 +189,12 @@ inline int __all_sync(unsigned, int x) {
   }
   return x;
 }
+inline int __any_sync(unsigned mask, int x) {
+  return __all_sync(mask, x == 0 ? 1 : 0) == 0 ? 1 : 0;
+}
+inline long long __shfl_sync(unsigned, long long x, int lane) {
+  return static_cast<long long>(emulator::shuffle(static_cast<std::uint64_t>(x), lane));
+}
 // Each of these rounds once; the host's build contracts nothing.
 inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
 inline float __fmul_rn(float x, float y) { return x * y; }
@@ -225,5 +242,6 @@ T __ldcg(const T* p) {
   return *p;
 }
 inline int min(int a, int b) { return a < b ? a : b; }
+inline std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 }  // namespace attn::gpu

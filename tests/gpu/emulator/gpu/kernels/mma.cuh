@@ -24,14 +24,20 @@ inline void copy_async_16(std::uint32_t shared, const void* global, bool valid) 
 inline void load_matrix_x4(std::uint32_t (&r)[4], std::uint32_t address) {
   emulator::load_matrices(r, address);
 }
+inline void load_matrix_x4_transposed(std::uint32_t (&r)[4], std::uint32_t address) {
+  emulator::load_matrices(r, address);
+  for (std::uint32_t& matrix : r) matrix = emulator::transpose(matrix);
+}
+inline std::uint32_t transpose_matrix(std::uint32_t x) { return emulator::transpose(x); }
 inline void copy_async_commit() { emulator::copies_commit(); }
 template <int kPending>
 void copy_async_wait() {
   emulator::copies_wait(kPending);
 }
-// Of headers that other kernels share: nothing here calls them.
 template <int kBytes>
-void copy_async_small(std::uint32_t shared, const void* global, bool valid);
+void copy_async_small(std::uint32_t, const void*, bool) {
+  emulator::fail("copies of a few bytes are not emulated");
+}
 inline void barrier_init(std::uint64_t* barrier, unsigned count) {
   emulator::barrier_init(barrier, count);
 }
@@ -49,6 +55,46 @@ inline std::uint32_t cluster_address(std::uint32_t shared, unsigned rank) {
 }
 inline void cluster_store(std::uint32_t address, float2 x) {
   emulator::cluster_store(address, &x, sizeof(x));
+}
+inline void cluster_store(std::uint32_t address, float4 x) {
+  emulator::cluster_store(address, &x, sizeof(x));
+}
+inline unsigned count_arrival(unsigned* counter) { return atomicAdd(counter, 1U); }
+inline void prefetch_to_l2(const void* p) { (void)*static_cast<const volatile char*>(p); }
+inline std::uint32_t mail_word(float x) {
+  const std::uint32_t bits = ~__float_as_uint(x);
+  return bits != 0 ? bits : 1U;
+}
+template <std::size_t kWords>
+void leave_words(float* to, const std::array<float, kWords>& words) {
+  for (std::size_t i = 0; i < kWords; ++i) {
+    const std::uint32_t word = mail_word(words[i]);
+    std::memcpy(to + i, &word, 4);
+    emulator::mail_left();
+  }
+}
+inline void store_mail(float4* to, float4 x) {
+  leave_words<4>(reinterpret_cast<float*>(to), {x.x, x.y, x.z, x.w});
+}
+inline void store_mail(float2* to, float2 x) {
+  leave_words<2>(reinterpret_cast<float*>(to), {x.x, x.y});
+}
+inline bool take_mail(float4* from4, float2* from2, float4& x4, float2& x2) {
+  std::uint32_t words[6];
+  std::memcpy(words, from4, 16);
+  std::memcpy(words + 4, from2, 8);
+  for (std::uint32_t& word : words) {
+    if (word == 0) {
+      emulator::mail_wait();
+      return false;
+    }
+    word = ~word;
+  }
+  std::memcpy(&x4, words, 16);
+  std::memcpy(&x2, words + 4, 8);
+  std::memset(from4, 0, 16);
+  std::memset(from2, 0, 8);
+  return true;
 }
 inline uint4 load_once(const uint4* p, bool valid) { return valid ? *p : make_uint4(0, 0, 0, 0); }
 inline void prefetch_stretch_to_l2(const void* p, unsigned bytes) {
