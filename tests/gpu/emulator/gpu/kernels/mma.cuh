@@ -60,7 +60,6 @@ inline void cluster_store(std::uint32_t address, float4 x) {
   emulator::cluster_store(address, &x, sizeof(x));
 }
 inline unsigned count_arrival(unsigned* counter) { return atomicAdd(counter, 1U); }
-inline void prefetch_to_l2(const void* p) { (void)*static_cast<const volatile char*>(p); }
 inline std::uint32_t mail_word(float x) {
   const std::uint32_t bits = ~__float_as_uint(x);
   return bits != 0 ? bits : 1U;
@@ -100,7 +99,7 @@ inline uint4 load_once(const uint4* p, bool valid) { return valid ? *p : make_ui
 inline void prefetch_stretch_to_l2(const void* p, unsigned bytes) {
   emulator::touch_stretch(p, bytes);
 }
-inline void prefetch_to_l2(const void* p) { emulator::touch_stretch(p, 16); }
+inline void prefetch_to_l2(const void* p) { (void)*static_cast<const volatile char*>(p); }
 template <typename T>
 void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::warp_product(c, a, b0, b1, TypeOf<T>::value == Type::kFloat16);
