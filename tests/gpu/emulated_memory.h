@@ -47,6 +47,7 @@ class EmulatedPool {
     return double{from_bits(bits, type_)};
   }
   void* data() { return bytes_.data(); }
+  std::vector<std::uint8_t>& bytes() { return bytes_; }
 
  private:
   Type type_ = Type::kBFloat16;
