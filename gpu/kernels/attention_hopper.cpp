@@ -10,6 +10,9 @@
 #include "reference/core/error.h"
 
 namespace attn::gpu {
+
+static_assert(kFp8ProbabilityScale == 1 << kHopperFp8ProbabilityLog2);
+
 namespace {
 
 // Of an L2 of 50 MB, what the keys and values of a section may take.
@@ -59,9 +62,26 @@ CUtensorMap cache_map(const AttentionArguments& a, bool values, int piece) {
   shape.box = {kSlabColumns, static_cast<std::uint32_t>(piece), 1, 1};
   return make_tensor_map(shape);
 }
-/// What the kernel's loads of 16 codes and its 32-bit offsets within eight rows want. A cache of
-/// this project has both; one of another making may not.
-void check_codes(const AttentionArguments& a) {
+
+/// Keys of codes, rows of 128 of them; zeros behind head_dim.
+CUtensorMap key_code_map(const AttentionArguments& a, int piece) {
+  const CacheView& c = a.cache;
+  const auto page_bytes = static_cast<std::uint64_t>(c.k_page_stride);
+  TensorMapShape<4> shape;
+  shape.base = c.k;
+  shape.type = c.type;
+  shape.sizes = {static_cast<std::uint64_t>(a.head_dim), static_cast<std::uint64_t>(c.page_size),
+                 static_cast<std::uint64_t>(a.num_kv_heads),
+                 std::clamp<std::uint64_t>(kMostPoolBytes / page_bytes, 1, kMostPages)};
+  shape.strides = {static_cast<std::uint64_t>(c.k_token_stride),
+                   static_cast<std::uint64_t>(c.k_head_stride), page_bytes};
+  shape.box = {kSlabRowBytes, static_cast<std::uint32_t>(piece), 1, 1};
+  return make_tensor_map(shape);
+}
+
+/// What the kernels' loads and boxes of codes and their 32-bit offsets within eight rows want. A
+/// cache of this project has both; one of another making may not.
+void check_codes(const AttentionArguments& a, bool fp8) {
   const CacheView& c = a.cache;
   const auto places = {reinterpret_cast<std::int64_t>(c.k),
                        reinterpret_cast<std::int64_t>(c.v),
@@ -76,8 +96,9 @@ void check_codes(const AttentionArguments& a) {
   if (!aligned || std::max(c.k_token_stride, c.v_token_stride) > kMostTokenStride) {
     throw Error(
         ErrorKind::kUnsupported,
-        "cuda: prefill=hopper: a cache of codes whose addresses or strides are no multiples "
-        "of 16 bytes, or whose tokens lie " +
+        std::string("cuda: prefill=") + (fp8 ? "fp8" : "hopper") +
+            ": a cache of codes whose addresses or strides are no multiples of 16 bytes, or whose "
+            "tokens lie " +
             std::to_string(kMostTokenStride) + " bytes or more apart; try prefill=tiled");
   }
 }
@@ -107,6 +128,11 @@ std::string hopper_refusal(const HopperShape& s) {
   }
   if (coded && s.token_scales) {
     return "scales of codes by token and head are not implemented, those by tensor or head are";
+  }
+  if (s.fp8 && !coded) return "products of codes want a cache of e4m3 codes";
+  if (s.fp8 && std::max(s.head_dim, s.head_dim_v) > kSlabRowBytes) {
+    return "head_dim " + std::to_string(std::max(s.head_dim, s.head_dim_v)) +
+           " is not implemented for products of codes, up to 128 is";
   }
   if (hopper_slabs(s.head_dim) != hopper_slabs(s.head_dim_v)) {
     return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
@@ -158,6 +184,7 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   plan.section = static_cast<int>(std::min<std::int64_t>(kv_heads * (group / pack), units));
   plan.blocks = static_cast<int>(std::min<std::int64_t>(multiprocessors, tiles));
   plan.shares = s.shares;
+  plan.fp8 = s.fp8;
   plan.taken = true;
   return plan;
 }
@@ -180,7 +207,12 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
   call.section = plan.section;
   call.piece = hopper_piece(a.cache.page_size, hopper_keys(static_cast<int>(slabs)));
   if (a.cache.type == Type::kFloat8E4M3) {
-    check_codes(a);
+    check_codes(a, plan.fp8);
+    if (plan.fp8) {
+      const CUtensorMap map_k = key_code_map(a, call.piece);
+      if (slabs == 1) return launch_hopper_fp8<1>(map_k, call, plan.blocks, stream);
+      return launch_hopper_fp8<2>(map_k, call, plan.blocks, stream);
+    }
     const CUtensorMap map_q = query_map(a, call.pack);
     const std::int64_t wide = hopper_code_slabs(slabs);
     if (wide == 1) return launch_hopper_codes<1>(map_q, call, plan.blocks, stream);

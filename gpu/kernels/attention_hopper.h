@@ -21,7 +21,11 @@ struct HopperShape {
   int fixed_splits = 0;
   bool token_scales = false;  ///< of a coded cache: by token and head
   bool shares = false;        ///< probabilities go through shared memory
+  bool fp8 = false;           ///< products of e4m3 codes
 };
+
+/// What the kernel of fp8 products multiplies probabilities by before they are rounded to e4m3.
+inline constexpr double kFp8ProbabilityScale = 256.0;
 
 /// "" when the kernel takes the layer, else one line why not. Host arithmetic, no device.
 std::string hopper_refusal(const HopperShape& shape);
@@ -34,6 +38,7 @@ struct HopperPlan {
   int blocks = 0;       ///< which stay and draw tiles
   int section = 1;      ///< units of a section: hopper_work.h
   bool shares = false;  ///< HopperShape's
+  bool fp8 = false;     ///< likewise
 };
 
 /// A call of up to `max_rows` queries and `max_keys` keys a sequence. Not taken: calls of so few

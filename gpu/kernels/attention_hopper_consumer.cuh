@@ -4,25 +4,41 @@
 
 #include <type_traits>
 
-#include "gpu/kernels/attention_hopper_shared.cuh"
+#include "gpu/kernels/attention_hopper_fp8_shared.cuh"
 #include "gpu/kernels/attention_mma.cuh"
 #include "gpu/kernels/hopper_wgmma.cuh"
+#include "gpu/kernels/hopper_wgmma_fp8.cuh"
 
 namespace attn::gpu {
 
-/// A warpgroup with its 64 rows of a tile. kCoded: keys and values are codes, not yet scaled; then
-/// values are float16, and so are the probabilities. kShares: probabilities go to shared memory for
-/// their product; one with its operand in registers keeps the warp until it has been read.
-template <typename T, int kSlabs, bool kCoded = false, bool kShares = false>
+/// How a warpgroup gets what it multiplies.
+enum class HopperWay {
+  kTyped,  ///< keys and values of type T, probabilities of it from registers
+  /// The same with probabilities from shared memory: a product with its operand in registers keeps
+  /// the warp until it has been read.
+  kShares,
+  kCodes,  ///< codes widened, not yet scaled: keys to T, values to float16, as probabilities
+  kFp8,    ///< codes as they are: queries and probabilities are turned to e4m3
+};
+
+/// A warpgroup with its 64 rows of a tile.
+template <typename T, int kSlabs, HopperWay kWay = HopperWay::kTyped>
 class HopperConsumer {
+  static constexpr bool kFp8 = kWay == HopperWay::kFp8;
+  static constexpr bool kCoded = kWay == HopperWay::kCodes || kFp8;
+  static constexpr bool kShares = kWay == HopperWay::kShares;
+
  public:
   using Shared = std::conditional_t<
-      kCoded, HopperCodedShared<T, kSlabs>,
-      std::conditional_t<kShares, HopperSharesShared<T, kSlabs>, HopperShared<T, kSlabs>>>;
+      kFp8, HopperFp8Shared<kSlabs>,
+      std::conditional_t<
+          kCoded, HopperCodedShared<T, kSlabs>,
+          std::conditional_t<kShares, HopperSharesShared<T, kSlabs>, HopperShared<T, kSlabs>>>>;
   using V = std::conditional_t<kCoded, Half, T>;
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread
   static constexpr int kOutputs = kSlabs * kSlabColumns / 2;  // likewise
+  static constexpr int kProbabilities = kFp8 ? kScores / 4 : kScores / 2;
 
   __device__ HopperConsumer(const HopperCall& call, Shared& shared)
       : call_(call),
@@ -36,10 +52,12 @@ class HopperConsumer {
 
  private:
   __device__ __forceinline__ bool attend(int turn);
-  __device__ __forceinline__ void compute_scores(float (&s)[kScores], int stage) const;
+  __device__ __forceinline__ void compute_scores(float (&s)[kScores], int slot, int stage) const;
   __device__ __forceinline__ void add_values(float (&o)[kOutputs],
-                                             const std::uint32_t (&p)[kScores / 2],
+                                             const std::uint32_t (&p)[kProbabilities],
                                              int stage) const;
+  __device__ __forceinline__ void to_fragments(std::uint32_t (&p)[kProbabilities],
+                                               const float (&s)[kScores]) const;
   __device__ __forceinline__ void leave_probabilities(const float (&s)[kScores]) const;
   __device__ __forceinline__ void add_shared_values(float (&o)[kOutputs], int stage) const;
   __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
@@ -56,6 +74,11 @@ class HopperConsumer {
   /// Wide rows: descriptors would be made before the loop and fill its registers.
   __device__ __forceinline__ static std::uint64_t here(std::uint64_t descriptor) {
     return kSlabs > 2 ? hoist_none(descriptor) : descriptor;
+  }
+  /// What makes exponents of two of the scores of accumulators 2 h, 2 h + 1.
+  __device__ __forceinline__ float scale_log2(int h) const {
+    if constexpr (kFp8) return row_scale_[h];
+    return units_.scale_log2;
   }
   /// Of the warpgroup: slabs of 64 rows.
   __device__ __forceinline__ std::uint32_t probabilities() const {
@@ -78,43 +101,84 @@ class HopperConsumer {
   // Of the tile, of this thread's two rows.
   float max_[2];
   float sum_[2];
+  float row_scale_[2];  // kFp8: each row's queries have a scale of their own
 };
 
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::compute_scores(
-    float (&s)[kScores], int stage) const {
-  // Descriptors of a call are a few 16-byte units apart.
-  const std::uint64_t q = here(slab_descriptor(shared_address(shared_.q[group_])));
-  const std::uint64_t k = here(slab_descriptor(shared_address(shared_.k[stage])));
-  pin_registers(s);
-  wgmma_fence();
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::compute_scores(
+    float (&s)[kScores], [[maybe_unused]] int slot, int stage) const {
+  if constexpr (kFp8) {
+    const std::uint64_t q = slab_descriptor(shared_address(shared_.q[slot][group_]));
+    const std::uint64_t k = slab_descriptor(shared_address(shared_.k[stage]));
+    pin_registers(s);
+    wgmma_fence();
 #pragma unroll
-  for (int i = 0; i < kSlabs * 4; ++i) {
-    const int slab = i / 4;
-    wgmma_scores<T, kKeys>(
-        s, descriptor_after(q, (slab * Shared::kQuerySlab * 2 + i % 4 * 32) / 16),
-        descriptor_after(k, (slab * Shared::kSlab * 2 + i % 4 * 32) / 16), i > 0 ? 1 : 0);
+    for (int i = 0; i < kSlabs * 2; ++i) {
+      wgmma_scores_fp8<kKeys>(s, descriptor_after(q, 2 * i), descriptor_after(k, 2 * i),
+                              i > 0 ? 1 : 0);
+    }
+    wgmma_commit();
+  } else {
+    // Descriptors of a call are a few 16-byte units apart.
+    const std::uint64_t q = here(slab_descriptor(shared_address(shared_.q[group_])));
+    const std::uint64_t k = here(slab_descriptor(shared_address(shared_.k[stage])));
+    pin_registers(s);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kSlabs * 4; ++i) {
+      const int slab = i / 4;
+      wgmma_scores<T, kKeys>(
+          s, descriptor_after(q, (slab * Shared::kQuerySlab * 2 + i % 4 * 32) / 16),
+          descriptor_after(k, (slab * Shared::kSlab * 2 + i % 4 * 32) / 16), i > 0 ? 1 : 0);
+    }
+    wgmma_commit();
   }
-  wgmma_commit();
 }
 
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::add_values(
-    float (&o)[kOutputs], const std::uint32_t (&p)[kScores / 2], int stage) const {
-  const std::uint64_t v =
-      here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
-  pin_registers(o);
-  wgmma_fence();
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_values(
+    float (&o)[kOutputs], const std::uint32_t (&p)[kProbabilities], int stage) const {
+  if constexpr (kFp8) {  // a row of v is a channel
+    const std::uint64_t v = slab_descriptor(shared_address(shared_.v[stage]));
+    pin_registers(o);
+    wgmma_fence();
 #pragma unroll
-  for (int i = 0; i < kKeys / 16; ++i) {
-    wgmma_values<V, kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2048 / 16 * i));
+    for (int i = 0; i < kKeys / 32; ++i) {
+      wgmma_values_fp8<kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2 * i));
+    }
+    wgmma_commit();
+  } else {
+    const std::uint64_t v =
+        here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
+    pin_registers(o);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) {
+      wgmma_values<V, kSlabs * kSlabColumns>(o, p + 4 * i, descriptor_after(v, 2048 / 16 * i));
+    }
+    wgmma_commit();
   }
-  wgmma_commit();
+}
+
+/// The operand of add_values(). Of codes, a word has four: fp8_key() says of which keys.
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::to_fragments(
+    std::uint32_t (&p)[kProbabilities], const float (&s)[kScores]) const {
+  if constexpr (kFp8) {
+#pragma unroll
+    for (int i = 0; i < kProbabilities; ++i) {
+      const float* const x = s + i / 2 * 8 + i % 2 * 2;
+      p[i] = pack_codes(x[0], x[1], x[4], x[5]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kProbabilities; ++i) p[i] = pack2<V>(s[2 * i], s[2 * i + 1]);
+  }
 }
 
 /// The warp's rows, which its part of the product alone reads.
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::leave_probabilities(
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::leave_probabilities(
     const float (&s)[kScores]) const {
   const int thread = static_cast<int>(threadIdx.x);
   const std::uint32_t rows = probabilities() + thread / 32 % 4 * 2048;
@@ -129,8 +193,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::leav
   __syncwarp();
 }
 
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::add_shared_values(
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_shared_values(
     float (&o)[kOutputs], int stage) const {
   const std::uint64_t v =
       here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
@@ -147,14 +211,17 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::add_
 }
 
 /// Soft-cap, and what the thread's rows do not see.
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::hide(
-    float (&s)[kScores], int slot, int step_key) const {
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::hide(float (&s)[kScores], int slot,
+                                                                      int step_key) const {
   if (units_.transforms) {
     if constexpr (kCoded) {
-      const float scale = shared_.scales[slot].x;
+      float scale[2] = {shared_.scales[slot].x, shared_.scales[slot].x};
+      if constexpr (kFp8) {
+        for (int h = 0; h < 2; ++h) scale[h] *= shared_.query_scale[slot][row_of(h)];
+      }
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) s[i] *= scale;
+      for (int i = 0; i < kScores; ++i) s[i] *= scale[i / 2 % 2];
     }
 #pragma unroll
     for (int i = 0; i < kScores; ++i) s[i] = transform_score(call_.a, s[i], nullptr, 0);
@@ -171,12 +238,12 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::hide
 
 /// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
 /// Sums stay per thread until the end.
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::online_softmax_of(
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::online_softmax_of(
     float (&s)[kScores], float (&correction)[2]) {
-  const float scale_log2 = units_.scale_log2;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
+    const float scale_log2 = this->scale_log2(h);
     float part[4] = {max_[h], -INFINITY, -INFINITY, -INFINITY};  // so that none waits for another
 #pragma unroll
     for (int i = 0; i < kScores / 2; ++i) {
@@ -188,33 +255,38 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::onli
     const float shift = softmax_shift(m, scale_log2, INFINITY);
     correction[h] = exp2_approximate(fmaf(max_[h], scale_log2, -shift));
     max_[h] = m;
+    const float lowered = kFp8 ? shift - kHopperFp8ProbabilityLog2 : shift;
     float total = 0.0f;
 #pragma unroll
     for (int i = 0; i < kScores / 2; ++i) {
       float& x = s[i / 2 * 4 + 2 * h + i % 2];
-      x = exp2_approximate(fmaf(x, scale_log2, -shift));
+      x = exp2_approximate(fmaf(x, scale_log2, -lowered));
       total += x;
     }
     sum_[h] = fmaf(sum_[h], correction[h], total);
   }
 }
 
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::write(
-    const HopperTile& t, int slot, float (&o)[kOutputs]) {
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::write(const HopperTile& t,
+                                                                       int slot,
+                                                                       float (&o)[kOutputs]) {
   const AttentionArguments& a = call_.a;
   float factor[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 1);
     sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 2);
+    constexpr float kUnit = 1.0f / (1 << kHopperFp8ProbabilityLog2);
+    if constexpr (kFp8) sum_[h] *= kUnit;
     const int row = t.first_row + row_of(h);
-    const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * units_.scale_log2;
+    const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * scale_log2(h);
     const float* const sink =
         a.sinks != nullptr ? a.sinks + t.unit * call_.pack + call_.head_of(row) : nullptr;
     const RowEnd end = end_row(max_log2, sum_[h], sink);
     factor[h] = end.factor;
     if constexpr (kCoded) factor[h] *= shared_.scales[slot].y;
+    if constexpr (kFp8) factor[h] *= kUnit;
     if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
   }
   constexpr int kOutSlabs = Shared::kOutSlabs;
@@ -225,7 +297,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::writ
   const int columns = static_cast<int>(a.head_dim_v);
   // Where probabilities lie in the same place, a warp's rows are in slabs of its warpgroup's.
   constexpr bool kTogether = kShares && kOutSlabs == 2;
-  constexpr int kSlabBytes = kTogether ? Shared::kQuerySlab * 2 : 2048;
+  constexpr int kSlabBytes = kTogether ? kHopperGroupRows * kSlabRowBytes : 2048;
   const int first_byte = kTogether ? warp / 4 * 2 * kSlabBytes + warp % 4 * 2048 : 0;
   const std::uint32_t out =
       kTogether ? shared_address(shared_.out) + first_byte : shared_address(shared_.out[warp]);
@@ -260,8 +332,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::writ
 }
 
 /// False: there was no tile left.
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::attend(int turn) {
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn) {
   const int slot = ring_slot(turn, kHopperTileSlots);
   barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
   const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
@@ -274,6 +346,13 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::atte
     const float scale = call_.a.scale * shared_.scales[slot].x;
     units_.transforms = agreed(transforms_scores(call_.a) || !(scale > 0.0f) ? 1 : 0) != 0;
     units_.scale_log2 = units_.transforms ? 1.0f : scale * kLog2E;
+  }
+  if constexpr (kFp8) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      row_scale_[h] =
+          units_.transforms ? 1.0f : units_.scale_log2 * shared_.query_scale[slot][row_of(h)];
+    }
   }
   // With a soft-cap each score is changed on its way.
   const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
@@ -288,26 +367,25 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::atte
 #pragma unroll
   for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
 
-  barrier_wait(&shared_.full_q[group_], turn % 2);
-  if (steps == 0) {
-    __syncwarp();  // or a lane that came late would wait for the phase after
-    release(&shared_.empty_q[group_]);
+  // Codes of queries came with what is said of the rows, and stay as long as the tile.
+  if constexpr (!kFp8) {
+    barrier_wait(&shared_.full_q[group_], turn % 2);
+    if (steps == 0) {
+      __syncwarp();  // or a lane that came late would wait for the phase after
+      release(&shared_.empty_q[group_]);
+    }
   }
   if (steps > 0) {
     float s[kScores];
-    std::uint32_t p[kScores / 2];
+    std::uint32_t p[kProbabilities];
     float correction[2] = {1.0f, 1.0f};
     const int last = steps - 1;
     const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
-    const auto to_fragments = [&] {
-#pragma unroll
-      for (int i = 0; i < kScores / 2; ++i) p[i] = pack2<V>(s[2 * i], s[2 * i + 1]);
-    };
     const auto keep_probabilities = [&] {
       if constexpr (kShares) {
         leave_probabilities(s);
       } else {
-        to_fragments();
+        to_fragments(p, s);
       }
     };
     const auto add = [&](int stage) {
@@ -323,7 +401,9 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::atte
     const auto release_keys = [&](int i) {
       release(&shared_.empty_k[k_.slot]);
       k_.advance();
-      if (i == last) release(&shared_.empty_q[group_]);
+      if constexpr (!kFp8) {
+        if (i == last) release(&shared_.empty_q[group_]);
+      }
     };
     const auto release_values = [&] {
       release(&shared_.empty_v[v_.slot]);
@@ -336,7 +416,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::atte
       for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
     };
     await_keys(0);
-    compute_scores(s, k_.slot);
+    compute_scores(s, slot, k_.slot);
     wgmma_wait<0>();
     pin_registers(s);
     release_keys(0);
@@ -345,7 +425,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::atte
     keep_probabilities();
     await_keys(1);
     const auto step = [&](int i, auto plain) {
-      compute_scores(s, k_.slot);
+      compute_scores(s, slot, k_.slot);
       rescale();
       barrier_wait(&shared_.full_v[v_.slot], v_.parity);
       add(v_.slot);
@@ -386,8 +466,8 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kCoded, kShares>::atte
   return true;
 }
 
-template <typename T, int kSlabs, bool kCoded, bool kShares>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kCoded, kShares>::run() {
+template <typename T, int kSlabs, HopperWay kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::run() {
   if constexpr (!kCoded) units_ = score_units(call_.a);
   for (int turn = 0; attend(turn); ++turn) {
   }

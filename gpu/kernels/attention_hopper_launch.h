@@ -42,5 +42,10 @@ void launch_hopper_shares(const HopperMaps& maps, const HopperCall& call, int bl
 template <int kSlabs>
 void launch_hopper_codes(const CUtensorMap& map_q, const HopperCall& call, int blocks,
                          cudaStream_t stream);
+/// Products of codes, whose keys come in boxes of `piece` slots, a row of 128 bytes each; of 1 and
+/// 2 slabs.
+template <int kSlabs>
+void launch_hopper_fp8(const CUtensorMap& map_k, const HopperCall& call, int blocks,
+                       cudaStream_t stream);
 
 }  // namespace attn::gpu

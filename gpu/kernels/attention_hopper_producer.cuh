@@ -8,10 +8,10 @@
 namespace attn::gpu {
 
 /// The warps of the producing warpgroup.
-template <typename T, int kSlabs>
+template <typename T, int kSlabs, typename SharedMemory = HopperShared<T, kSlabs>>
 class HopperProducer {
  public:
-  using Shared = HopperShared<T, kSlabs>;
+  using Shared = SharedMemory;
   static constexpr int kKeys = Shared::kKeys;
 
   __device__ HopperProducer(const HopperCall& call, Shared& shared)
@@ -51,8 +51,9 @@ class HopperProducer {
   int lane_;
 };
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::tile_at(int index) const {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ HopperTile
+HopperProducer<T, kSlabs, SharedMemory>::tile_at(int index) const {
   const AttentionArguments& a = call_.a;
   const HopperPlace place = hopper_place(shared_.first_tile, static_cast<int>(a.batch.batch),
                                          call_.units, call_.section, index);
@@ -78,9 +79,9 @@ __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::tile_at(int ind
 
 /// The lane's box of a step, looked up before the step's stage is free: what the page table answers
 /// is then there.
-template <typename T, int kSlabs>
-__device__ __forceinline__ typename HopperProducer<T, kSlabs>::Box
-HopperProducer<T, kSlabs>::look_up(const HopperTile& t, int step_key) const {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ typename HopperProducer<T, kSlabs, SharedMemory>::Box
+HopperProducer<T, kSlabs, SharedMemory>::look_up(const HopperTile& t, int step_key) const {
   const CacheView& cache = call_.a.cache;
   Box box;
   box.boxes = hopper_pieces(t.keys, step_key, kKeys, call_.piece) * kSlabs;
@@ -93,12 +94,10 @@ HopperProducer<T, kSlabs>::look_up(const HopperTile& t, int step_key) const {
 }
 
 /// The boxes of a step, one a lane; `barrier` counts all of them.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_step(T (*stage)[Shared::kSlab],
-                                                                     const CUtensorMap* map,
-                                                                     std::uint64_t* barrier,
-                                                                     int kv_head,
-                                                                     const Box& box) const {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::load_step(
+    T (*stage)[Shared::kSlab], const CUtensorMap* map, std::uint64_t* barrier, int kv_head,
+    const Box& box) const {
   static_assert(kKeys / 8 * kSlabs <= 32, "a lane has one box");
   const int piece = call_.piece;
   if (lane_ == 0) {
@@ -115,10 +114,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_step(T (*stage)[
 
 /// The warpgroups' rows, once they need those of the tile before no more. A warpgroup without rows
 /// gets none: what it multiplies instead does not matter.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_queries(const CUtensorMap* map,
-                                                                        const HopperTile& t,
-                                                                        int turn) const {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::load_queries(
+    const CUtensorMap* map, const HopperTile& t, int turn) const {
   if (lane_ != 0) return;
 #pragma unroll 1
   for (int g = 0; g < kHopperGroups; ++g) {
@@ -136,8 +134,8 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_queries(const CU
 
 /// A tile is drawn when warp 0 begins the one before, no earlier: the blocks share out the last
 /// ones.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::draw_tiles() {
   // Read where it is needed: registers are few here.
   const int& total = shared_.first_tile[call_.a.batch.batch];
   int index = static_cast<int>(blockIdx.x);
@@ -165,10 +163,11 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::draw_tiles() {
 
 /// What a tile's rows see and how its warpgroups walk: the share of one of kThreads threads. True:
 /// there is no tile.
-template <typename T, int kSlabs>
+template <typename T, int kSlabs, typename SharedMemory>
 template <int kThreads>
-__device__ __forceinline__ bool HopperProducer<T, kSlabs>::tell(const HopperTile& t, int slot,
-                                                                int thread) const {
+__device__ __forceinline__ bool HopperProducer<T, kSlabs, SharedMemory>::tell(const HopperTile& t,
+                                                                              int slot,
+                                                                              int thread) const {
   const AttentionArguments& a = call_.a;
   const bool ends = t.sequence < 0;
   const Sequence sequence{t.sequence, t.first_token, call_.query_of(t.rows), t.keys};
@@ -198,8 +197,8 @@ __device__ __forceinline__ bool HopperProducer<T, kSlabs>::tell(const HopperTile
 
 /// Of each tile, what its rows see and how its warpgroups walk, beside the loads that wait for the
 /// tile alone.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::tell_rows() {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::tell_rows() {
   for (int turn = 0;; ++turn) {
     const int slot = ring_slot(turn, kHopperTileSlots);
     barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn, kHopperTileSlots));
@@ -211,8 +210,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::tell_rows() {
   }
 }
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::next_tile(int turn) const {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ HopperTile
+HopperProducer<T, kSlabs, SharedMemory>::next_tile(int turn) const {
   const int slot = ring_slot(turn, kHopperTileSlots);
   barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn, kHopperTileSlots));
   const HopperTile t = shared_.tile[slot];
@@ -220,8 +220,8 @@ __device__ __forceinline__ HopperTile HopperProducer<T, kSlabs>::next_tile(int t
   return t;
 }
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_keys_and_queries(
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::load_keys_and_queries(
     const CUtensorMap* map_q, const CUtensorMap* map_k) {
   int position = 0;  // steps loaded so far
   for (int turn = 0;; ++turn) {
@@ -245,9 +245,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::load_keys_and_queries
 }
 
 /// Zeros over the values of slots from `live` on.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::clear_values(T (*stage)[Shared::kSlab],
-                                                                        int live) const {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::clear_values(
+    T (*stage)[Shared::kSlab], int live) const {
   constexpr int kChunks = kSlabRowBytes / 16;
 #pragma unroll 1
   for (int i = live * kChunks + lane_; i < kKeys * kChunks; i += 32) {
@@ -258,8 +258,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs>::clear_values(T (*stag
   }
 }
 
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperProducer<T, kSlabs>::load_values(const CUtensorMap* map_v) {
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::load_values(
+    const CUtensorMap* map_v) {
   int position = 0;
   unsigned tails = 0;
   for (int turn = 0;; ++turn) {

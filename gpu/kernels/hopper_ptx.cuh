@@ -75,6 +75,13 @@ __device__ __forceinline__ uint4 load_once_16(std::uint64_t address) {
   return x;
 }
 
+/// The same of 4 bytes.
+__device__ __forceinline__ std::uint32_t load_once_4(std::uint64_t address) {
+  std::uint32_t x;
+  asm volatile("ld.global.L1::no_allocate.b32 %0, [%1];" : "=r"(x) : "l"(address));
+  return x;
+}
+
 /// All warps of a warpgroup execute these; the kernel has __launch_bounds__(threads, 1), and the
 /// budgets of a block's warpgroups sum up to at most what they had at entry.
 template <int kRegisters>

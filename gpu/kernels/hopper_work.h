@@ -305,6 +305,51 @@ ATTN_HOST_DEVICE constexpr HopperCodePlace hopper_code_place(int slabs, int thre
   return place;
 }
 
+// ---- products of codes
+// Queries and probabilities are turned to e4m3, and wgmma multiplies codes with codes
+// (attention_hopper_fp8.cuh). Rows of q and k are 128 bytes, a channel a byte, in the swizzle. Of v
+// a row is a channel and has a step's keys, a byte each.
+
+/// Steps in shared memory.
+inline constexpr int kHopperFp8Stages = 4;
+inline constexpr int kHopperFp8ProducerRegisters = 120;
+inline constexpr int kHopperFp8ConsumerRegisters = 192;
+static_assert(128 * (kHopperFp8ProducerRegisters + kHopperGroups * kHopperFp8ConsumerRegisters) <=
+              65'536 / kHopperThreads / 8 * 8 * kHopperThreads);
+/// Probabilities, at most 1, are multiplied by 2 to this before they are rounded to e4m3, whose
+/// largest number is 448.
+inline constexpr int kHopperFp8ProbabilityLog2 = 8;
+
+/// Key (of 16 after each other) that byte `place` of theirs in a row of v is: so that what a thread
+/// has of a product's sums, keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9, are four bytes after each
+/// other, as the thread's fragment of the next product wants them.
+ATTN_HOST_DEVICE constexpr int fp8_key(int place) {
+  return place / 4 * 2 + place % 2 + place / 2 % 2 * 8;
+}
+
+/// A thread of the producing warpgroup turns blocks of 16 keys, of four channels after each other.
+/// The channel (of the four) whose keys it stores in its turn `turn`: such that eight threads after
+/// each other store into rows that are different modulo 8, which the swizzle puts into all banks.
+ATTN_HOST_DEVICE constexpr int fp8_channel(int thread, int turn) {
+  return (turn + thread % 8 / 2) % 4;
+}
+
+/// What queries of a row are multiplied by before they are rounded to e4m3, and what takes it back,
+/// as the bits of float32: powers of two that bring the row's largest magnitude (of bits `amax`)
+/// into [128, 256), as far as float32 has them. Of a row that is not finite: NaN takes it back.
+struct Fp8RowScale {
+  std::uint32_t times = 0;
+  std::uint32_t back = 0;
+};
+ATTN_HOST_DEVICE constexpr Fp8RowScale fp8_row_scale(std::uint32_t amax) {
+  const std::uint32_t biased = amax >> 23;
+  const std::uint32_t exponent = biased < 8 ? 8 : biased;
+  Fp8RowScale scale;
+  scale.times = (261 - exponent) << 23;
+  scale.back = biased == 255 ? 0x7fc00000u : (exponent - 7) << 23;
+  return scale;
+}
+
 // ---- masks and online softmax
 
 /// True when a row that sees `width` keys, the step's first being its `from`-th (it may lie before

@@ -32,18 +32,22 @@ Encode encoder() {
   return kEncode;
 }
 
+CUtensorMapDataType map_type(Type type) {
+  if (type == Type::kFloat8E4M3) return CU_TENSOR_MAP_DATA_TYPE_UINT8;
+  return type == Type::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+}
+
 template <int kRank>
 CUtensorMap encode(const TensorMapShape<kRank>& shape) {
   std::array<std::uint32_t, kRank> steps{};
   steps.fill(1);
   CUtensorMap map = {};
-  const CUresult result = encoder()(
-      &map,
-      shape.type == Type::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                   : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-      kRank, const_cast<void*>(shape.base), shape.sizes.data(), shape.strides.data(),
-      shape.box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encoder()(&map, map_type(shape.type), kRank, const_cast<void*>(shape.base),
+                shape.sizes.data(), shape.strides.data(), shape.box.data(), steps.data(),
+                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return map;
   std::ostringstream message;
   message << "cuda: cuTensorMapEncodeTiled failed with status " << static_cast<int>(result)

@@ -13,7 +13,7 @@ namespace attn::gpu {
 template <int kRank>
 struct TensorMapShape {
   const void* base = nullptr;   ///< 16-byte aligned
-  Type type = Type::kBFloat16;  ///< of 16 bits
+  Type type = Type::kBFloat16;  ///< of 16 bits, or a byte of codes
   std::array<std::uint64_t, kRank> sizes{};
   std::array<std::uint64_t, kRank - 1> strides{};  ///< bytes, of axis 1 on; multiples of 16
   std::array<std::uint32_t, kRank> box{};

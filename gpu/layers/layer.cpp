@@ -73,6 +73,7 @@ HopperShape hopper_shape(const AttentionConfig& config, const LayerOptions& opti
   shape.fixed_splits = options.fixed_splits;
   shape.token_scales = config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
   shape.shares = options.prefill == PrefillKernel::kHopperShares;
+  shape.fp8 = options.prefill == PrefillKernel::kFp8;
   return shape;
 }
 
@@ -148,7 +149,8 @@ std::string hopper_unsupported_reason(const AttentionConfig& config, const Layer
   std::string reason = options.plain_attention ? "attention=plain is another kernel"
                                                : hopper_refusal(hopper_shape(config, options));
   if (reason.empty()) reason = hopper_device_refusal();
-  return reason.empty() ? "" : "prefill=hopper: " + reason;
+  if (reason.empty()) return "";
+  return (options.prefill == PrefillKernel::kFp8 ? "prefill=fp8: " : "prefill=hopper: ") + reason;
 }
 
 Fp8Products fp8_products(const AttentionConfig& config, const LayerOptions& options) {
@@ -188,7 +190,7 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
   if (options.prefill == PrefillKernel::kHopper ||
-      options.prefill == PrefillKernel::kHopperShares) {
+      options.prefill == PrefillKernel::kHopperShares || options.prefill == PrefillKernel::kFp8) {
     if (const std::string reason = hopper_unsupported_reason(config, options); !reason.empty()) {
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }

@@ -24,6 +24,7 @@ enum class PrefillKernel {
   kChosen,        ///< that of compute capability 9.0 where it takes the config and fills the device
   kHopper,        ///< that: only where hopper_unsupported_reason() has nothing against it
   kHopperShares,  ///< likewise, with probabilities through shared memory
+  kFp8,           ///< likewise, with products of e4m3 codes: queries and probabilities are rounded
   kTiled,         ///< that of mma.sync
 };
 
@@ -55,8 +56,8 @@ struct LayerOptions {
 /// "" when AttentionLayer runs the config, else one line why not.
 std::string unsupported_reason(const AttentionConfig& config);
 
-/// "" when PrefillKernel::kHopper takes the config with these options on the current device,
-/// else one line why not. A config without attention is always taken.
+/// "" when the PrefillKernel of these options (kChosen: kHopper) takes the config on the current
+/// device, else one line why not. A config without attention is always taken.
 std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options);
 
 /// options.fp8, or kOwn where cuBLASLt cannot multiply float8 codes here. Loads it, where the

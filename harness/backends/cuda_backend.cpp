@@ -26,11 +26,13 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
   }
   const bool projection = options.hopper_projection || options.hopper_projection_always;
-  const bool prefill = options.hopper_prefill || options.hopper_shares;
+  const bool prefill = options.hopper_prefill || options.hopper_shares || options.fp8_prefill;
   if (prefill || projection) {
     if (const std::string reason = gpu::hopper_device_refusal(); !reason.empty()) {
-      const std::string word = prefill ? "prefill" : "projection";
-      throw Error(ErrorKind::kUnsupported, "cuda:" + word + "=hopper: " + reason, "backend");
+      const std::string word = options.fp8_prefill ? "prefill=fp8"
+                               : prefill           ? "prefill=hopper"
+                                                   : "projection=hopper";
+      throw Error(ErrorKind::kUnsupported, "cuda:" + word + ": " + reason, "backend");
     }
   }
   return std::make_unique<CudaBackend>(options);

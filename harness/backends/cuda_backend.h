@@ -13,6 +13,7 @@ struct CudaOptions {
   bool plain_attention = false;  ///< only the plain attention kernel
   bool hopper_prefill = false;   ///< the prefill kernel of compute capability 9.0, and only that
   bool hopper_shares = false;    ///< the same with probabilities through shared memory
+  bool fp8_prefill = false;      ///< likewise, with products of e4m3 codes
   bool tiled_prefill = false;    ///< never that
   /// Only layers whose q, k and v can be made, turned and stored by one kernel of compute
   /// capability 9.0, in calls where it pays, or in all; or never by that kernel.

@@ -81,6 +81,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"attention", "plain"}, &result.plain_attention},
       {{"prefill", "hopper"}, &result.hopper_prefill},
       {{"prefill", "hopper-shares"}, &result.hopper_shares},
+      {{"prefill", "fp8"}, &result.fp8_prefill},
       {{"prefill", "tiled"}, &result.tiled_prefill},
       {{"projection", "hopper"}, &result.hopper_projection},
       {{"projection", "hopper-always"}, &result.hopper_projection_always},
@@ -109,7 +110,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
-             "prefill=tiled, "
+             "prefill=fp8, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
              "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, decode=lean, "
              "decode=lean-two, decode=lean-mail, decode=lean-two-mail, splits=N");
@@ -144,7 +145,7 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|hopper-shares|tiled projection=hopper|separate "
+       "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
        "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream "
        "decode=lean|lean-two|lean-mail|lean-two-mail splits=N",
        cuda_unavailable_reason()},

@@ -61,6 +61,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.prefill = attn::gpu::PrefillKernel::kHopper;
     } else if (word == "prefill=hopper-shares") {
       options.prefill = attn::gpu::PrefillKernel::kHopperShares;
+    } else if (word == "prefill=fp8") {
+      options.prefill = attn::gpu::PrefillKernel::kFp8;
     } else if (word == "projection=separate") {
       options.hopper_projection = attn::gpu::ProjectionUse::kNever;
     } else if (word == "fp8=own") {

@@ -30,6 +30,11 @@ struct Arithmetic {
   std::int64_t lanes = 1;
   ElementType probabilities = ElementType::kFloat32;  ///< P as multiplied with V
   bool lse_from_rounded_probabilities = false;
+  /// What P, 1 for a row's largest score, is multiplied by before it is rounded to its type.
+  double probability_scale = 1.0;
+  /// The queries of a row and head may be rounded once more as attention multiplies them: to e4m3,
+  /// under the power of two that brings the largest of them into [128, 256).
+  bool e4m3_queries = false;
   double exp_rel = 0x1p-23;                     ///< relative error of one exponential
   std::int64_t block = 0;                       ///< keys per online-softmax step; 0: one block
   std::int64_t splits = 1;                      ///< split-KV parts

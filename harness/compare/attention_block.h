@@ -69,6 +69,13 @@ struct RowFactors {
   double half_rescales = 0.0, half_floor = 0.0;  ///< float16 accumulators only
 };
 
+/// q [rows, D] as Arithmetic::e4m3_queries says. Of q that is off by some error the result is off
+/// by that and a rounding of its own.
+Bounded round_queries(const Bounded& q);
+/// Has `bound`, of unrounded queries, hold `rounded`'s answers too.
+void allow_either(const AttentionBlock& block, const AttentionBound& rounded,
+                  AttentionBound& bound);
+
 class BlockBound {
  public:
   BlockBound(const AttentionBlock& block, const BoundOptions& options)
@@ -77,7 +84,7 @@ class BlockBound {
         arithmetic_(options.arithmetic),
         u_(elementary_roundoff(arithmetic_.attention_acc)),
         u_p_(unit_roundoff(arithmetic_.probabilities)),
-        eta_p_(underflow_error(arithmetic_.probabilities)),
+        eta_p_(underflow_error(arithmetic_.probabilities) / arithmetic_.probability_scale),
         m_(block.q.y.rows()),
         n_(block.end_key - block.first_key),
         group_(m_ / static_cast<Index>(std::max<std::size_t>(1, block.masks.size()))),

@@ -114,7 +114,12 @@ AttentionBound BlockBound::run() {
 }
 
 AttentionBound attend(const AttentionBlock& block, const BoundOptions& options) {
-  return BlockBound(block, options).run();
+  AttentionBound bound = BlockBound(block, options).run();
+  if (!options.arithmetic.e4m3_queries) return bound;
+  AttentionBlock rounded = block;
+  rounded.q = round_queries(block.q);
+  allow_either(block, BlockBound(rounded, options).run(), bound);
+  return bound;
 }
 
 }  // namespace attn::harness

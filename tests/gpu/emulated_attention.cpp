@@ -8,6 +8,7 @@
 #include "gpu/kernels/attention_hopper.cuh"
 #include "gpu/kernels/attention_hopper.h"
 #include "gpu/kernels/attention_hopper_codes.cuh"
+#include "gpu/kernels/attention_hopper_fp8.cuh"
 
 namespace attn::gpu {
 
@@ -65,6 +66,20 @@ template void launch_hopper_codes<1>(const CUtensorMap&, const HopperCall&, int,
 template void launch_hopper_codes<2>(const CUtensorMap&, const HopperCall&, int, cudaStream_t);
 template void launch_hopper_codes<4>(const CUtensorMap&, const HopperCall&, int, cudaStream_t);
 
+template <int kSlabs>
+void launch_hopper_fp8(const CUtensorMap& map_k, const HopperCall& call, int blocks, cudaStream_t) {
+  static_assert(kHopperFp8SharedBytes<kSlabs> <= kEmulatedShared);
+  emulated_mistake = emulator::run(blocks, kHopperThreads, emulated_seed, emulated_starved, [&] {
+    if (call.a.type == Type::kBFloat16) {
+      attention_hopper_fp8_kernel<Bf16, kSlabs>(map_k, call);
+    } else {
+      attention_hopper_fp8_kernel<Half, kSlabs>(map_k, call);
+    }
+  });
+}
+template void launch_hopper_fp8<1>(const CUtensorMap&, const HopperCall&, int, cudaStream_t);
+template void launch_hopper_fp8<2>(const CUtensorMap&, const HopperCall&, int, cudaStream_t);
+
 std::string run_emulated(const EmulatedCall& p, std::uint64_t seed, int every) {
   EmulatedMemory m(p, seed);
   HopperShape shape{p.type,      p.coded ? Type::kFloat8E4M3 : p.type,
@@ -72,7 +87,7 @@ std::string run_emulated(const EmulatedCall& p, std::uint64_t seed, int every) {
                     p.head_dim,  p.head_dim_v,
                     p.page_size, false,
                     0,           p.scales == CacheScales::kTokenHead,
-                    p.shares};
+                    p.shares,    p.fp8};
   if (const std::string why = hopper_refusal(shape); !why.empty()) return "refused: " + why;
   int max_rows = 0;
   int max_keys = 0;

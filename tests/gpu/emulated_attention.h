@@ -24,6 +24,7 @@ struct EmulatedCall {
   int level_rows = -1;  ///< 0 or 1: rows i with i / 8 % 2 like that are 0, and so are their scores
   bool shares = false;  ///< probabilities go through shared memory
   bool coded = false;   ///< the cache holds e4m3 codes
+  bool fp8 = false;     ///< and they are multiplied as they are
   CacheScales scales = CacheScales::kNone;
   bool any_codes = false;         ///< each finite code as often, in place of normal values
   std::vector<float> key_scales;  ///< of the heads, drawn where there are none

@@ -12,7 +12,8 @@ std::string EmulatedCall::text() const {
   s << "heads " << heads << "/" << kv_heads << " d " << head_dim << "/" << head_dim_v << " page "
     << page_size << " hnd " << heads_first << " mask " << static_cast<int>(mask) << " span " << span
     << " top_left " << top_left << " cap " << softcap << " scale " << scale << " shares " << shares
-    << " coded " << coded << " scales " << static_cast<int>(scales) << " sequences";
+    << " coded " << coded << " fp8 " << fp8 << " scales " << static_cast<int>(scales)
+    << " sequences";
   for (const auto& [rows, keys] : sequences) s << ' ' << rows << ':' << keys;
   return s.str();
 }
@@ -159,9 +160,37 @@ AttentionArguments arguments_of(const EmulatedCall& p, EmulatedMemory& m) {
 namespace {
 
 struct Row {
-  std::vector<double> out;
+  std::vector<double> out, tolerance;
   double lse = -std::numeric_limits<double>::infinity();
 };
+/// Of a vector of q, the values that are multiplied. Those of fp8 products are rounded to e4m3,
+/// under the power of two that brings the largest magnitude into [128, 256).
+std::vector<double> queries_of(const EmulatedCall& p, const EmulatedMemory& m, std::size_t q_row) {
+  std::vector<double> q;
+  double most = 0.0;
+  for (std::size_t d = 0; d < static_cast<std::size_t>(p.head_dim); ++d) {
+    q.push_back(double{from_bits(m.q[q_row * static_cast<std::size_t>(p.head_dim) + d], p.type)});
+    most = std::max(most, std::abs(q.back()));
+  }
+  if (!p.fp8 || most == 0.0) return q;
+  const int up = 7 - std::ilogb(most);
+  for (double& x : q) {
+    x = std::ldexp(from_code(to_code(static_cast<float>(std::ldexp(x, up)))), -up);
+  }
+  return q;
+}
+
+/// Of a value o = sum p v: probabilities of fp8 products are off by 2^-4 of themselves, each on its
+/// own (magnitude: sum p |v|; squares: sum p^2 v^2), and below 2^-6 / 256 by 2^-10 / 256; the
+/// result by half a unit of its type, and float32 sums and exponentials by less than 2^-16.
+double fp8_tolerance(const EmulatedCall& p, double o, double magnitude, double squares,
+                     double floor) {
+  const double result = p.type == Type::kFloat16 ? 0x1p-11 : 0x1p-8;
+  const double rounded =
+      0x1p-4 * std::min(magnitude, 4.0 * std::sqrt(squares) + std::abs(o)) + 0x1p-18 * floor;
+  return rounded + result * (std::abs(o) + rounded) + 0x1p-16 * magnitude + 1e-7;
+}
+
 Row expected_row(const EmulatedCall& p, const EmulatedMemory& m, std::size_t b, int query,
                  int head) {
   const auto [rows, keys] = p.sequences[b];
@@ -169,8 +198,11 @@ Row expected_row(const EmulatedCall& p, const EmulatedMemory& m, std::size_t b, 
   const std::size_t q_row =
       (m.offsets[b] + static_cast<std::size_t>(query)) * static_cast<std::size_t>(p.heads) +
       static_cast<std::size_t>(head);
+  const std::vector<double> q = queries_of(p, m, q_row);
   Row row;
   row.out.assign(static_cast<std::size_t>(p.head_dim_v), 0.0);
+  // Outputs in the type: half a unit of the largest value, 2^-8 of 4; probabilities rounded to it.
+  row.tolerance.assign(row.out.size(), p.type == Type::kFloat16 ? 0.004 : 0.03);
   std::vector<double> score(static_cast<std::size_t>(keys),
                             -std::numeric_limits<double>::infinity());
   double most = p.sinks ? double{m.sinks[static_cast<std::size_t>(head)]}
@@ -184,9 +216,8 @@ Row expected_row(const EmulatedCall& p, const EmulatedMemory& m, std::size_t b, 
   for (int key = 0; key < keys; ++key) {
     if (!sees(p, rows, keys, query, key)) continue;
     double s = 0.0;
-    for (std::size_t d = 0; d < static_cast<std::size_t>(p.head_dim); ++d) {
-      s += double{from_bits(m.q[q_row * static_cast<std::size_t>(p.head_dim) + d], p.type)} *
-           m.k.at(at(key) * static_cast<std::size_t>(p.head_dim) + d);
+    for (std::size_t d = 0; d < q.size(); ++d) {
+      s += q[d] * m.k.at(at(key) * static_cast<std::size_t>(p.head_dim) + d);
     }
     s *= double{p.scale} * EmulatedMemory::scale_of(p, m.k_scales, kv_head);
     if (p.softcap > 0.0f) s = double{p.softcap} * std::tanh(s / double{p.softcap});
@@ -194,16 +225,29 @@ Row expected_row(const EmulatedCall& p, const EmulatedMemory& m, std::size_t b, 
     most = std::max(most, s);
   }
   if (most == -std::numeric_limits<double>::infinity()) return row;
+  std::vector<double> magnitude(row.out.size()), squares(row.out.size()), all(row.out.size());
   double sum = p.sinks ? std::exp(double{m.sinks[static_cast<std::size_t>(head)]} - most) : 0.0;
   for (int key = 0; key < keys; ++key) {
     const double weight = std::exp(score[static_cast<std::size_t>(key)] - most);
     if (weight == 0.0) continue;
     sum += weight;
     for (std::size_t d = 0; d < static_cast<std::size_t>(p.head_dim_v); ++d) {
-      row.out[d] += weight * m.v.at(at(key) * static_cast<std::size_t>(p.head_dim_v) + d);
+      const double v = m.v.at(at(key) * static_cast<std::size_t>(p.head_dim_v) + d);
+      row.out[d] += weight * v;
+      magnitude[d] += weight * std::abs(v);
+      squares[d] += weight * weight * v * v;
+      all[d] += std::abs(v);
     }
   }
-  for (double& x : row.out) x *= EmulatedMemory::scale_of(p, m.v_scales, kv_head) / sum;
+  const double factor = EmulatedMemory::scale_of(p, m.v_scales, kv_head) / sum;
+  const double largest =
+      score.empty() ? 0.0 : std::exp(*std::max_element(score.begin(), score.end()) - most);
+  for (std::size_t d = 0; d < row.out.size(); ++d) {
+    row.out[d] *= factor;
+    if (!p.fp8) continue;
+    row.tolerance[d] = fp8_tolerance(p, row.out[d], magnitude[d] * factor,
+                                     squares[d] * factor * factor, all[d] * largest * factor);
+  }
   row.lse = most + std::log(sum);
   return row;
 }
@@ -211,8 +255,6 @@ Row expected_row(const EmulatedCall& p, const EmulatedMemory& m, std::size_t b, 
 }  // namespace
 
 std::string judge(const EmulatedCall& p, const EmulatedMemory& m, int every) {
-  // Outputs in the type: half a unit of the largest value, 2^-8 of 4; probabilities rounded to it.
-  const double tolerance = p.type == Type::kFloat16 ? 0.004 : 0.03;
   int judged = 0;
   for (std::size_t b = 0; b < p.sequences.size(); ++b) {
     for (int query = 0; query < p.sequences[b][0]; ++query) {
@@ -227,9 +269,9 @@ std::string judge(const EmulatedCall& p, const EmulatedMemory& m, int every) {
         const Row row = expected_row(p, m, b, query, head);
         for (std::size_t d = 0; d < row.out.size(); ++d) {
           const double got = double{from_bits(m.out[vector * row.out.size() + d], p.type)};
-          if (!(std::abs(got - row.out[d]) <= tolerance)) {
+          if (!(std::abs(got - row.out[d]) <= row.tolerance[d])) {
             return "channel " + std::to_string(d) + where + ": " + std::to_string(got) + " not " +
-                   std::to_string(row.out[d]);
+                   std::to_string(row.out[d]) + " within " + std::to_string(row.tolerance[d]);
           }
         }
         const double lse = double{m.lse[vector]};

@@ -19,6 +19,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.plain_attention = options.plain_attention;
   if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
   if (options.hopper_shares) layer.prefill = gpu::PrefillKernel::kHopperShares;
+  if (options.fp8_prefill) layer.prefill = gpu::PrefillKernel::kFp8;
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   if (options.hopper_projection_always) layer.hopper_projection = gpu::ProjectionUse::kAlways;
   if (options.separate_projection) layer.hopper_projection = gpu::ProjectionUse::kNever;
@@ -44,6 +45,7 @@ std::string CudaBackend::name() const {
   if (options_.plain_attention) words += ",attention=plain";
   if (options_.hopper_prefill) words += ",prefill=hopper";
   if (options_.hopper_shares) words += ",prefill=hopper-shares";
+  if (options_.fp8_prefill) words += ",prefill=fp8";
   if (options_.tiled_prefill) words += ",prefill=tiled";
   if (options_.hopper_projection_always) {
     words += ",projection=hopper-always";
@@ -66,7 +68,8 @@ std::string CudaBackend::name() const {
 
 std::string CudaBackend::unsupported_reason(const AttentionConfig& config) const {
   std::string reason = gpu::unsupported_reason(config);
-  if (reason.empty() && (options_.hopper_prefill || options_.hopper_shares)) {
+  if (reason.empty() &&
+      (options_.hopper_prefill || options_.hopper_shares || options_.fp8_prefill)) {
     reason = gpu::hopper_unsupported_reason(config, layer_options());
   }
   if (reason.empty() && (options_.hopper_projection || options_.hopper_projection_always)) {
@@ -109,6 +112,13 @@ Arithmetic CudaBackend::arithmetic(const AttentionConfig& config) const {
   a.block = gpu::kTensorCoreBlock;
   // The warps of the decode kernel are parts too. How many splits a case gets depends on its
   // lengths; the declaration is for all of them.
+  if (options_.fp8_prefill) {
+    // Of calls of more rows than decode: the others are what they were, which the bound holds too.
+    a.attention_acc = Accumulator::kFp8_14Bit;
+    a.probabilities = ElementType::kFloat8E4M3FN;
+    a.probability_scale = gpu::kFp8ProbabilityScale;
+    a.e4m3_queries = true;
+  }
   a.splits = (options_.splits > 0 ? options_.splits : gpu::kMostSplits) + gpu::kMostDecodeWarps;
   return a;
 }

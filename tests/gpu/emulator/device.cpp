@@ -160,27 +160,44 @@ float element_at(std::uint32_t address, bool half) {
   if (block.unfenced[swizzled(address) / 4] >= 0) fail("wgmma reads what nobody fenced");
   return half ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
 }
+float code_value(std::uint32_t code) {
+  return __half2float(
+      static_cast<__half>(__nv_cvt_fp8_to_halfraw(static_cast<std::uint8_t>(code), __NV_E4M3)));
+}
 float half_of(std::uint32_t word, int upper, bool half) {
   const auto bits = static_cast<std::uint16_t>(upper != 0 ? word >> 16 : word & 0xffffU);
   return half ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
 }
 
-/// Operand of a descriptor: rows of 16 k.
-std::vector<float> operand(std::uint64_t descriptor, int rows, bool transposed, bool half) {
+/// Operand of a descriptor: rows of 16 k, or of 32 codes.
+std::vector<float> operand(std::uint64_t descriptor, int rows, const Product& p, bool transposed) {
   const auto address = static_cast<std::uint32_t>(descriptor & 0x3fffU) << 4;
   const auto leading = static_cast<std::uint32_t>(descriptor >> 16 & 0x3fffU) << 4;
   const auto stride = static_cast<std::uint32_t>(descriptor >> 32 & 0x3fffU) << 4;
   if (descriptor >> 62 != 1) fail("a descriptor without the 128-byte swizzle");
-  std::vector<float> values(static_cast<std::size_t>(rows) * 16);
+  const std::uint32_t depth = p.codes ? 32 : 16;
+  const std::uint32_t bytes = 32 / depth;
+  std::vector<float> values(static_cast<std::size_t>(rows) * depth);
   for (std::uint32_t r = 0; r < static_cast<std::uint32_t>(rows); ++r) {
-    for (std::uint32_t k = 0; k < 16; ++k) {
+    for (std::uint32_t k = 0; k < depth; ++k) {
       const std::uint32_t at =
           transposed ? address + r / 64 * leading + k / 8 * stride + k % 8 * 128 + r % 64 * 2
-                     : address + r / 8 * stride + r % 8 * 128 + k * 2;
-      values[r * 16 + k] = element_at(at, half);
+                     : address + r / 8 * stride + r % 8 * 128 + k * bytes;
+      values[r * depth + k] = p.codes ? code_value(memory[swizzled(at)]) : element_at(at, p.half);
     }
   }
   return values;
+}
+
+/// Element (row, k) of the operand that the threads of a warpgroup hold; `of` a thread's product.
+template <typename Of>
+float held_element(const Of& of, int row, int k) {
+  const Product& first = of(0);
+  const int in_word = first.codes ? 4 : 2;
+  const int lane = row % 8 * 4 + k / in_word % 4;
+  const int reg = row % 16 / 8 + 2 * (k / (4 * in_word));
+  const std::uint32_t word = of(row / 16 * 32 + lane).a_registers[reg];
+  return first.codes ? code_value(word >> 8 * (k % 4) & 0xffU) : half_of(word, k % 2, first.half);
 }
 
 /// The same product of all threads of a warpgroup.
@@ -190,21 +207,14 @@ void multiply(int group, std::size_t which) {
   };
   const auto of = [&](int t) -> const Product& { return fiber(t).groups.front()[which]; };
   const Product& first = of(0);
+  const int depth = first.codes ? 32 : 16;
   std::vector<float> a;
   if (first.a_registers == nullptr) {
-    a = operand(first.a, 64, false, first.half);
+    a = operand(first.a, 64, first, false);
   } else {
-    a.resize(64 * 16);
-    for (int row = 0; row < 64; ++row) {
-      for (int k = 0; k < 16; ++k) {
-        const int lane = row % 8 * 4 + k % 8 / 2;
-        const int reg = row % 16 / 8 + 2 * (k / 8);
-        const Product& p = of(row / 16 * 32 + lane);
-        a[static_cast<std::size_t>(row * 16 + k)] = half_of(p.a_registers[reg], k % 2, first.half);
-      }
-    }
+    for (int i = 0; i < 64 * depth; ++i) a.push_back(held_element(of, i / depth, i % depth));
   }
-  const std::vector<float> b = operand(first.b, first.columns, first.b_transposed, first.half);
+  const std::vector<float> b = operand(first.b, first.columns, first, first.b_transposed);
   for (int t = 0; t < 128; ++t) {
     const Product& p = of(t);
     if (p.a != first.a || p.b != first.b) fail("threads of a warpgroup disagree on a product");
@@ -212,9 +222,9 @@ void multiply(int group, std::size_t which) {
       const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2);
       const int column = 8 * (i / 4) + 2 * (t % 4) + i % 2;
       float sum = p.accumulate ? p.d[i] : 0.0f;
-      for (int k = 0; k < 16; ++k) {
-        sum += a[static_cast<std::size_t>(row * 16 + k)] *
-               b[static_cast<std::size_t>(column * 16 + k)];
+      for (int k = 0; k < depth; ++k) {
+        sum += a[static_cast<std::size_t>(row * depth + k)] *
+               b[static_cast<std::size_t>(column * depth + k)];
       }
       p.d[i] = sum;
     }
@@ -229,6 +239,9 @@ TensorMapShape<4> shape_of(const CUtensorMap& map) {
 
 void land(const Copy& copy) {
   const TensorMapShape<4> shape = shape_of(*copy.map);
+  const auto size = static_cast<std::uint32_t>(size_of(shape.type));
+  const std::uint32_t row_bytes = shape.box[0] * size;
+  if (row_bytes != 128) fail("a box whose rows are not 128 bytes");
   std::uint32_t row = 0;
   std::array<std::int64_t, 4> i{};
   for (i[3] = 0; i[3] < shape.box[3]; ++i[3]) {
@@ -236,25 +249,25 @@ void land(const Copy& copy) {
       for (i[1] = 0; i[1] < shape.box[1]; ++i[1], ++row) {
         for (i[0] = 0; i[0] < shape.box[0]; ++i[0]) {
           bool inside = true;
-          std::int64_t offset = (copy.start[0] + i[0]) * 2;
+          std::int64_t offset = (copy.start[0] + i[0]) * size;
           for (std::size_t axis = 0; axis < 4; ++axis) {
             const std::int64_t at = copy.start[axis] + i[axis];
             inside = inside && at >= 0 && at < static_cast<std::int64_t>(shape.sizes[axis]);
             if (axis > 0) offset += at * static_cast<std::int64_t>(shape.strides[axis - 1]);
           }
           unsigned char* const to =
-              memory + swizzled(copy.target + row * 128 + static_cast<std::uint32_t>(i[0]) * 2);
+              memory + swizzled(copy.target + row * 128 + static_cast<std::uint32_t>(i[0]) * size);
           if (inside) {
-            std::memcpy(to, static_cast<const char*>(shape.base) + offset, 2);
+            std::memcpy(to, static_cast<const char*>(shape.base) + offset, size);
           } else {
-            std::memset(to, 0, 2);
+            std::memset(to, 0, size);
           }
         }
       }
     }
   }
   Barrier& barrier = barrier_at(copy.barrier);
-  barrier.bytes -= static_cast<std::int64_t>(row) * shape.box[0] * 2;
+  barrier.bytes -= static_cast<std::int64_t>(row) * row_bytes;
   settle(barrier);
 }
 
@@ -529,7 +542,7 @@ void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, cons
   Copy copy;
   copy.target = static_cast<std::uint32_t>(static_cast<unsigned char*>(shared) - memory);
   if (copy.target % 128 != 0) fail("a box that does not begin with a row");
-  if (start[0] * 2 % 16 != 0) fail("a box that begins within 16 bytes");
+  if (start[0] * size_of(shape_of(*map).type) % 16 != 0) fail("a box that begins within 16 bytes");
   copy.map = map;
   copy.barrier = barrier;
   for (int axis = 0; axis < rank; ++axis) copy.start[static_cast<std::size_t>(axis)] = start[axis];

@@ -134,7 +134,8 @@ void copies_commit();
 /// Until at most so many of this thread's groups are under way.
 void copies_wait(int pending);
 
-/// d [64, columns] of the warpgroup's threads (+)= a b of one 16 deep step, once it is waited for.
+/// d [64, columns] of the warpgroup's threads (+)= a b of one 16 deep step (of codes 32 deep), once
+/// it is waited for.
 struct Product {
   float* d = nullptr;
   int columns = 0;
@@ -144,6 +145,7 @@ struct Product {
   const std::uint32_t* a_registers = nullptr;  ///< the thread's fragment
   std::uint64_t b = 0;
   bool b_transposed = false;
+  bool codes = false;  ///< both are e4m3
 };
 void product(const Product& p);
 void products_commit();
@@ -243,5 +245,6 @@ T __ldcg(const T* p) {
 }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 
 }  // namespace attn::gpu

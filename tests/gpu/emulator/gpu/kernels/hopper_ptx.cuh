@@ -21,6 +21,12 @@ inline uint4 load_once_16(std::uint64_t address) {
   std::memcpy(&x, reinterpret_cast<const void*>(address), 16);
   return x;
 }
+inline std::uint32_t load_once_4(std::uint64_t address) {
+  if (address % 4 != 0) emulator::fail("a load of 4 bytes that begins within them");
+  std::uint32_t x = 0;
+  std::memcpy(&x, reinterpret_cast<const void*>(address), 4);
+  return x;
+}
 inline void prefetch_tensor_map(const CUtensorMap*) {}
 inline void tensor_load_3d(void* shared, const CUtensorMap* map, std::uint64_t* barrier, int c0,
                            int c1, int c2) {

@@ -1,0 +1,54 @@
+// Prefill attention for compute capability 9.0a whose products are of e4m3 codes: the consumers,
+// tiles and steps of attention_hopper.cuh, from a cache of codes as it lies.
+//
+// Keys come by the copy engine, a row of 128 bytes each, and are multiplied as they are. wgmma
+// wants the second operand of codes with the sum's axis contiguous, which for the values are the
+// keys: the four warps of the producing warpgroup turn them on their way. A thread has four
+// channels of 16 keys in registers, by loads of a line a key for the warp, and stores 16 bytes, the
+// keys of a channel. As soon as it has stored a block it loads the same block of the step to come.
+//
+// Which place a key has in its 16 is free, as long as the probabilities have the same order: that
+// of fp8_key(), in which a thread's sums of scores are its operand of the next product.
+//
+// The same warps turn queries to codes: each row times a power of two of its own, which goes into
+// the row's exponents again. They do so before they say what the tile's rows see, for the tile to
+// come, while the consumers have steps in the ring. Probabilities are at most 1 and are rounded as
+// 256 times that; the sums of a row are of the unrounded ones.
+//
+// Keys of slots behind a sequence's end need nothing, their scores are hidden; values there are
+// zeros.
+#pragma once
+
+#include "gpu/kernels/attention_hopper_consumer.cuh"
+#include "gpu/kernels/attention_hopper_fp8_producer.cuh"
+
+namespace attn::gpu {
+
+/// grid: blocks that stay.
+template <typename T, int kSlabs>
+__global__ void __launch_bounds__(kHopperThreads, 1)
+    attention_hopper_fp8_kernel(const __grid_constant__ CUtensorMap map_k,
+                                const __grid_constant__ HopperCall call) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using Shared = HopperFp8Shared<kSlabs>;
+  extern __shared__ unsigned char memory[];
+  auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    prefetch_tensor_map(&map_k);
+    init_fp8_barriers(shared);
+  }
+  allow_dependent_launch();
+  wait_for_previous_grid();
+  if (threadIdx.x < 32) fence_proxy_async();  // the warp that asks the copy engine
+  order_tiles(shared, call);
+  if (threadIdx.x < 128) {
+    drop_registers<kHopperFp8ProducerRegisters>();
+    HopperFp8Producer<T, kSlabs>(call, shared).run(&map_k);
+  } else {
+    raise_registers<kHopperFp8ConsumerRegisters>();
+    HopperConsumer<T, kSlabs, HopperWay::kFp8>(call, shared).run();
+  }
+#endif
+}
+
+}  // namespace attn::gpu
