@@ -3,6 +3,7 @@
 # both types; and in the machine code (hopper_machine_code.py).
 #   cmake -DNVCC=... -DPYTHON=... -DROOT=... -DSTEM=SOURCE -DWIDTHS=N,... -DREGISTERS=FEWER,MORE
 #         -DWORDS=WORD,... -DWORK=FOLDER -P hopper_code.cmake
+# WIDTHS=e4m3: products of codes, whose widths are among the words; there are no boxes of q.
 cmake_minimum_required(VERSION 3.25)
 
 file(REMOVE_RECURSE ${WORK})
@@ -37,6 +38,11 @@ foreach(frame IN LISTS frames)
 endforeach()
 
 file(READ ${WORK}/${stem}.ptx ptx)
+set(boxes "cp.async.bulk.tensor.3d")
+if(widths STREQUAL "e4m3")
+  set(widths "")
+  set(boxes "")
+endif()
 foreach(type bf16 f16)
   foreach(width IN LISTS widths)
     if(NOT ptx MATCHES "wgmma.mma_async.sync.aligned.m64n${width}k16.f32.${type}.${type}")
@@ -44,7 +50,7 @@ foreach(type bf16 f16)
     endif()
   endforeach()
 endforeach()
-foreach(word IN LISTS words ITEMS "cp.async.bulk.tensor.3d" "setmaxnreg.dec.sync.aligned.u32 ${fewer}"
+foreach(word IN LISTS words boxes ITEMS "setmaxnreg.dec.sync.aligned.u32 ${fewer}"
         "setmaxnreg.inc.sync.aligned.u32 ${more}")
   string(FIND "${ptx}" "${word}" at)
   if(at EQUAL -1)

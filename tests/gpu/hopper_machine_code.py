@@ -11,6 +11,7 @@ import sys
 
 # One row each: the 12 bits without the form of the operands (bits 9 to 11 say register, constant, ...).
 HGMMA, WARPGROUP, MUFU, UTMALDG, USETMAXREG, HMMA = 0x1F0, 0x1C5, 0x108, 0x1B4, 0x1C8, 0x03C
+QGMMA = 0x1F3  # products of 8-bit floats
 LOCAL = (0x183, 0x187)  # LDL, STL: spilled registers
 LDG, STS = 0x181, 0x188
 
@@ -31,10 +32,26 @@ def code_of(path):
     return found
 
 
-def wrong_with(code, softmax, codes):
+def runs_of(kinds, wanted):
+    """The kinds of `wanted` as they follow each other: [(kind, how many)]."""
+    runs = []
+    for kind in kinds:
+        if kind not in wanted:
+            continue
+        if runs and runs[-1][0] == kind:
+            runs[-1][1] += 1
+        else:
+            runs.append([kind, 1])
+    return [tuple(run) for run in runs]
+
+
+def wrong_with(code, softmax, codes, fp8):
     """"" or the first thing that is not as it should be."""
     kinds = [low & 0x1FF for low, _ in code]
-    for kind, name in ((HGMMA, "HGMMA"), (UTMALDG, "UTMALDG"), (USETMAXREG, "USETMAXREG")):
+    product, other = (QGMMA, HGMMA) if fp8 else (HGMMA, QGMMA)
+    if other in kinds:
+        return "products of the other width"
+    for kind, name in ((product, "QGMMA" if fp8 else "HGMMA"), (UTMALDG, "UTMALDG"), (USETMAXREG, "USETMAXREG")):
         if kind not in kinds:
             return f"no {name}"
     if HMMA in kinds:
@@ -55,6 +72,14 @@ def wrong_with(code, softmax, codes):
             return f"loads of codes after each other: {max(runs)}"
         if sum(run == 1 for run in runs) < 8:
             return "no loads of codes between the stores of others"
+    if fp8:
+        # A block of the step to come is loaded when the one in its registers has been stored: by 16
+        # loads of a key each, between the stores of four channels.
+        producer = kinds[max(i for i, kind in enumerate(kinds) if kind == USETMAXREG):]
+        runs = runs_of(producer, (LDG, STS))
+        turned = sum(runs[i:i + 2] == [(STS, 4), (LDG, 16)] for i in range(len(runs)))
+        if turned == 0:
+            return "no loads of a block right behind the stores of the one before"
     if not softmax:
         return ""
     # WARPGROUP: an arrival, or a wait (bit 47) for all but so many groups of products. In the loops the
@@ -63,7 +88,7 @@ def wrong_with(code, softmax, codes):
     pairs = 0
     for first, second in zip(marks, marks[1:]):
         between = kinds[first:second]
-        if HGMMA in between:
+        if product in between:
             continue
         pairs += 1
         if between.count(MUFU) < 16:
@@ -75,7 +100,7 @@ def main():
     bad = 0
     kernels = code_of(sys.argv[1])
     for name, code in kernels.items():
-        wrong = wrong_with(code, "attention" in name, "hopper_codes" in name)
+        wrong = wrong_with(code, "attention" in name, "hopper_codes" in name, "hopper_fp8" in name)
         print(f"{name}: {len(code)} instructions, {wrong or 'as they should be'}")
         bad += bool(wrong)
     return 1 if bad or not kernels else 0

@@ -61,6 +61,28 @@ TEST(HopperRefusal, TakesCodesOfHeadSizesOfSixteens) {
   EXPECT_EQ(hopper_refusal(s), "head_dim 80 and 72 of codes are not multiples of 16");
 }
 
+TEST(HopperRefusal, TakesProductsOfCodesUpToAHeadOf128) {
+  HopperShape s = shape();
+  s.fp8 = true;
+  EXPECT_EQ(hopper_refusal(s), "products of codes want a cache of e4m3 codes");
+  s.cache_type = Type::kFloat8E4M3;
+  for (const std::int64_t d : {16, 48, 64, 80, 112, 128}) {
+    s.head_dim = s.head_dim_v = d;
+    EXPECT_EQ(hopper_refusal(s), "") << d;
+  }
+  const HopperPlan plan = plan_hopper(s, 132, 2, 500, 500);
+  EXPECT_TRUE(plan.taken && plan.fp8);
+  s.head_dim = s.head_dim_v = 144;
+  EXPECT_EQ(hopper_refusal(s),
+            "head_dim 144 is not implemented for products of codes, up to 128 is");
+  s.head_dim = s.head_dim_v = 72;
+  EXPECT_EQ(hopper_refusal(s), "head_dim 72 and 72 of codes are not multiples of 16");
+  s.head_dim = s.head_dim_v = 64;
+  s.token_scales = true;
+  EXPECT_EQ(hopper_refusal(s),
+            "scales of codes by token and head are not implemented, those by tensor or head are");
+}
+
 TEST(HopperRefusal, SaysWhatItDoesNotTake) {
   HopperShape s = shape();
   s.type = s.cache_type = Type::kFloat32;

@@ -33,6 +33,7 @@ class HopperPrefill : public OnDevice {
     try {
       backend_ = make_backend(kHopper);
       shares_ = make_backend("cuda:prefill=hopper-shares");
+      fp8_ = make_backend("cuda:prefill=fp8");
     } catch (const Error& error) {
       GTEST_SKIP() << "NOT TESTED: " << error.what();
     }
@@ -49,6 +50,7 @@ class HopperPrefill : public OnDevice {
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Backend> shares_;
+  std::unique_ptr<Backend> fp8_;
 };
 
 /// Attention of a ragged batch whose sequences have more rows than decode: every head size bucket
@@ -183,6 +185,46 @@ TEST_F(HopperPrefill, PassesRaggedCasesOfCodesInEveryMode) {
   }));
 }
 
+TEST_F(HopperPrefill, PassesOneTileByFp8Products) {
+  CaseSpec spec = parse_case_spec(
+      R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":1,)"
+      R"("num_key_value_heads":1,"head_dim":128,"dtype":"bfloat16","mask":{"variant":"null"},)"
+      R"("kv_cache":{"page_size":128,"dtype":"float8_e4m3fn","scale_granularity":"tensor"}},)"
+      R"("rows":[[128,128]]})");
+  for (const std::int64_t dim : {128, 64}) {
+    spec.config.head_dim = spec.config.head_dim_v = dim;
+    spec.config.mask.variant = MaskVariant::kNull;
+    for (const std::int64_t keys : {128, 384, 300}) {  // further steps; values behind the end
+      spec.rows = {{128, keys}};
+      EXPECT_EQ(run_case(*fp8_, spec, 0, ExecMode::kPlain), "") << dim << " " << keys;
+    }
+    spec.config.mask.variant = MaskVariant::kCausal;
+    spec.rows = {{500, 500}};
+    EXPECT_EQ(run_case(*fp8_, spec, 0, ExecMode::kPlain), "") << dim;
+  }
+}
+
+TEST_F(HopperPrefill, PassesRaggedCasesByFp8ProductsInEveryMode) {
+  std::atomic<std::uint64_t> judged{0};
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
+    CaseSpec spec = coded_spec(seed);
+    spec.config.head_dim = spec.config.head_dim_v =
+        std::min<std::int64_t>(spec.config.head_dim, 128);
+    if (!fp8_->unsupported_reason(spec.config).empty()) return "";
+    ++judged;
+    return run_case(*fp8_, spec, seed, mode_in_turn(seed));
+  }));
+  EXPECT_GT(judged.load(), device_case_count() / 2);
+}
+
+TEST_F(HopperPrefill, PassesRandomCasesByFp8Products) {
+  const auto takes = [&](const AttentionConfig& c) { return fp8_->unsupported_reason(c).empty(); };
+  expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
+    const auto spec = fitted(random_small_spec(seed), takes);
+    return spec ? run_case(*fp8_, *spec, seed, mode_in_turn(seed)) : "";
+  }));
+}
+
 TEST_F(HopperPrefill, PassesASmallCoveringSet) {
   const auto takes = [&](const AttentionConfig& config) { return supports(config); };
   EXPECT_GT(run_covering_set(*backend_, 18, takes, false), 12U);
@@ -255,6 +297,8 @@ TEST_F(HopperPrefill, RefusesWhatItIsNotMadeForByName) {
   EXPECT_EQ(backend_->unsupported_reason(config),
             "prefill=hopper: scales of codes by token and head are not implemented, those by "
             "tensor or head are");
+  EXPECT_EQ(fp8_->unsupported_reason(ragged_spec(1).config),
+            "prefill=fp8: products of codes want a cache of e4m3 codes");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -387,6 +388,49 @@ TEST(HopperPlaces, CodesComeOnceAndAreStoredWithoutConflicts) {
 }
 
 /// Outputs go through shared memory: four 8x8 matrices a time (PTX, stmatrix), then rows of chunks.
+/// Of products of codes: what a thread has of 32 columns of scores is its fragment of a product 32
+/// deep whose depths are keys in the order of fp8_key(), and eight threads store into all banks.
+TEST(HopperPlaces, SumsOfScoresAreTheNextProductsCodes) {
+  for (int thread = 0; thread < 128; ++thread) {
+    for (int word = 0; word < 4; ++word) {
+      for (int byte = 0; byte < 4; ++byte) {
+        // PTX, m64n8k32 of 8-bit types: rows lane / 4 and 8 further, four depths from 4 (lane % 4).
+        const int row = 16 * (thread / 32) + thread % 32 / 4 + 8 * (word % 2);
+        const int depth = 16 * (word / 2) + 4 * (thread % 4) + byte;
+        const int i = 8 * (word / 2) + 2 * (word % 2) + byte / 2 * 4 + byte % 2;
+        EXPECT_EQ(accumulator_row(thread, i), row);
+        EXPECT_EQ(accumulator_column(thread, i), depth / 16 * 16 + fp8_key(depth % 16));
+      }
+    }
+  }
+  for (int turn = 0; turn < 4; ++turn) {
+    for (int first = 0; first < 128; first += 8) {
+      std::set<std::uint32_t> banks;
+      for (int thread = first; thread < first + 8; ++thread) {
+        const int row = 4 * (thread % 32) + fp8_channel(thread, turn);
+        banks.insert(swizzle_128(static_cast<std::uint32_t>(row), 48) % 128);
+      }
+      EXPECT_EQ(banks.size(), 8U);
+    }
+  }
+}
+
+TEST(HopperPlaces, QueriesAreScaledByPowersOfTwo) {
+  for (const float amax : {0.0f, 1e-45f, 1e-38f, 1e-30f, 0.3f, 1.0f, 1.99f, 2.0f, 448.0f, 3e38f}) {
+    const Fp8RowScale scale = fp8_row_scale(std::bit_cast<std::uint32_t>(amax));
+    const float times = std::bit_cast<float>(scale.times);
+    EXPECT_EQ(times * std::bit_cast<float>(scale.back), 1.0f) << amax;
+    EXPECT_LT(amax * times, 256.0f) << amax;
+    if (amax > 1e-35f) {
+      EXPECT_GE(amax * times, 128.0f) << amax;
+    }
+  }
+  for (const float amax : {INFINITY, NAN}) {
+    const Fp8RowScale scale = fp8_row_scale(std::bit_cast<std::uint32_t>(amax));
+    EXPECT_TRUE(std::isnan(std::bit_cast<float>(scale.back)));
+  }
+}
+
 TEST(HopperPlaces, OutputsLeaveSharedMemoryInTheirRows) {
   constexpr int kSlabs = 4;
   // Of each warp its slabs of 16 rows; row * 1000 + column of each element.

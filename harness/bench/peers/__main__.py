@@ -75,7 +75,8 @@ class Bench:
         try:
             functions, out, keep = build()
             torch.cuda.synchronize()
-            worst = made.error_over_bound(out)
+            fp8 = "prefill=fp8" in who
+            worst = made.error_over_bound(out, fp8) if fp8 else made.error_over_bound(out)
             if not worst <= 1.0:
                 raise ArithmeticError(f"wrong: error/bound {worst:.3g} against float64")
             return graph_of(functions), worst, (keep, out)

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from exact import attention as exact_attention
-from exact import bound, sample_rows
+from exact import bound, fp8_attention, sample_rows
 from shim import Call, Pages, int32
 
 ROTATED_BYTES = 240e6  # twice the largest L2 and more
@@ -71,16 +71,23 @@ class AttentionCase:
     def stacked(self, which):
         return torch.stack(which)  # [batch, heads, rows, dim], for uniform cases
 
-    def error_over_bound(self, packed):
-        """Largest |error| / bound of some rows of [tokens, heads, dim] against float64."""
+    def error_over_bound(self, packed, fp8=False):
+        """Largest |error| / bound of some rows of [tokens, heads, dim] against float64. `fp8`: the
+        bound of products of codes, whose queries and probabilities are rounded to e4m3."""
         worst, first = 0.0, 0
         for b in range(len(self.new)):
             if b < 3 or b + 1 == len(self.new):
-                worst = max(worst, self.row_errors(packed[first:first + self.new[b]], b))
+                worst = max(worst, self.row_errors(packed[first:first + self.new[b]], b, fp8))
             first += self.new[b]
         return worst
 
-    def row_errors(self, got, b):
+    @staticmethod
+    def rounded_queries(q):
+        """To e4m3 under the power of two that brings a row's largest into [128, 256)."""
+        up = 2.0 ** (8 - torch.frexp(q.abs().amax(1, keepdim=True)).exponent.double())
+        return (q * up).float().to(torch.float8_e4m3fn).double() / up
+
+    def row_errors(self, got, b, fp8):
         rows = sample_rows(self.new[b])
         at = torch.tensor([self.keys[b] - self.new[b] + r for r in rows], device="cuda")
         worst = 0.0
@@ -92,6 +99,10 @@ class AttentionCase:
             out, absolute, squares, logit_error = exact_attention(torch, q, k, v, at, self.mask,
                                                                   self.scale)
             allowed = bound(out, absolute, squares, logit_error, self.keys[b], self.config["dtype"])
+            if fp8:  # what rounding the queries does is known, and may be done
+                moved, allowed = fp8_attention(torch, self.rounded_queries(q), k, v, at, self.mask,
+                                               self.scale, self.config["dtype"])
+                allowed = allowed + (moved - out).abs()
             error = (got[rows, head].double() - out).abs()
             worst = max(worst, (error / allowed).max().item())
         return worst

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <random>
 
+#include "harness/compare/attention_block.h"
 #include "harness/compare/attention_bound.h"
 #include "harness/compare/attention_rows.h"
 
@@ -330,6 +332,113 @@ TEST_F(StageBounds, JointErrorsAreCappedByTheirLargest) {
   EXPECT_THAT(propagated(1e-4, 0.5), Near(0.06));
   EXPECT_THAT(propagated(1.0, 0.5), Near(0.5));
   EXPECT_THAT(propagated(1.0, 9.0), Near(2.0));
+}
+
+/// A kernel of fp8 products, in float64 but for what it declares to round: queries to e4m3 under a
+/// power of two, probabilities times 256 to e4m3, the result to bfloat16. Sums are float32's here:
+/// what 14 bits may lose of logits would hide most of it.
+class Fp8Products : public StageBounds {
+ protected:
+  static constexpr Eigen::Index kRows = 6, kKeys = 300, kDim = 64, kValueDim = 16;
+
+  Fp8Products() {
+    std::mt19937_64 random(7);
+    std::normal_distribution<double> normal;
+    for (RowMatrix* m : {&q_, &k_, &v_}) {
+      for (double& x : m->reshaped()) x = round_to(ElementType::kBFloat16, normal(random));
+    }
+    q_.row(1) *= 0x1p-30;  // scales are each row's own
+    q_.row(2).setZero();
+    arithmetic_.out = ElementType::kBFloat16;
+    arithmetic_.probabilities = ElementType::kFloat8E4M3FN;
+    arithmetic_.probability_scale = 256.0;
+    arithmetic_.e4m3_queries = true;
+  }
+
+  static RowMatrix rounded(const RowMatrix& q, int top) {
+    RowMatrix out = q;
+    for (Eigen::Index r = 0; r < q.rows(); ++r) {
+      const double most = q.row(r).cwiseAbs().maxCoeff();
+      if (most == 0.0) continue;
+      const double up = std::exp2(top - std::floor(std::log2(most)));
+      for (double& x : out.row(r)) x = round_to(ElementType::kFloat8E4M3FN, x * up) / up;
+    }
+    return out;
+  }
+  static constexpr double kUnrounded = 0.0;
+  /// `unit`: what probabilities are multiplied by.
+  RowMatrix outputs(const RowMatrix& q, double unit) const {
+    RowMatrix out(kRows, kValueDim);
+    for (Eigen::Index r = 0; r < kRows; ++r) {
+      const Eigen::VectorXd t = kScale * k_ * q.row(r).transpose();
+      Eigen::VectorXd p = (t.array() - t.maxCoeff()).exp();
+      const double sum = p.sum();
+      for (double& x : p) {
+        if (unit > 0.0) x = round_to(ElementType::kFloat8E4M3FN, unit * x) / unit;
+      }
+      out.row(r) = p.transpose() * v_ / sum;
+    }
+    for (double& x : out.reshaped()) x = round_to(ElementType::kBFloat16, x);
+    return out;
+  }
+  /// Largest |got - exact| / bound.
+  double worst(const RowMatrix& got) const {
+    AttentionBlock block = one_row(exact(q_), exact(k_), exact(v_));
+    block.masks.assign(kRows, {0, kKeys, {}});
+    block.scale = kScale;
+    const AttentionBound bound = attend(block, {arithmetic_, false, false});
+    return ((got - bound.out.y).cwiseAbs().array() / bound.out.d.array()).maxCoeff();
+  }
+
+  static constexpr double kScale = 0.25;
+  Arithmetic arithmetic_;
+  RowMatrix q_{kRows, kDim}, k_{kKeys, kDim}, v_{kKeys, kValueDim};
+};
+
+TEST_F(Fp8Products, AreWithinTheBoundWithRoundedQueriesAndWithout) {
+  EXPECT_LE(worst(outputs(rounded(q_, 7), 256.0)), 1.0);
+  EXPECT_LE(worst(outputs(q_, 256.0)), 1.0);
+}
+
+/// What rounding queries does is as small as what rounding probabilities may do: one at a time.
+TEST_F(Fp8Products, QueriesAloneWantTheirDeclarationAndScale) {
+  arithmetic_.probabilities = ElementType::kFloat32;
+  EXPECT_LE(worst(outputs(rounded(q_, 7), kUnrounded)), 1.0);
+  EXPECT_GT(worst(outputs(rounded(q_, 0), kUnrounded)), 1.0);   // small queries are coarse or 0
+  EXPECT_GT(worst(outputs(rounded(q_, 12), kUnrounded)), 1.0);  // large ones saturate
+  EXPECT_GT(worst(outputs(rounded(q_ * 1.0625, 7), kUnrounded)), 1.0);
+  arithmetic_.e4m3_queries = false;
+  EXPECT_GT(worst(outputs(rounded(q_, 7), kUnrounded)), 1.0);
+}
+
+TEST_F(Fp8Products, SmallProbabilitiesWantTheirScale) {
+  // One key of probability 1, with value 0, and 300 of 2^-10.4 with value 1.
+  RowMatrix k = RowMatrix::Constant(301, 1, -7.2), v = RowMatrix::Constant(301, 1, 1.0);
+  k(0, 0) = v(0, 0) = 0.0;
+  AttentionBlock block = one_row(exact(matrix({{1}})), exact(k), exact(v));
+  const AttentionBound bound = attend(block, {arithmetic_, false, false});
+  const double p = std::exp(-7.2), sum = 1.0 + 300 * p;
+  const auto error = [&](double unit) {
+    const double rounded = round_to(ElementType::kFloat8E4M3FN, p * unit) / unit;
+    return std::abs(300 * rounded / sum - bound.out.y(0, 0)) / bound.out.d(0, 0);
+  };
+  EXPECT_LE(error(256.0), 1.0);
+  EXPECT_GT(error(1.0), 1.0);
+}
+
+TEST_F(Fp8Products, QueriesThatAreOffAreRoundedWhereTheyMayBe) {
+  Bounded q = exact(matrix({{1.0, 0.3}}));
+  q.d = matrix({{0.0, 0.02}});
+  q.s = q.d;
+  const Bounded out = round_queries(q);
+  // Times 2^7: 128 and 38.4, of which codes are multiples of 4.
+  EXPECT_EQ(out.y(0, 0), 1.0);
+  EXPECT_EQ(out.y(0, 1), 40.0 / 128.0);
+  for (const double off : {-0.02, -0.01, 0.0, 0.01, 0.02}) {
+    const double code = round_to(ElementType::kFloat8E4M3FN, (0.3 + off) * 128.0) / 128.0;
+    EXPECT_LE(std::abs(code - out.y(0, 1)), out.d(0, 1));
+  }
+  EXPECT_LT(out.d(0, 1), 0.02 + 0.3 * 0.3);
 }
 
 TEST_F(StageBounds, HiddenNaNDoesNotReachARow) {
