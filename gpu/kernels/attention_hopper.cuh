@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
                             const __grid_constant__ CUtensorMap map_v,
                             const __grid_constant__ HopperCall call) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using Consumer = HopperConsumer<T, kSlabs, kShares ? HopperWay::kShares : HopperWay::kTyped>;
+  using Consumer = HopperConsumer<T, kSlabs, kShares ? kHopperShares : kHopperTyped>;
   using Shared = typename Consumer::Shared;
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);

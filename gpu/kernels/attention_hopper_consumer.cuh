@@ -12,21 +12,20 @@
 namespace attn::gpu {
 
 /// How a warpgroup gets what it multiplies.
-enum class HopperWay {
-  kTyped,  ///< keys and values of type T, probabilities of it from registers
-  /// The same with probabilities from shared memory: a product with its operand in registers keeps
-  /// the warp until it has been read.
-  kShares,
-  kCodes,  ///< codes widened, not yet scaled: keys to T, values to float16, as probabilities
-  kFp8,    ///< codes as they are: queries and probabilities are turned to e4m3
+enum HopperWay : int {
+  kHopperTyped = 0,  ///< keys and values of type T, probabilities of it from registers
+  kHopperCodes = 1,  ///< codes widened, not yet scaled: keys to T, values and probabilities float16
+  kHopperShares = 2,  ///< typed, with probabilities from shared memory: a product with its operand
+                      ///< in registers keeps the warp until it has been read
+  kHopperFp8 = 3,     ///< codes as they are: queries and probabilities are turned to e4m3
 };
 
 /// A warpgroup with its 64 rows of a tile.
-template <typename T, int kSlabs, HopperWay kWay = HopperWay::kTyped>
+template <typename T, int kSlabs, int kWay = kHopperTyped>
 class HopperConsumer {
-  static constexpr bool kFp8 = kWay == HopperWay::kFp8;
-  static constexpr bool kCoded = kWay == HopperWay::kCodes || kFp8;
-  static constexpr bool kShares = kWay == HopperWay::kShares;
+  static constexpr bool kFp8 = kWay == kHopperFp8;
+  static constexpr bool kCoded = kWay == kHopperCodes || kFp8;
+  static constexpr bool kShares = kWay == kHopperShares;
 
  public:
   using Shared = std::conditional_t<
@@ -104,7 +103,7 @@ class HopperConsumer {
   float row_scale_[2];  // kFp8: each row's queries have a scale of their own
 };
 
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::compute_scores(
     float (&s)[kScores], [[maybe_unused]] int slot, int stage) const {
   if constexpr (kFp8) {
@@ -135,7 +134,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::compute_scores(
   }
 }
 
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_values(
     float (&o)[kOutputs], const std::uint32_t (&p)[kProbabilities], int stage) const {
   if constexpr (kFp8) {  // a row of v is a channel
@@ -161,7 +160,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_values(
 }
 
 /// The operand of add_values(). Of codes, a word has four: fp8_key() says of which keys.
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::to_fragments(
     std::uint32_t (&p)[kProbabilities], const float (&s)[kScores]) const {
   if constexpr (kFp8) {
@@ -177,7 +176,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::to_fragments(
 }
 
 /// The warp's rows, which its part of the product alone reads.
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::leave_probabilities(
     const float (&s)[kScores]) const {
   const int thread = static_cast<int>(threadIdx.x);
@@ -193,7 +192,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::leave_probabili
   __syncwarp();
 }
 
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_shared_values(
     float (&o)[kOutputs], int stage) const {
   const std::uint64_t v =
@@ -211,7 +210,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_shared_valu
 }
 
 /// Soft-cap, and what the thread's rows do not see.
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::hide(float (&s)[kScores], int slot,
                                                                       int step_key) const {
   if (units_.transforms) {
@@ -238,7 +237,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::hide(float (&s)
 
 /// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
 /// Sums stay per thread until the end.
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::online_softmax_of(
     float (&s)[kScores], float (&correction)[2]) {
 #pragma unroll
@@ -267,7 +266,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::online_softmax_
   }
 }
 
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::write(const HopperTile& t,
                                                                        int slot,
                                                                        float (&o)[kOutputs]) {
@@ -332,7 +331,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::write(const Hop
 }
 
 /// False: there was no tile left.
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn) {
   const int slot = ring_slot(turn, kHopperTileSlots);
   barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
@@ -466,7 +465,7 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn
   return true;
 }
 
-template <typename T, int kSlabs, HopperWay kWay>
+template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::run() {
   if constexpr (!kCoded) units_ = score_units(call_.a);
   for (int turn = 0; attend(turn); ++turn) {

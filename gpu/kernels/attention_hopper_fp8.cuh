@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     HopperFp8Producer<T, kSlabs>(call, shared).run(&map_k);
   } else {
     raise_registers<kHopperFp8ConsumerRegisters>();
-    HopperConsumer<T, kSlabs, HopperWay::kFp8>(call, shared).run();
+    HopperConsumer<T, kSlabs, kHopperFp8>(call, shared).run();
   }
 #endif
 }
