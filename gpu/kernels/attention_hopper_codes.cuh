@@ -54,9 +54,6 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
   __device__ __forceinline__ void draw(int index);
   __device__ __forceinline__ void draw_next();
   __device__ __forceinline__ void announce(int turn);
-  __device__ __forceinline__ std::uint32_t place() const {
-    return kSlabs > 2 ? shared_.place[late(static_cast<int>(threadIdx.x))] : place_;
-  }
   /// A number that nothing may be made of ahead of its use: registers hold codes.
   __device__ __forceinline__ static int late(int x) {
     asm volatile("" : "+r"(x));
@@ -65,9 +62,10 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
   __device__ __forceinline__ int page_size() const {
     return late(static_cast<int>(call_.a.cache.page_size));
   }
-  /// First key of pass `lane` of step i, in the warp's rows.
+  /// First key of pass `lane` of step i, in the warp's rows. Passes behind the sequence's end bring
+  /// its last rows once more: a condition on a load makes ptxas wait for what it has loaded.
   __device__ __forceinline__ int pass_key(const HopperTile& t, int i) const {
-    return step_key(t, i) + (lane_ * 4 + warp_) * kRows;
+    return min(step_key(t, i) + (lane_ * 4 + warp_) * kRows, (t.keys - 1) / kRows * kRows);
   }
   __device__ __forceinline__ void begin_head(int kv_head) const;
   __device__ __forceinline__ std::uint32_t look_up(const HopperTile& t, int i) const;
@@ -84,9 +82,9 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
     return shared_.within[kValues ? 1 : 0][i / kPasses][late(static_cast<int>(threadIdx.x))];
   }
   template <bool kValues>
-  __device__ __forceinline__ void load(int i, int live);
+  __device__ __forceinline__ void load(int i);
   template <typename E, bool kThenValues>
-  __device__ __forceinline__ void widen(T (*stage)[Shared::kSlab], int live);
+  __device__ __forceinline__ void widen(T (*stage)[Shared::kSlab]);
   __device__ __forceinline__ void clear(T (*stage)[Shared::kSlab], int live) const;
   __device__ __forceinline__ void hand_on(std::uint64_t* full) const;
   __device__ __forceinline__ static int step_key(const HopperTile& t, int i) {
@@ -114,7 +112,7 @@ __device__ HopperWidener<T, kSlabs>::HopperWidener(const HopperCall& call, Share
     : Producer(call, shared), shared_(shared), warp_(static_cast<int>(threadIdx.x) / 32) {
   const AttentionArguments& a = call.a;
   const HopperCodePlace at = hopper_code_place(kSlabs, static_cast<int>(threadIdx.x), 0);
-  shared_.place[threadIdx.x] = place_ =
+  place_ =
       static_cast<std::uint32_t>(at.slab * Shared::kSlab * 2) +
       swizzle_128(static_cast<std::uint32_t>(at.row), static_cast<std::uint32_t>(at.chunk * 32));
   const auto row = static_cast<std::uint32_t>(at.row % kRows);
@@ -200,9 +198,8 @@ template <typename T, int kSlabs>
 __device__ __forceinline__ std::uint32_t HopperWidener<T, kSlabs>::look_up(const HopperTile& t,
                                                                            int i) const {
   const CacheView& cache = call_.a.cache;
-  const int key = pass_key(t, i);
-  if (lane_ >= kPasses || key >= t.keys) return 0;
-  const int column = page_place(key, page_size()).column;
+  if (lane_ >= kPasses) return 0;
+  const int column = page_place(pass_key(t, i), page_size()).column;
   return cache.page_table[t.sequence * cache.table_stride + column];
 }
 
@@ -223,22 +220,19 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::find(const HopperTile&
   __syncwarp();
 }
 
-/// The codes of load `i` of a step with `live` keys, from the warp's first row on.
 template <typename T, int kSlabs>
 template <bool kValues>
-__device__ __forceinline__ void HopperWidener<T, kSlabs>::load(int i, int live) {
-  if (i % kPasses * 4 * kRows >= live) return;
+__device__ __forceinline__ void HopperWidener<T, kSlabs>::load(int i) {
   codes_[i] = load_once_16(row_of<kValues>(i) + within<kValues>(i));
 }
 
 /// The half of a step that the thread holds into a stage, and in its place the half to come, keys
-/// or values of a step with `live` keys. Codes are loaded where they were widened, one by one: the
-/// branch keeps ptxas from putting all loads behind all stores.
+/// or values. Codes are loaded where they were widened, one by one: what parts warps keeps ptxas
+/// from putting all loads behind all stores.
 template <typename T, int kSlabs>
 template <typename E, bool kThenValues>
-__device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(T (*stage)[Shared::kSlab],
-                                                                int live) {
-  const std::uint32_t first = shared_address(stage) + place();
+__device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(T (*stage)[Shared::kSlab]) {
+  const std::uint32_t first = shared_address(stage) + place_;
   const std::uint32_t second = first ^ 16;  // the next chunk of the row: an even one lies before
 #pragma unroll
   for (int i = 0; i < kLoads; ++i) {
@@ -249,9 +243,8 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(T (*stage)[Share
       store_shared_16(to, make_uint4(a.x, a.y, b.x, b.y));
     };
     store(first + bytes_to(i), x.x, x.y);
-
     store(second + bytes_to(i), x.z, x.w);
-    load<kThenValues>(i, live);
+    load<kThenValues>(i);
     __syncwarp();
   }
 }
@@ -260,7 +253,7 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::widen(T (*stage)[Share
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperWidener<T, kSlabs>::clear(T (*stage)[Shared::kSlab],
                                                                 int live) const {
-  const std::uint32_t first = shared_address(stage) + place();
+  const std::uint32_t first = shared_address(stage) + place_;
 #pragma unroll 1
   for (int i = 0; i < kLoads; ++i) {
     if (hopper_code_place(kSlabs, static_cast<int>(threadIdx.x), i).row < live) continue;
@@ -293,42 +286,38 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::run(const CUtensorMap*
     barrier_arrive(&shared_.full_rows[slot]);
     __syncwarp();
     if (ends) return;
-    const int few = t.steps;
-    const auto steps_of = [&] { return kSlabs > 2 ? t.steps : few; };  // registers hold codes
+    const int steps = t.steps;
     if (warp_ == kDrawingWarp) draw_next();
     begin_head(this->kv_head_of(t));
-    // Keys of a step, from the warp's first row on; of those behind the last none.
-    const auto live_of = [&](int i) { return t.keys - step_key(t, i) - warp_ * kRows; };
-    if (steps_of() > 0) {
+    if (steps > 0) {
       find(t, 0, look_up(t, 0));
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
-        codes_[i] = make_uint4(0, 0, 0, 0);  // not held over from a tile
-        load<false>(i, live_of(0));
+        load<false>(i);
       }
     }
     // The tile before has left its rows about when it leaves the stage of the first keys.
     if (warp_ == kQueryWarp) this->load_queries(map_q, t, turn);
     __syncwarp();
 #pragma unroll 1
-    for (int i = 0; i < steps_of(); ++i) {
+    for (int i = 0; i < steps; ++i) {
       const int stage = ring_.slot;
-      const bool more = i + 1 < steps_of();
+      const bool more = i + 1 < steps;
       const std::uint32_t to_come = look_up(t, more ? i + 1 : i);
       barrier_wait(&shared_.empty_k[stage], ring_.parity ^ 1);
-      widen<T, true>(shared_.k[stage], live_of(i));
+      widen<T, true>(shared_.k[stage]);
       hand_on(&shared_.full_k[stage]);
-      // If the tile has so many steps_of(), the consumers have begun it: the place is free.
-      if (warp_ == kDrawingWarp && i == min(Shared::kStages, steps_of() - 1)) announce(turn + 1);
+      // If the tile has so many steps, the consumers have begun it: the place is free.
+      if (warp_ == kDrawingWarp && i == min(Shared::kStages, steps - 1)) announce(turn + 1);
       __syncwarp();
       find(t, more ? i + 1 : i, to_come);
       barrier_wait(&shared_.empty_v[stage], ring_.parity ^ 1);
-      widen<Half, false>(shared_.v[stage], more ? live_of(i + 1) : 0);
+      widen<Half, false>(shared_.v[stage]);
       if (const int live = t.keys - step_key(t, i); live < kKeys) clear(shared_.v[stage], live);
       hand_on(&shared_.full_v[stage]);
       ring_.advance();
     }
-    if (warp_ == kDrawingWarp && steps_of() == 0) announce(turn + 1);
+    if (warp_ == kDrawingWarp && steps == 0) announce(turn + 1);
     barrier_arrive(&shared_.empty_tile[slot]);
     __syncwarp();
   }

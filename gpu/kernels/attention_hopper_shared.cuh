@@ -71,7 +71,6 @@ struct HopperCodedShared : HopperShared<T, kSlabs> {
   std::uint64_t heads[4][2];        // addresses of a kv head's keys and values, of each warp
   // Addresses of each warp's first keys and values of a step's passes.
   std::uint64_t rows[4][hopper_code_passes(kSlabs)][2];
-  std::uint32_t place[128];  // of a thread's first codes, bytes from the start of a stage
   // From there to the codes of a thread, where it has several of a row.
   static constexpr int kPairs = hopper_code_loads(kSlabs) / hopper_code_passes(kSlabs);
   std::uint32_t within[2][kPairs][128];
