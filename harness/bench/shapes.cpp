@@ -148,6 +148,8 @@ std::vector<Shape> large_shapes() {
       coded(decode("", 16, 1, 8192, 32, 8, 128), "decode B16 ctx8192 32/8 fp8 cache"),
       coded(decode("", 64, 1, 2048, 32, 8, 128), "decode B64 ctx2048 32/8 fp8 cache"),
       coded(prefill("", 1, 4096, 32, 8, 128, "causal"), "prefill B1 S4096 32/8 causal fp8 cache"),
+      coded(prefill("", 1, 16384, 32, 8, 128, "causal"), "prefill B1 S16384 32/8 causal fp8 cache"),
+      coded(prefill("", 1, 16384, 16, 16, 128, "null"), "prefill B1 S16384 16/16 full fp8 cache"),
       {"layer", "layer prefill 1x4096", layer_spec(1, 0, 4096, kPlain, ""), true},
       {"layer", "layer prefill 8x2048", layer_spec(8, 0, 2048, kPlain, ""), true},
       store,

@@ -129,6 +129,56 @@ class Bound(unittest.TestCase):
         self.assertGreater(self.worst(np.roll(self.kernel(), 1, axis=0)), 10.0)
 
 
+def e4m3(x):
+    """To the nearest of e4m3's numbers, saturating; ties to even."""
+    magnitude = np.minimum(abs(x), 448.0)
+    gap = 2.0 ** (np.maximum(np.frexp(magnitude)[1] - 1, -6) - 3)
+    return np.sign(x) * np.minimum(np.round(magnitude / gap) * gap, 448.0)
+
+
+class Fp8Bound(Bound):
+    """A kernel of fp8 products: queries rounded to e4m3 under a power of two, probabilities as 256 times that."""
+
+    def setUp(self):
+        super().setUp()
+        self.k, self.v = e4m3(64 * self.k) / 64, e4m3(64 * self.v) / 64
+
+    def rounded_queries(self):
+        q = self.q[self.rows]
+        up = 2.0 ** (8 - np.frexp(abs(q).max(1, keepdims=True))[1])
+        return e4m3(q * up) / up
+
+    def kernel(self, mask=None, scale=None, shift=0, rounded=True):
+        q = self.rounded_queries() if rounded else self.q[self.rows]
+        logits = (q @ self.k.T) * (scale or self.scale)
+        seen = exact.visible(np, self.positions + shift, self.keys, mask or self.mask)
+        p = np.exp(np.where(seen, logits, -np.inf) - np.where(seen, logits, -np.inf).max(1)[:, None])
+        return bfloat16((e4m3(256 * p) / 256) @ self.v / p.sum(1)[:, None])
+
+    def worst(self, got):
+        about = (self.k, self.v, self.positions, self.mask, self.scale)
+        out = exact.attention(np, self.q[self.rows], *about)[0]
+        moved, allowed = exact.fp8_attention(np, self.rounded_queries(), *about, "bfloat16")
+        return (abs(got - out) / (allowed + abs(moved - out))).max()
+
+    def test_holds_for_a_correct_kernel(self):
+        for rounded in (True, False):
+            worst = self.worst(self.kernel(rounded=rounded))
+            self.assertLess(worst, 1.0)
+            self.assertGreater(worst, 0.1)  # these sums are float64's: 14 bits are half of the bound
+
+    def test_fails_a_scale_that_is_off(self):  # 5 % are within what 14 bits and roundings allow
+        self.assertGreater(self.worst(self.kernel(scale=1.5 * self.scale)), 1.0)
+
+    def test_fails_probabilities_of_neighbouring_keys(self):
+        exchanged = self.v.copy()
+        exchanged[::2], exchanged[1::2] = self.v[1::2], self.v[::2]
+        self.v, held = exchanged, self.v
+        got = self.kernel()
+        self.v = held
+        self.assertGreater(self.worst(got), 3.0)
+
+
 class Report(unittest.TestCase):
     def test_work_becomes_rates_and_cases_columns(self):
         case = {"name": "decode B2", "group": "decode", "case": {
