@@ -36,8 +36,8 @@ struct AttentionArguments {
   const float* mask_tensor = nullptr;  ///< [tokens, mask_stride] added to the scores, or none
   std::int64_t mask_stride = 0;
   const float* sinks = nullptr;  ///< [num_heads] or none
-  /// The kernel ahead in the stream writes q and each sequence's last keys, one of each of its rows;
-  /// all else that is read here was complete before that kernel let this one start.
+  /// The kernel ahead in the stream writes q and each sequence's last keys, one of each of its
+  /// rows; all else that is read here was complete before that kernel let this one start.
   bool old_keys_ready = false;
 #ifdef ATTN_FAULTY
   int call = 0;  ///< runs before this one, for a bug that depends on it
@@ -70,12 +70,9 @@ constexpr Type probability_type(Type type, Type cache_type, CacheScales scales) 
 
 /// How calls that lean_decode() takes are decoded; all others take the general kernel.
 struct DecodeWay {
-  bool lean = false;        ///< less before the first key; the others are of this one
+  bool lean = true;         ///< less before the first key; the others are of this one
   bool two_blocks = false;  ///< on a multiprocessor: one fills its ring while the other ends
-  /// Splits leave each other their parts and wait for them, where all of the call's blocks run at
-  /// once: launched only when they do.
-  bool mail = false;
-  bool loose = false;  ///< the same on trust
+  bool mail = false;        ///< splits leave each other their parts and wait for them
 };
 
 /// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a
@@ -89,7 +86,7 @@ struct AttentionPlan {
   int decode_rows = 0;            ///< packed rows that its products are made for, 8 or 16
   bool cluster = false;           ///< the splits are one cluster
   std::int64_t decode_items = 0;  ///< sequences times kv heads: blocks of each split
-  DecodeWay way;                  ///< of calls that lean_decode() takes
+  DecodeWay way{false};           ///< of calls that lean_decode() takes
   // As planned: where decode blocks expect their first keys.
   std::int64_t max_rows = 0;
   std::int64_t max_keys = 0;

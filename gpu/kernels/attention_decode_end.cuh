@@ -2,7 +2,8 @@
 //   - Blocks of a row's splits that are one cluster push their parts into each other's shared
 //     memory: no counter, no way through the L2.
 //   - Others leave them in the workspace, and the last one adds them up, in their order.
-//   - Or each of them adds up its share of the outputs, and waits for what the others leave there.
+//   - Or each of them adds up its share of the outputs, and waits for what the others leave there
+//     (mail_duty()).
 #pragma once
 
 #include "gpu/kernels/attention_decode_shape.cuh"
@@ -95,6 +96,7 @@ class DecodeEnd {
   __device__ __forceinline__ void combine_workspace();
   __device__ __forceinline__ void leave_shares() const;
   __device__ __forceinline__ void combine_share();
+  __device__ __forceinline__ void combine_left() const;
 
   const AttentionArguments& a_;
   const Partials& partials_;
@@ -336,13 +338,48 @@ __device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_share() {
   }
 }
 
+/// The shares of blocks that ended before this one started: rare, and of some calls only.
+template <typename T, typename C, typename Shape>
+__device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_left() const {
+  const int splits = partials_.splits;
+  const int share = partials_.share;
+  for (int i = threadIdx.x; i < units_; i += Shape::kThreads) {
+    const int of = i * partials_.share_inverse >> 16;
+    if ((shared_.duty.left >> of & 1) == 0) continue;
+    const std::int64_t mail =
+        (static_cast<std::int64_t>(item_) * splits + of) * share * splits + i - of * share;
+    RowTotal total;
+    for (int s = 0; s < splits; ++s) {
+      float2 end;
+      while (!see_mail(partials_.mail_end + mail + s * share, end)) {
+      }
+      total.max = fmaxf(total.max, end.x);
+    }
+    total.shift = total.max == -INFINITY ? 0.0f : total.max;
+    float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int s = 0; s < splits; ++s) {
+      float2 end;
+      float4 out;
+      while (!take_mail(partials_.mail_out + mail + s * share,
+                        partials_.mail_end + mail + s * share, out, end)) {
+      }
+      const float weight = exp2_approximate(end.x - total.shift);
+      total.sum = fmaf(end.y, weight, total.sum);
+      add_part(o, out, weight);
+    }
+    write(unit(i), total, o);
+  }
+}
+
 template <typename T, typename C, typename Shape>
 __device__ __forceinline__ void DecodeEnd<T, C, Shape>::run() {
   if (partials_.splits == 1) return finish();
   if constexpr (Shape::kLean) {
     if (partials_.mail_out != nullptr) {
       leave_shares();
-      return combine_share();
+      if (shared_.duty.own) combine_share();
+      if (shared_.duty.left != 0) combine_left();
+      return;
     }
   }
   if (partials_.cluster) return combine_cluster();

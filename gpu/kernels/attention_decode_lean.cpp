@@ -33,13 +33,11 @@ bool takes(const AttentionArguments& a, const AttentionPlan& plan) {
 
 }  // namespace
 
-DecodeWay decode_way(std::string_view words) {
-  const auto has = [&](std::string_view word) { return words.find(word) != words.npos; };
+DecodeWay decode_way(std::string_view word) {
   DecodeWay way;
-  way.lean = words.starts_with("lean");
-  way.two_blocks = way.lean && has("-two");
-  way.mail = way.lean && has("-mail");
-  way.loose = way.mail && has("-loose");
+  way.lean = word != "general";
+  if (word == "lean") way.mail = false;
+  if (word == "lean-mail") way.mail = true;
   return way;
 }
 

@@ -56,7 +56,9 @@ class LeanWarp : public DecodeMath<T, C, Shape> {
   /// Fills the ring. `end`: of the share.
   __device__ __forceinline__ void start(unsigned keys, int end);
   __device__ __forceinline__ void take_queries(unsigned first_row);
-  __device__ __forceinline__ void run();
+  /// `near_end` is called once, when the last keys have come.
+  template <typename Call>
+  __device__ __forceinline__ void run(const Call& near_end);
 
  private:
   using Base::k_scale_;
@@ -187,7 +189,9 @@ __device__ __forceinline__ void LeanWarp<T, C, Shape>::take_queries(unsigned fir
 }
 
 template <typename T, typename C, typename Shape>
-__device__ __forceinline__ void LeanWarp<T, C, Shape>::run() {
+template <typename Call>
+__device__ __forceinline__ void LeanWarp<T, C, Shape>::run(const Call& near_end) {
+  if (first_ >= last_) near_end();
   constexpr bool kEven = kSlots % 2 == 0;
   std::uint32_t page_before = pages_[kAhead - 1];  // of the runs to be loaded next
   std::uint32_t page = pages_[kAhead];
@@ -201,6 +205,7 @@ __device__ __forceinline__ void LeanWarp<T, C, Shape>::run() {
     __syncwarp();  // the other lanes' copies
     float s[kRowTiles][4];
     this->compute_scores(slot, s);
+    if (run + Shape::kWarps >= last_) near_end();
     __syncwarp();  // all lanes have read the slot
     if constexpr (kEven) {
       if (ahead < last_) load<false>(ahead, slot, page);
@@ -280,12 +285,21 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   work.start(keys, end);
   if (l.old_keys_ready) wait_for_previous_grid();
   work.take_queries(first_row);
-  work.run();
+  const unsigned item = b * gridDim.x + blockIdx.x;
+  const bool counts = l.words != nullptr && threadIdx.x == 0;
+  std::uint64_t at_start = 0;
+  std::uint64_t at_end = 0;
+  if (counts) at_start = count_relaxed(l.words + item, 1);
+  work.run([&] {
+    if (counts) at_end = count_relaxed(l.words + item, mail_bit(split));
+  });
   work.leave(shared.part(static_cast<int>(threadIdx.x / 32)));
+  if (counts) {
+    shared.duty = mail_duty(l.splits, split, at_start, at_end);
+    if (shared.duty.last) l.words[item] = 0;
+  }
   __syncthreads();
-  DecodeEnd<T, C, Shape>(a, partials, shared, sequence, static_cast<int>(blockIdx.x),
-                         b * gridDim.x + blockIdx.x)
-      .run();
+  DecodeEnd<T, C, Shape>(a, partials, shared, sequence, static_cast<int>(blockIdx.x), item).run();
 }
 
 }  // namespace attn::gpu

@@ -12,6 +12,29 @@ inline constexpr int kLeanWarps = 8;
 /// Of a grid's second and third axis.
 inline constexpr std::int64_t kLeanMostSequences = 65535;
 
+/// Most splits that leave each other mail: they share a word of 64 bits, 8 of which count.
+inline constexpr int kMostMailed = 56;
+
+/// Which shares a block of a row's splits adds up. A block may wait only for blocks that run, so
+/// each counts itself when it starts, and towards its end says so by its bit: who finds then that
+/// all have started adds up its own share, who does not leaves it to the last to start, which finds
+/// its bit. The order of the word's changes is the same for all, so each share is added up once.
+struct MailDuty {
+  bool own = false;
+  std::uint64_t left = 0;  ///< bits of the blocks that left theirs
+  bool last = false;       ///< nobody changes the word after this block
+};
+ATTN_HOST_DEVICE MailDuty mail_duty(int splits, int split, std::uint64_t at_start,
+                                    std::uint64_t at_end) {
+  MailDuty duty;
+  const auto all = static_cast<std::uint64_t>(splits);
+  duty.own = (at_end & 0xff) == all;
+  duty.left = (at_start & 0xff) + 1 == all ? at_start >> 8 : 0;
+  duty.last = (at_end >> 8 | std::uint64_t{1} << split) == (std::uint64_t{1} << splits) - 1;
+  return duty;
+}
+ATTN_HOST_DEVICE std::uint64_t mail_bit(int split) { return std::uint64_t{256} << split; }
+
 /// Runs of kDecodeKeys keys of a split: whole rounds of the block's warps.
 ATTN_HOST_DEVICE int lean_runs(int keys, int splits) {
   const int round = kDecodeKeys * kLeanWarps;
@@ -43,6 +66,7 @@ struct LeanDecode {
   const float* k_scale = nullptr;  ///< of a cache of codes with scales
   const float* v_scale = nullptr;
   std::uint32_t scale_stride = 0;  ///< 1: each head has its own
+  std::uint64_t* words = nullptr;  ///< of mail_duty(), one for each sequence and kv head
   bool rows_are_new_keys = true;
   bool old_keys_ready = false;  ///< as in AttentionArguments
 };
@@ -53,7 +77,7 @@ struct LeanDecode {
 /// power of two from 16 on.
 LeanDecode lean_decode(const AttentionArguments& a, const AttentionPlan& plan);
 
-/// Of "lean", and "-two", "-mail", "-loose" behind it; anything else is the general kernel.
-DecodeWay decode_way(std::string_view words);
+/// Of "general", "lean" and "lean-mail"; "" is what is chosen.
+DecodeWay decode_way(std::string_view word);
 
 }  // namespace attn::gpu

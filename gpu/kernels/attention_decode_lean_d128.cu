@@ -18,9 +18,8 @@ void launch(const LeanDecode& l, const AttentionArguments& a, const AttentionPla
         "cudaFuncSetAttribute");
   const dim3 grid(static_cast<unsigned>(a.num_kv_heads), static_cast<unsigned>(a.batch.batch),
                   static_cast<unsigned>(plan.splits));
-  const bool together = plan.way.mail && !plan.way.loose;
-  launch_dependent_as(LaunchForm{plan.cluster ? plan.splits : 1, together}, kernel, grid,
-                      Shape::kThreads, kShared, stream, l, a, partials);
+  launch_dependent(kernel, grid, plan.cluster ? plan.splits : 1, Shape::kThreads, kShared, stream,
+                   l, a, partials);
 }
 
 template <typename T>

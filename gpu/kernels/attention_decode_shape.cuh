@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/kernels/attention_mma.cuh"
 #include "gpu/kernels/prefill_shape.h"
 
@@ -62,6 +63,7 @@ struct DecodeShared {
     std::conditional_t<Shape::kLean, Gathered, Nothing> gathered;
   };
   bool last;  ///< the block that comes last of its splits
+  MailDuty duty;
   float scales[kScaled ? Shape::kWarps : 1][Shape::kSlots][Shape::kKeys];
 
   /// What warp w brings. Lean blocks have two on a multiprocessor: it lies where its ring was.

@@ -46,10 +46,11 @@ int prefill_splits(const AttentionShape& shape, const AttentionPlan& plan, std::
   return static_cast<int>(std::min(splits, ceil_div(steps, ceil_div(steps, splits))));
 }
 
-/// Splits that wait for each other's mail must all run: one block a multiprocessor, so that two
-/// such kernels have room for each other where they fit twice.
+/// Mail has room for two blocks a multiprocessor, and each split a bit.
 bool mails(const AttentionShape& shape, const AttentionPlan& plan, int splits) {
-  return plan.way.mail && splits > 1 && plan.decode_items * splits <= shape.multiprocessors;
+  return plan.way.mail && splits > 1 && splits <= kMostMailed &&
+         plan.decode_items <= kCounters / 2 &&
+         plan.decode_items * splits <= 2 * shape.multiprocessors;
 }
 
 /// The cheapest number of splits of the decode kernel.
@@ -126,10 +127,13 @@ AttentionPlan plan_attention(const AttentionShape& shape, std::int64_t batch, st
     if (!fixed) {
       plan.splits = decode_splits(shape, plan);
       plan.way.mail = mails(shape, plan, plan.splits);
-      if (plan.way.mail) return plan;
-      const int cluster = cluster_size(shape, plan);
-      plan.cluster = cluster > 1;
-      if (plan.cluster) plan.splits = cluster;
+      if (!plan.way.mail) {
+        const int cluster = cluster_size(shape, plan);
+        plan.cluster = cluster > 1;
+        if (plan.cluster) plan.splits = cluster;
+      }
+      plan.way.two_blocks =
+          plan.way.lean && plan.decode_items * plan.splits > shape.multiprocessors;
     }
     return plan;
   }
@@ -151,7 +155,7 @@ bool combines_in_kernel(const AttentionPlan& plan) {
 std::int64_t mail_floats(const AttentionShape& shape) {
   if (!shape.decode.mail) return 0;
   // Six words for each unit of four channels of up to 8 rows, and one more unit for each split.
-  return std::int64_t{shape.multiprocessors} * 6 * (8 * kLeanHeadDim / 4 + kMostSplits);
+  return std::int64_t{shape.multiprocessors} * 2 * 6 * (8 * kLeanHeadDim / 4 + kMostSplits);
 }
 
 std::int64_t partial_floats(const AttentionPlan& plan, std::int64_t tokens, std::int64_t num_heads,

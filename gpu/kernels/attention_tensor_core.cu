@@ -23,9 +23,10 @@ __global__ void __launch_bounds__(32 * kCombineWarps)
 /// Head sizes are rounded up with zeros: to fewer sizes where reading the cache is most of the
 /// work, which the zeros add nothing to.
 void launch_any(const AttentionArguments& a, const AttentionPlan& plan, const Partials& partials,
-                StreamHandle stream) {
+                unsigned* counters, StreamHandle stream) {
 #ifndef ATTN_FAULTY
-  if (const LeanDecode lean = lean_decode(a, plan); lean.k != nullptr) {
+  if (LeanDecode lean = lean_decode(a, plan); lean.k != nullptr) {
+    if (plan.way.mail) lean.words = reinterpret_cast<std::uint64_t*>(counters);
     return launch_lean_decode(lean, a, plan, partials, stream);
   }
 #endif
@@ -86,7 +87,7 @@ void attention_tensor_core(const AttentionArguments& a, const AttentionPlan& pla
   }
   if (plan.splits > 1 && combines_in_kernel(plan)) partials.counters = counters;
   if (plan.way.mail) place_mail(partials, plan, mail);
-  launch_any(a, plan, partials, stream);
+  launch_any(a, plan, partials, counters, stream);
   if (plan.splits == 1 || combines_in_kernel(plan)) return;
   const auto blocks =
       static_cast<unsigned>((a.batch.tokens * a.num_heads + kCombineWarps - 1) / kCombineWarps);

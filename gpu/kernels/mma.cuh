@@ -218,6 +218,16 @@ __device__ __forceinline__ unsigned count_arrival(unsigned* counter) {
   return before;
 }
 
+/// Adds `x` and returns what was there; orders nothing else.
+__device__ __forceinline__ std::uint64_t count_relaxed(std::uint64_t* counter, std::uint64_t x) {
+  std::uint64_t before;
+  asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], %2;"
+               : "=l"(before)
+               : "l"(counter), "l"(x)
+               : "memory");
+  return before;
+}
+
 /// Floats between blocks that run at the same time, through the L2. A word's bits lie there
 /// inverted, so that it is zero only until it has come (a NaN of all ones becomes another NaN);
 /// taking one leaves zero. False: not all have come, and none is taken.
@@ -235,6 +245,16 @@ __device__ __forceinline__ void store_mail(float2* to, float2 x) {
   asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(mail_word(x.x)),
                "r"(mail_word(x.y))
                : "memory");
+}
+/// The same without taking it.
+__device__ __forceinline__ bool see_mail(const float2* from, float2& x) {
+  uint2 b;
+  asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];"
+               : "=r"(b.x), "=r"(b.y)
+               : "l"(from)
+               : "memory");
+  x = float2{of_mail(b.x), of_mail(b.y)};
+  return b.x != 0 && b.y != 0;
 }
 __device__ __forceinline__ bool take_mail(float4* from4, float2* from2, float4& x4, float2& x2) {
   uint4 a;

@@ -29,8 +29,8 @@ struct CudaOptions {
   bool fp8_own = false;       ///< float8 codes by our own kernels only
   bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
   bool coded_stream = false;  ///< few rows with gguf's and gptq's weights by another kernel
-  /// "", or how calls of one query a sequence are decoded where a leaner kernel takes them: "lean",
-  /// "lean-two", "lean-mail", "lean-two-mail".
+  /// How calls of one query a sequence are decoded where a leaner kernel takes them: "general",
+  /// "lean", "lean-mail"; "": chosen.
   std::string decode;
   int splits = 0;  ///< parts of the keys of a row; 0: chosen from the batch
 };

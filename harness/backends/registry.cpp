@@ -94,13 +94,13 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
       {{"coded", "stream"}, &result.coded_stream},
   };
-  const std::array<std::string_view, 4> ways{"lean", "lean-two", "lean-mail", "lean-two-mail"};
+  constexpr std::array<std::string_view, 3> kWays{"general", "lean", "lean-mail"};
   for (const Option& option : options) {
     if (option.name == "splits") {
       result.splits = positive_int(spec, option);
       continue;
     }
-    if (option.name == "decode" && std::ranges::find(ways, option.value) != ways.end()) {
+    if (option.name == "decode" && std::ranges::find(kWays, option.value) != kWays.end()) {
       result.decode = option.value;
       continue;
     }
@@ -112,8 +112,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
              "prefill=fp8, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
-             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, decode=lean, "
-             "decode=lean-two, decode=lean-mail, decode=lean-two-mail, splits=N");
+             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, decode=general, "
+             "decode=lean, decode=lean-mail, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -147,7 +147,7 @@ std::vector<BackendInfo> list_backends() {
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
        "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream "
-       "decode=lean|lean-two|lean-mail|lean-two-mail splits=N",
+       "decode=general|lean|lean-mail splits=N",
        cuda_unavailable_reason()},
   };
 }

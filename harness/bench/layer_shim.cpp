@@ -75,7 +75,7 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kAhead;
     } else if (word == "coded=stream") {
       options.coded_stream = true;
-    } else if (word.starts_with("decode=lean")) {
+    } else if (word.starts_with("decode=")) {
       options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {
       options.cublas = false;

@@ -16,7 +16,8 @@
 namespace attn::gpu {
 namespace {
 
-enum class Meet { kWorkspace, kCluster, kMail };
+/// kMailAlone: blocks run one after the other, so that the last one adds up all shares.
+enum class Meet { kWorkspace, kCluster, kMail, kMailAlone };
 
 struct Decoded {
   std::string mistake = "not run";
@@ -78,7 +79,8 @@ template <typename T, typename C, int kSlots>
 std::string run_kernel(const Way& way, const LeanDecode& lean, const AttentionArguments& a,
                        const Partials& partials, std::uint64_t seed) {
   const int items = static_cast<int>(a.num_kv_heads);
-  emulator::Grid grid{items, way.splits, way.meet == Meet::kWorkspace ? 1 : way.splits,
+  emulator::Grid grid{items, way.splits,
+                      way.meet == Meet::kWorkspace || way.meet == Meet::kMailAlone ? 1 : way.splits,
                       static_cast<int>(a.batch.batch), 0};
   if (way.lean) {
     using Shape = LeanShape<kSlots>;
@@ -127,7 +129,7 @@ Decoded decode(const EmulatedCall& p, const Way& way, std::uint64_t seed) {
   plan.splits = way.splits;
   plan.decode_items = a.batch.batch * a.num_kv_heads;
   Decoded result;
-  const LeanDecode lean = lean_decode(a, plan);
+  LeanDecode lean = lean_decode(a, plan);
   if (lean.k == nullptr) {
     result.mistake = "not taken";
     return result;
@@ -140,14 +142,15 @@ Decoded decode(const EmulatedCall& p, const Way& way, std::uint64_t seed) {
   partials.planned_keys = plan.max_keys;
   const auto rows = static_cast<std::size_t>(way.splits * m.tokens * p.heads);
   std::vector<float> parts(rows * (kLeanHeadDim + 2), std::nanf(""));
-  std::vector<unsigned> counters(static_cast<std::size_t>(plan.decode_items), 0);
+  std::vector<std::uint64_t> counters(static_cast<std::size_t>(plan.decode_items), 0);
   partials.out = parts.data();
   partials.max = parts.data() + rows * kLeanHeadDim;
   partials.sum = partials.max + rows;
-  partials.counters = counters.data();
-  const bool mail = way.splits > 1 && way.meet == Meet::kMail;
+  partials.counters = reinterpret_cast<unsigned*>(counters.data());
+  const bool mail = way.splits > 1 && (way.meet == Meet::kMail || way.meet == Meet::kMailAlone);
+  if (mail) lean.words = counters.data();
   AttentionShape shape;
-  shape.multiprocessors = static_cast<int>(plan.decode_items * way.splits);
+  shape.multiprocessors = static_cast<int>(plan.decode_items * way.splits + 1) / 2;
   shape.decode.mail = true;
   std::vector<float4> letters(static_cast<std::size_t>(mail_floats(shape) / 4 + 1), float4{});
   if (mail) place_mail(partials, plan, reinterpret_cast<float*>(letters.data()));
@@ -159,7 +162,7 @@ Decoded decode(const EmulatedCall& p, const Way& way, std::uint64_t seed) {
                                               : run_type<Bf16, Bf16>(way, lean, a, partials, seed);
   }
   if (result.mistake.empty()) result.mistake = judge(p, m, 1);
-  for (const unsigned counter : counters) {
+  for (const std::uint64_t counter : counters) {
     if (counter != 0) result.mistake = "a counter is left";
   }
   std::vector<unsigned char> bytes(letters.size() * sizeof(float4));
@@ -228,7 +231,7 @@ TEST(DecodeEmulation, SplitsMeetInEveryWay) {
     EmulatedCall p = one_query(splits == 3 ? 7 : 8, 1, {splits * 128 + 40});
     const auto seed = static_cast<std::uint64_t>(splits);
     const Decoded general = decode(p, {false, 2, splits, Meet::kWorkspace, 0, false}, seed);
-    for (const Meet meet : {Meet::kWorkspace, Meet::kCluster, Meet::kMail}) {
+    for (const Meet meet : {Meet::kWorkspace, Meet::kCluster, Meet::kMail, Meet::kMailAlone}) {
       expect_same(
           general, decode(p, {true, 2, splits, meet, 0, false}, seed),
           std::to_string(splits) + " splits, way " + std::to_string(static_cast<int>(meet)));
@@ -254,7 +257,7 @@ TEST(DecodeEmulation, LengthsAreShorterThanPlanned) {
   for (const int longer : {1, 100, 1000}) {
     const EmulatedCall p = one_query(4, 1, {0, 333, 20, 260});
     const Decoded general = decode(p, {false, 3, 3, Meet::kWorkspace, longer, false}, 9);
-    for (const Meet meet : {Meet::kWorkspace, Meet::kMail}) {
+    for (const Meet meet : {Meet::kWorkspace, Meet::kMail, Meet::kMailAlone}) {
       expect_same(general, decode(p, {true, 3, 3, meet, longer, false}, 9), std::to_string(longer));
     }
   }
@@ -282,7 +285,7 @@ TEST(DecodeEmulation, RandomCalls) {
     const Decoded general = decode(p, way, seed);
     way.lean = true;
     way.slots = draw(2, 4);
-    way.meet = static_cast<Meet>(draw(0, 2));
+    way.meet = static_cast<Meet>(draw(0, 3));
     expect_same(general, decode(p, way, seed), std::to_string(seed) + ": " + p.text());
   }
 }

@@ -1,5 +1,5 @@
-// The lean decode kernel (backend cuda:decode=lean and its ways) against the exact reference and
-// against the general kernel.
+// The lean decode kernel (backend cuda, and as cuda:decode=lean and lean-mail) against the exact
+// reference and against the general kernel.
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -17,8 +17,7 @@
 namespace attn::harness {
 namespace {
 
-constexpr std::array kWays{"cuda:decode=lean", "cuda:decode=lean-two", "cuda:decode=lean-mail",
-                           "cuda:decode=lean-two-mail"};
+constexpr std::array kWays{"cuda", "cuda:decode=lean", "cuda:decode=lean-mail"};
 
 class LeanDecode : public OnDevice {
  protected:
@@ -88,7 +87,7 @@ TEST_F(LeanDecode, PassesInEveryModeAndWay) {
 
 /// Which cuts keys in the same places and adds parts in the same order.
 TEST_F(LeanDecode, IsTheGeneralKernelToTheBit) {
-  const auto general = make_backend("cuda");
+  const auto general = make_backend("cuda:decode=general");
   expect_none(for_each_seed(500, std::min<std::uint64_t>(device_case_count(), 100),
                             [&](std::uint64_t seed) {
                               const Case c = make_case(one_query_spec(seed), seed);

@@ -78,6 +78,22 @@ inline void store_mail(float4* to, float4 x) {
 inline void store_mail(float2* to, float2 x) {
   leave_words<2>(reinterpret_cast<float*>(to), {x.x, x.y});
 }
+inline std::uint64_t count_relaxed(std::uint64_t* counter, std::uint64_t x) {
+  const std::uint64_t before = *counter;
+  *counter += x;
+  return before;
+}
+inline bool see_mail(const float2* from, float2& x) {
+  std::uint32_t words[2];
+  std::memcpy(words, from, 8);
+  if (words[0] == 0 || words[1] == 0) {
+    emulator::mail_wait();
+    return false;
+  }
+  for (std::uint32_t& word : words) word = ~word;
+  std::memcpy(&x, words, 8);
+  return true;
+}
 inline bool take_mail(float4* from4, float2* from2, float4& x4, float2& x2) {
   std::uint32_t words[6];
   std::memcpy(words, from4, 16);
