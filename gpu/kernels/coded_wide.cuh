@@ -1,7 +1,7 @@
 // Products of many rows of x with weights that stay codes, by wgmma: W is A, decoded in registers
 // while the tensor cores work on the chunk before, x is B in shared memory. Four warps copy, a
-// chunk each in turn: a warp must wait for its copies before it lets the tensor cores see them, and
-// the others have theirs under way meanwhile. Blocks share out the chunks of all tiles evenly, so
+// chunk each in turn: a warp must wait for its copies before it lets the tensor cores see them, so
+// it asks for its next chunk or two first. Blocks share out the chunks of all tiles evenly, so
 // that none is idle where tiles are few; the last block that a tile has adds up its parts in order.
 // Compute capability 9.0a only; elsewhere the kernel is empty.
 #pragma once
@@ -32,7 +32,10 @@ struct WideStage {
 
 template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
 struct WideShape {
-  static constexpr int kStages = 8;
+  static constexpr int kStages =
+      kKind == CodeKind::kU4 && kScaling == CodeScaling::kWeight && kColumns <= 64 ? 16 : 8;
+  /// Groups of copies that a copying warp has under way behind the one that it waits for.
+  static constexpr int kPending = kStages == 16 ? 2 : 1;
   static constexpr int kXBytes = kColumns * 2 * kCodedChunk;
   static constexpr int kStagedBytes = kWideStaged * kWideStagedStride * 2;
 
@@ -378,6 +381,9 @@ __global__ void __launch_bounds__(kWideAllThreads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using Block = Wide<kKind, T, kScaling, kColumns>;
   constexpr int kStages = Block::kStages;
+  constexpr int kPending = Block::Shape::kPending;
+  // A warp waits for room before it announces: what it waits for must be announced already.
+  static_assert(kWideCopyWarps * (kPending + 1) <= kStages);
   extern __shared__ char shared[];
   // A stage has landed; all warps are done with it.
   __shared__ std::uint64_t landed[kStages];
@@ -401,6 +407,10 @@ __global__ void __launch_bounds__(kWideAllThreads, 1)
     int stage = first;
     unsigned round = 0;
     typename Block::Source source;
+    const auto announce = [&](int landed_stage) {
+      fence_shared_for_wgmma();
+      barrier_arrive(&landed[landed_stage < 0 ? landed_stage + kStages : landed_stage]);
+    };
     for (int unit = begin + first; unit < end; unit += kWideCopyWarps) {
       const int tile = unit / work.chunks;
       const int chunk = unit - tile * work.chunks;
@@ -411,14 +421,21 @@ __global__ void __launch_bounds__(kWideAllThreads, 1)
       if (unit == begin + first) wait_for_previous_grid();
       block.copy_x(source, chunk, stage);
       copy_async_commit();
-      copy_async_wait<0>();
-      fence_shared_for_wgmma();
-      barrier_arrive(&landed[stage]);
+      if (unit >= begin + first + kWideCopyWarps * kPending) {
+        copy_async_wait<kPending>();
+        announce(stage - kWideCopyWarps * kPending);
+      }
       stage += kWideCopyWarps;
       if (stage >= kStages) {
         stage -= kStages;
         ++round;
       }
+    }
+    copy_async_wait<0>();
+    const int own = (end - begin - first + kWideCopyWarps - 1) / kWideCopyWarps;  // or fewer: none
+#pragma unroll
+    for (int i = kPending; i > 0; --i) {
+      if (own >= i) announce(stage - kWideCopyWarps * i);
     }
     return;
   }
