@@ -5,6 +5,7 @@
 #include "gpu/kernels/coded_gemm.h"
 #include "gpu/kernels/coded_store.cuh"
 #include "gpu/kernels/mma.cuh"
+#include "gpu/kernels/pair_fma.cuh"
 
 namespace attn::gpu {
 
@@ -139,6 +140,38 @@ __device__ __forceinline__ void scale_fragment(std::uint32_t pair, std::uint32_t
 #pragma unroll
   for (int i = 0; i < 4; ++i) a[i] = Pairs<T>::multiply(a[i], i % 2 == 0 ? first : second);
 }
+
+/// Scales below a half in magnitude (CodedMatrix::small_scales) of rows lane / 4 and + 8, as they
+/// multiply codes of 4 bits that are left where they are: from the fourth bit of a bfloat16 on
+/// these are the code times 2^-129, below the normal numbers and in the first of their powers
+/// alike. One fused multiply-add is (code - 8) times the scale then, rounded once, as it is
+/// declared: 8 times a bfloat16 is one.
+struct SmallScales {
+  std::uint32_t scale[2];
+  std::uint32_t eight[2];
+  __device__ __forceinline__ explicit SmallScales(std::uint32_t pair) {
+    const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
+                                                   0x40804080u);          // 2^127, 4
+    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100c100u);  // -8
+    scale[0] = __byte_perm(up, up, 0x1010);
+    scale[1] = __byte_perm(up, up, 0x3232);
+    eight[0] = __byte_perm(back, back, 0x1010);
+    eight[1] = __byte_perm(back, back, 0x3232);
+  }
+  /// The codes of a step, in their places.
+  static __device__ __forceinline__ void codes_of(std::uint32_t word, std::uint32_t (&a)[4]) {
+    const std::uint32_t upper = word >> 8;
+    a[0] = word << 4 & 0x00f000f0u;
+    a[1] = word & 0x00f000f0u;
+    a[2] = upper << 4 & 0x00f000f0u;
+    a[3] = upper & 0x00f000f0u;
+  }
+  __device__ __forceinline__ void decode(std::uint32_t word, std::uint32_t (&a)[4]) const {
+    codes_of(word, a);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = fma_bf16_pair(a[i], scale[i % 2], eight[i % 2]);
+  }
+};
 
 /// The steps of 16 columns, of the four in a chunk, that share an inner scale: as a shift.
 __device__ __forceinline__ int step_shift(const CodedMatrix& w) {

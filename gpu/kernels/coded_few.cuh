@@ -132,6 +132,19 @@ struct FewRows {
           reinterpret_cast<const std::uint32_t*>(records + at.inner) + lane / 4;
       std::uint32_t scale = 0;
       if (kScaling == CodeScaling::kWeight && kOneScale) scale = scales[0];
+      if constexpr (kKind == CodeKind::kU4 && kOneScale && TypeOf<T>::value == Type::kBFloat16) {
+        if (a.w.small_scales) {
+          const std::uint32_t words[4] = {codes.low.x, codes.low.y, codes.low.z, codes.low.w};
+          const SmallScales own(scale);
+#pragma unroll
+          for (int step = 0; step < 4; ++step) {
+            std::uint32_t w[4];
+            own.decode(words[step], w);
+            add_step(w, step, b, sum[r]);
+          }
+          continue;
+        }
+      }
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         std::uint32_t w[4];
@@ -140,12 +153,17 @@ struct FewRows {
           if (!kOneScale) scale = scales[(step >> shift) * 8];
           scale_fragment<T>(scale, w);
         }
-#pragma unroll
-        for (int t = 0; t < kTiles; ++t) {
-          mma_16x8x16<T>(sum[r][t], w, b[t][step / 2][2 * (step % 2)],
-                         b[t][step / 2][2 * (step % 2) + 1]);
-        }
+        add_step(w, step, b, sum[r]);
       }
+    }
+  }
+  static __device__ __forceinline__ void add_step(const std::uint32_t (&w)[4], int step,
+                                                  const std::uint32_t (&b)[kTiles][2][4],
+                                                  float (&total)[kTiles][4]) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      mma_16x8x16<T>(total[t], w, b[t][step / 2][2 * (step % 2)],
+                     b[t][step / 2][2 * (step % 2) + 1]);
     }
   }
 

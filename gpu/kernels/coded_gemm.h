@@ -68,6 +68,8 @@ struct CodedMatrix {
   ScaleType inner_type = ScaleType::kFloat32;  ///< of inner and inner_min
   float inner_bias = 0.0f;
   float global = 1.0f;
+  /// kWeight, codes of 4 bits less 8, bfloat16: the inner scales lie below a half in magnitude.
+  bool small_scales = false;
   std::int64_t rows = 0;
   std::int64_t chunks = 0;
   int group_shift =

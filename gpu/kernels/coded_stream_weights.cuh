@@ -4,7 +4,6 @@
 
 #include "gpu/kernels/coded_decode.cuh"
 #include "gpu/kernels/coded_stream.cuh"
-#include "gpu/kernels/pair_fma.cuh"
 
 namespace attn::gpu {
 
@@ -26,28 +25,6 @@ __device__ __forceinline__ void bring_rows(const CodedGemmArguments& a, char* to
     }
   }
 }
-
-/// Scales below a half in magnitude of rows lane / 4 and + 8, as they multiply codes that are left
-/// where they are: four bits at the fourth of a bfloat16's are the code times 2^-129, below the
-/// normal numbers and in the first of their powers alike. One fused multiply-add is (code - 8)
-/// times the scale then, rounded once as it is declared: 8 times a bfloat16 is one.
-struct CodeScales {
-  std::uint32_t scale[2];
-  std::uint32_t eight[2];
-  __device__ __forceinline__ explicit CodeScales(std::uint32_t pair) {
-    const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
-                                                   0x40804080u);          // 2^127, 4
-    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100c100u);  // -8
-    scale[0] = __byte_perm(up, up, 0x1010);
-    scale[1] = __byte_perm(up, up, 0x3232);
-    eight[0] = __byte_perm(back, back, 0x1010);
-    eight[1] = __byte_perm(back, back, 0x3232);
-  }
-  /// Not 0 where one of a pair is a half or more.
-  static __device__ __forceinline__ std::uint32_t too_large(std::uint32_t pair) {
-    return ((pair & 0x7fff7fffu) + 0x41004100u) & 0x80008000u;
-  }
-};
 
 /// The sums of one tile that a warp makes, of its stages.
 template <typename T, bool kOneScale>
@@ -103,50 +80,35 @@ struct WeightStreamSums {
     }
   }
 
-  /// A whole stage of bfloat16 whose scales are all below a half.
-  __device__ __forceinline__ void add_small_scales(const char* data, int first,
-                                                   const std::uint32_t (&pairs)[4]) {
+  /// The same of small scales.
+  __device__ __forceinline__ void add_small_chunk(const char* data, int first, int c) {
+    std::uint32_t b[2][4];
+    load_x(b, first + c);
+    const uint4 codes = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
+    const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+    const SmallScales own(*scales_of(data, c));
 #pragma unroll
-    for (int c = 0; c < Stage::kChunks; ++c) {
-      std::uint32_t b[2][4];
-      load_x(b, first + c);
-      const uint4 codes = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
-      const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-      const CodeScales own(pairs[c]);
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        const std::uint32_t upper = words[step] >> 8;
-        const std::uint32_t places[4] = {words[step] << 4, words[step], upper << 4, upper};
-        std::uint32_t w[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          w[i] = fma_bf16_pair(places[i] & 0x00f000f0u, own.scale[i % 2], own.eight[i % 2]);
-        }
-        multiply(w, step, b);
-      }
+    for (int step = 0; step < 4; ++step) {
+      std::uint32_t w[4];
+      own.decode(words[step], w);
+      multiply(w, step, b);
     }
   }
 
   __device__ __forceinline__ void add(const char* data, int stage) {
     const int first = stage * Stage::kChunks;
     const int chunks = static_cast<int>(a.w.chunks) - first;
-    if constexpr (kOneScale && TypeOf<T>::value == Type::kBFloat16) {
-      if (chunks >= Stage::kChunks && a.w.offset == 8) {
-        std::uint32_t pairs[4];
-        std::uint32_t large = 0;
+    constexpr bool kMayBeSmall = kOneScale && TypeOf<T>::value == Type::kBFloat16;
+    if (chunks >= Stage::kChunks && (!kMayBeSmall || a.w.small_scales)) {
 #pragma unroll
-        for (int c = 0; c < Stage::kChunks; ++c) {
-          pairs[c] = *scales_of(data, c);
-          large |= CodeScales::too_large(pairs[c]);
+      for (int c = 0; c < Stage::kChunks; ++c) {
+        if constexpr (kMayBeSmall) {
+          add_small_chunk(data, first, c);
+        } else {
+          add_chunk(data, first, c);
         }
-        if (__all_sync(0xffffffffu, large == 0)) return add_small_scales(data, first, pairs);
       }
-    }
-    constexpr bool kRarely = kOneScale && TypeOf<T>::value == Type::kBFloat16;
-    if (!kRarely && chunks >= Stage::kChunks) {
-#pragma unroll
-      for (int c = 0; c < Stage::kChunks; ++c) add_chunk(data, first, c);
-    } else {
+    } else {  // seldom: the last stage of widths that are no multiple of 256; or wide scales
 #pragma unroll 1
       for (int c = 0; c < Stage::kChunks && c < chunks; ++c) add_chunk(data, first, c);
     }

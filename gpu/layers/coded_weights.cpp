@@ -456,6 +456,9 @@ PackedWeight pack(const CodedRows& rows) {
                       ? kWholeRow
                       : std::countr_zero(static_cast<std::uint64_t>(rows.group));
   m.inner_type = scale_type(rows, m.inner_bias);
+  m.small_scales = rows.kind == CodeKind::kU4 && rows.scaling == CodeScaling::kWeight &&
+                   rows.rounded == ElementType::kBFloat16 && rows.offset == 8 &&
+                   std::ranges::all_of(rows.inner, [](float s) { return std::abs(s) < 0.5f; });
   pack_codes(rows, packed);
   packed.inner = pack_scales(rows.inner, rows, m, rows.group, m.inner_type, m.inner_bias);
   packed.inner_min = pack_scales(rows.inner_min, rows, m, rows.group, m.inner_type, 0.0f);
