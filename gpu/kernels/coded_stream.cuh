@@ -160,8 +160,9 @@ struct StreamPlace {
 
 /// A block's product, of `rows` rows of x in `x_bytes` of shared memory. A warp has the columns of
 /// x that its stages need, and nobody else's: bring(to, first, end) brings those of stages [first,
-/// end) there; sums_of(x) makes what it adds its stages to.
-template <typename Stage, typename Bring, typename Sums>
+/// end) there; sums_of(x) makes what it adds its stages to. kHeld: a warp keeps the sums of all
+/// tiles (kMostHeldTiles) in registers, and they take the place of x at the end.
+template <typename Stage, bool kHeld, typename Bring, typename Sums>
 __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int rows, int x_bytes,
                                                int tiles_of_block, const Bring& bring,
                                                const Sums& sums_of) {
@@ -177,7 +178,7 @@ __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int 
   const int end = first_stream_job(tiles * stages, warp + 1);
   char* const ring = reinterpret_cast<char*>(memory) + warp * kDepth * Stage::kEnd;
   char* const x = reinterpret_cast<char*>(memory) + kStreamWarps * kDepth * Stage::kEnd;
-  auto* const sums = reinterpret_cast<float*>(x + x_bytes);
+  auto* const sums = reinterpret_cast<float*>(kHeld ? x : x + x_bytes);
   const StreamCopies<Stage> copies(a.w, lane);
   StreamPlace own_place;
   own_place.stage = static_cast<int>(static_cast<unsigned>(begin) / static_cast<unsigned>(tiles));
@@ -200,7 +201,7 @@ __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int 
     later.advance(tiles);
   }
   allow_dependent_launch();
-  clear_stream_sums(sums, tiles, kCodedTile * rows, warp, lane);
+  if (!kHeld) clear_stream_sums(sums, tiles, kCodedTile * rows, warp, lane);
   const int last_stage = static_cast<int>(static_cast<unsigned>(end - 1) /  // where it has any
                                           static_cast<unsigned>(tiles));
   wait_for_previous_grid();
@@ -208,16 +209,39 @@ __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int 
   __syncwarp();
   auto own = sums_of(x);
   int slot = 0;
-  for (int job = begin; job < end; ++job) {
+  int job = begin;
+  const auto add_job = [&](int stage) {
     copy_async_wait<kDepth - 1>();
     __syncwarp();
-    own.add(ring + slot * Stage::kEnd, own_place.stage);
+    own.add(ring + slot * Stage::kEnd, stage);
     __syncwarp();
     if (job + kDepth < end) copy_next(slot);
     copy_async_commit();
     slot = slot + 1 == kDepth ? 0 : slot + 1;
-    own.flush(sums + (own_place.tile * kStreamWarps + warp) * kCodedTile * rows);
-    own_place.advance(tiles);
+    ++job;
+  };
+  const int of_warp = kCodedTile * rows;
+  if constexpr (kHeld) {
+    typename decltype(own)::Held held[kMostHeldTiles];
+    for (int stage = own_place.stage; job < end; ++stage) {
+#pragma unroll
+      for (int tile = 0; tile < kMostHeldTiles; ++tile) {
+        if (tile >= tiles || stage * tiles + tile < begin || job >= end) continue;
+        add_job(stage);
+        own.take(held[tile]);
+      }
+    }
+    __syncthreads();  // nobody reads x any more
+#pragma unroll
+    for (int tile = 0; tile < kMostHeldTiles; ++tile) {
+      if (tile < tiles) own.put(held[tile], sums + (tile * kStreamWarps + warp) * of_warp);
+    }
+  } else {
+    while (job < end) {
+      add_job(own_place.stage);
+      own.flush(sums + (own_place.tile * kStreamWarps + warp) * of_warp);
+      own_place.advance(tiles);
+    }
   }
   __syncthreads();
   store_stream(a, rows, sums, first_tile, tiles);

@@ -13,11 +13,14 @@ std::string stream_refusal(const CodedMatrix& w);
 
 /// `m` rows of x, of `k` columns, with one scale for each `block` columns from the first on (0: x
 /// is no codes). `shared_limit`: bytes of shared memory that a block may have. Not taken: more than
-/// 16 rows (gptq: 8, float32: 4), other scales, no room in shared memory, or a weight with a
+/// 16 rows (float32: 4), other scales, no room in shared memory, or a weight with a
 /// refusal.
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
                                   std::int64_t block, int multiprocessors,
                                   std::size_t shared_limit);
+
+/// Whether the product was measured faster so than by the other kernels. `block` as above.
+bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block);
 
 /// Bytes of shared memory that a block may have on the current device.
 std::size_t shared_memory_limit();

@@ -357,7 +357,7 @@ __global__ void __launch_bounds__(kStreamThreads, kRows > 8 ? 1 : 2)
   own.block = kSuper ? kStreamUnit : 32;
   own.group = kSuper ? Stage::kGroup : 0;
   if (kRows == 1) own.rows = own.room = 1;
-  stream_product<Stage>(
+  stream_product<Stage, false>(
       a, own.rows, image.bytes, tiles_of_block,
       [&](char* to, int first, int end) {
         bring_units(a, own, kRows == 1 ? nullptr : image_from, to, unit_of(first),

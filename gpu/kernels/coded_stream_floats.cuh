@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kStreamThreads, kRows == 1 ? 2 : 1)
   const int rows = static_cast<int>(a.m);
   using Stage = StreamStage<kKind, kSuper>;
   const auto unit_of = [](int stage) { return stage * Stage::kChunks * kCodedChunk / kStreamUnit; };
-  stream_product<Stage>(
+  stream_product<Stage, false>(
       a, rows, rows * units * kStreamUnit * 4, tiles_of_block,
       [&](char* to, int first, int end) {
         bring_floats(a, units, to, unit_of(first), unit_of(end - 1) + 1,

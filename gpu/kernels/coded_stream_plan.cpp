@@ -56,6 +56,15 @@ StreamImage stream_image_of(const CodedMatrix& w, std::int64_t m, std::int64_t k
   return stream_image(static_cast<int>(m), k, is_super(w) ? kStreamUnit : 32, group);
 }
 
+bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block) {
+  // The most rows for which it does; docs/kernels.md has the figures.
+  constexpr std::int64_t kOfWeights = 16;
+  constexpr std::int64_t kOfFloats = 4;
+  constexpr std::int64_t kOfCodes = 16;
+  if (w.scaling == CodeScaling::kWeight) return m <= kOfWeights;
+  return m <= (block == 0 ? kOfFloats : kOfCodes);
+}
+
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
                                   std::int64_t block, int multiprocessors,
                                   std::size_t shared_limit) {
@@ -71,16 +80,19 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
   if (!weights && k % 32 != 0) return plan;
   const std::int64_t tiles = w.rows / kCodedTile;
   const std::int64_t each = (tiles + multiprocessors - 1) / multiprocessors;
-  plan.tiles = static_cast<int>(std::clamp<std::int64_t>(each, 1, kMostStreamTiles));
+  const bool held = weights && m > kMostUnheldRows;
+  plan.tiles =
+      static_cast<int>(std::clamp<std::int64_t>(each, 1, held ? kMostHeldTiles : kMostStreamTiles));
   const auto rows = static_cast<std::size_t>(m);
   const std::size_t x =
       floats    ? 4 * rows * kStreamUnit * static_cast<std::size_t>(float_stream_units(k))
       : weights ? rows * static_cast<std::size_t>(weight_x_stride(w))
                 : static_cast<std::size_t>(stream_image_of(w, m, k).bytes);
-  const std::size_t fixed = static_cast<std::size_t>(bytes_of_ring(w)) * kStreamWarps + x;
+  const std::size_t ring = static_cast<std::size_t>(bytes_of_ring(w)) * kStreamWarps;
   const auto shared = [&] {
-    return fixed +
-           sizeof(float) * kStreamWarps * kCodedTile * rows * static_cast<std::size_t>(plan.tiles);
+    const std::size_t sums =
+        sizeof(float) * kStreamWarps * kCodedTile * rows * static_cast<std::size_t>(plan.tiles);
+    return ring + (held ? std::max(x, sums) : x + sums);
   };
   while (plan.tiles > 1 && shared() > shared_limit) --plan.tiles;
   plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);

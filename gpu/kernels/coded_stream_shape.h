@@ -11,8 +11,11 @@ namespace attn::gpu {
 inline constexpr int kStreamWarps = 16;
 inline constexpr int kMostStreamTiles = 8;
 inline constexpr int kMostStreamRows = 16;
-inline constexpr int kMostFloatStreamRows = 4;   ///< of x in float32, with gguf's weights
-inline constexpr int kMostWeightStreamRows = 8;  ///< where scales enter each weight
+inline constexpr int kMostFloatStreamRows = 4;    ///< of x in float32, with gguf's weights
+inline constexpr int kMostWeightStreamRows = 16;  ///< where scales enter each weight
+/// From more rows of x on such a block has fewer tiles, whose sums stay in registers.
+inline constexpr int kMostUnheldRows = 8;
+inline constexpr int kMostHeldTiles = 3;
 /// Up to so many rows are turned to codes by every block; for more a pass before it does.
 inline constexpr int kMostFusedRows = 2;
 /// Stages that a warp has under way in shared memory, of 256 columns and of 128; and those behind
@@ -118,6 +121,13 @@ ATTN_HOST_DEVICE int float_stream_units(std::int64_t k) {
 ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
   return static_cast<int>(static_cast<std::int64_t>(jobs) * warp / kStreamWarps);
 }
+
+/// Which products are the streams', of those that they can take.
+enum class CodedStreams : std::uint8_t {
+  kWhereTheyPay,  ///< stream_pays()
+  kAlways,
+  kNever,
+};
 
 /// How a product is shared out; decided on the host.
 struct CodedStreamPlan {

@@ -14,12 +14,17 @@ void launch_stream_weights(const CodedGemmArguments& a, const CodedStreamPlan& p
                      plan.shared_bytes, stream, a, plan.tiles);
   };
   const bool one_scale = a.w.group_shift >= 6;
-  if (a.x_type == Type::kFloat16) {
-    return one_scale ? launch(coded_stream_weights<Half, true>)
-                     : launch(coded_stream_weights<Half, false>);
-  }
-  return one_scale ? launch(coded_stream_weights<Bf16, true>)
-                   : launch(coded_stream_weights<Bf16, false>);
+  const auto launch_type = [&](auto type) {
+    using T = decltype(type);
+    if (a.m > kMostUnheldRows) {
+      return one_scale ? launch(coded_stream_weights<T, true, 2>)
+                       : launch(coded_stream_weights<T, false, 2>);
+    }
+    return one_scale ? launch(coded_stream_weights<T, true, 1>)
+                     : launch(coded_stream_weights<T, false, 1>);
+  };
+  if (a.x_type == Type::kFloat16) return launch_type(Half{});
+  launch_type(Bf16{});
 }
 
 }  // namespace attn::gpu

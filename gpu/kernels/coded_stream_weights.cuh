@@ -1,4 +1,4 @@
-// Products of up to 8 rows of x with weights of 4 bits that are made in the type of x, scale and
+// Products of up to 16 rows of x with weights of 4 bits that are made in the type of x, scale and
 // rounding included (gptq), by the same stream: codes to the registers that mma.sync reads.
 #pragma once
 
@@ -26,24 +26,31 @@ __device__ __forceinline__ void bring_rows(const CodedGemmArguments& a, char* to
   }
 }
 
-/// The sums of one tile that a warp makes, of its stages.
-template <typename T, bool kOneScale>
+/// The sums of one tile that a warp makes, of its stages. kTiles: of eight rows of x.
+template <typename T, bool kOneScale, int kTiles>
 struct WeightStreamSums {
   using Stage = WeightStage<kOneScale>;
   const CodedGemmArguments& a;
   const int lane;
   const std::uint32_t zero;
   const std::uint32_t mask;  ///< in a register, so that it and the magic number are one instruction
-  std::uint32_t x_at;        ///< this lane's 16 bytes of chunk 0 for ldmatrix
-  float sum[2][4] = {};      ///< of even and odd steps
+  std::uint32_t x_at[kTiles];    ///< this lane's 16 bytes of chunk 0 for ldmatrix
+  float sum[kTiles][2][4] = {};  ///< of even and odd steps
+  struct Held {
+    float sum[kTiles][4] = {};
+  };
 
   __device__ WeightStreamSums(const CodedGemmArguments& arguments, const char* x, int own_lane)
       : a(arguments),
         lane(own_lane),
         zero(ChunkCodes<CodeKind::kU4>::template zero_of<T>(a.w)),
         mask(0x000f000fu | a.zero) {
-    const int row = lane % 8 < a.m ? lane % 8 : static_cast<int>(a.m) - 1;  // too many: not stored
-    x_at = shared_address(x + row * weight_x_stride(a.w)) + 16 * (lane / 8);
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      const int own = 8 * t + lane % 8;
+      const int row = own < a.m ? own : static_cast<int>(a.m) - 1;  // too many: not stored
+      x_at[t] = shared_address(x + row * weight_x_stride(a.w)) + 16 * (lane / 8);
+    }
   }
 
   /// What multiplies the weights of a chunk's step.
@@ -52,18 +59,25 @@ struct WeightStreamSums {
     return reinterpret_cast<const std::uint32_t*>(data + Stage::kInner + record * a.w.inner.bytes) +
            lane / 4;
   }
-  __device__ __forceinline__ void load_x(std::uint32_t (&b)[2][4], int chunk) const {
-    load_matrix_x4(b[0], x_at + 2 * kCodedChunk * chunk);
-    load_matrix_x4(b[1], x_at + 2 * kCodedChunk * chunk + 64);
+  __device__ __forceinline__ void load_x(std::uint32_t (&b)[kTiles][2][4], int chunk) const {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      load_matrix_x4(b[t][0], x_at[t] + 2 * kCodedChunk * chunk);
+      load_matrix_x4(b[t][1], x_at[t] + 2 * kCodedChunk * chunk + 64);
+    }
   }
   __device__ __forceinline__ void multiply(const std::uint32_t (&w)[4], int step,
-                                           const std::uint32_t (&b)[2][4]) {
-    mma_16x8x16<T>(sum[step % 2], w, b[step / 2][2 * (step % 2)], b[step / 2][2 * (step % 2) + 1]);
+                                           const std::uint32_t (&b)[kTiles][2][4]) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      mma_16x8x16<T>(sum[t][step % 2], w, b[t][step / 2][2 * (step % 2)],
+                     b[t][step / 2][2 * (step % 2) + 1]);
+    }
   }
 
   __device__ __forceinline__ void add_chunk(const char* data, int first, int c) {
     const int shift = step_shift(a.w);
-    std::uint32_t b[2][4];  // two steps each
+    std::uint32_t b[kTiles][2][4];  // two steps each
     load_x(b, first + c);
     const uint4 codes = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
     const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -82,7 +96,7 @@ struct WeightStreamSums {
 
   /// The same of small scales.
   __device__ __forceinline__ void add_small_chunk(const char* data, int first, int c) {
-    std::uint32_t b[2][4];
+    std::uint32_t b[kTiles][2][4];
     load_x(b, first + c);
     const uint4 codes = reinterpret_cast<const uint4*>(data + c * Stage::kCodeBytes)[lane];
     const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -114,28 +128,49 @@ struct WeightStreamSums {
     }
   }
 
-  /// Added to [row of x][16 rows of W], and starts again.
-  __device__ __forceinline__ void flush(float* to) {
+  /// Adds what there is to a tile's sums, and starts again.
+  __device__ __forceinline__ void take(Held& to) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int row = 2 * (lane % 4) + e % 2;
-      if (row < a.m) to[kCodedTile * row + lane / 4 + (e < 2 ? 0 : 8)] += sum[0][e] + sum[1][e];
-      sum[0][e] = sum[1][e] = 0.0f;
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        to.sum[t][e] += sum[t][0][e] + sum[t][1][e];
+        sum[t][0][e] = sum[t][1][e] = 0.0f;
+      }
     }
+  }
+  /// To or, kAdd, added to [row of x][16 rows of W].
+  template <bool kAdd = false>
+  __device__ __forceinline__ void put(const Held& held, float* to) const {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int row = 8 * t + 2 * (lane % 4) + e % 2;
+        if (row >= a.m) continue;
+        float& own = to[kCodedTile * row + lane / 4 + (e < 2 ? 0 : 8)];
+        own = kAdd ? own + held.sum[t][e] : held.sum[t][e];
+      }
+    }
+  }
+  __device__ __forceinline__ void flush(float* to) {
+    Held held;
+    take(held);
+    put<true>(held, to);
   }
 };
 
-template <typename T, bool kOneScale>
-__global__ void __launch_bounds__(kStreamThreads, 2)
+template <typename T, bool kOneScale, int kTiles>
+__global__ void __launch_bounds__(kStreamThreads, kTiles == 1 ? 2 : 1)
     coded_stream_weights(const __grid_constant__ CodedGemmArguments a, int tiles_of_block) {
   const int rows = static_cast<int>(a.m);
-  stream_product<WeightStage<kOneScale>>(
+  stream_product<WeightStage<kOneScale>, (kTiles > 1)>(
       a, rows, rows * weight_x_stride(a.w), tiles_of_block,
       [&](char* to, int first, int end) {
         bring_rows(a, to, first, end, static_cast<int>(threadIdx.x % 32));
       },
       [&](const char* x) {
-        return WeightStreamSums<T, kOneScale>(a, x, static_cast<int>(threadIdx.x % 32));
+        return WeightStreamSums<T, kOneScale, kTiles>(a, x, static_cast<int>(threadIdx.x % 32));
       });
 }
 

@@ -103,7 +103,10 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
       weight.matrix.scaling == CodeScaling::kWeight
           ? narrow && !is_quantised(format)
           : format.format == ActivationFormat::kInt8 || (!narrow && !is_quantised(format));
-  if (options.stream && streamed) {
+  const bool wanted = options.streams == CodedStreams::kAlways ||
+                      (options.streams == CodedStreams::kWhereTheyPay &&
+                       stream_pays(weight.matrix, shape.m, format.block));
+  if (wanted && streamed) {
     plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
                                     options.multiprocessors, shared_memory_limit());
     if (plan.stream.taken) return plan;

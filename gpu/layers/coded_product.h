@@ -54,7 +54,8 @@ struct CodedProductOptions {
   Fp8Products fp8 = Fp8Products::kAuto;
   int tile = 0;  ///< of the wgmma kernel: 0 chooses
   int multiprocessors = 0;
-  bool stream = false;  ///< coded_stream() where it takes the product; the input is one slice
+  /// kNever where the input is several slices.
+  CodedStreams streams = CodedStreams::kNever;
 };
 
 /// `shape`: m, n, k and out_type of the product, whose input has that type. `plain`: the weight's

@@ -48,9 +48,9 @@ struct LayerOptions {
   bool cublas = true;                    ///< cuBLASLt where it can be loaded
   Fp8Products fp8 = Fp8Products::kAuto;  ///< who multiplies float8 codes
   int coded_tile = 0;                    ///< rows of x in a tile of the coded products, 0: chosen
-  /// Products of few rows with gguf's weights and gptq's by coded_stream(),
-  /// where plan_coded_stream() takes them; all others as without.
-  bool coded_stream = false;
+  /// Products of few rows with gguf's weights and gptq's by coded_stream(), of those that
+  /// plan_coded_stream() takes; all others as without.
+  CodedStreams coded_streams = CodedStreams::kNever;
 };
 
 /// "" when AttentionLayer runs the config, else one line why not.

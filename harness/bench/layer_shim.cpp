@@ -74,7 +74,9 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
     } else if (word == "gemv=ahead") {
       options.gemv = attn::gpu::GemvUse::kAhead;
     } else if (word == "coded=stream") {
-      options.coded_stream = true;
+      options.coded_streams = attn::gpu::CodedStreams::kAlways;
+    } else if (word == "coded=few") {
+      options.coded_streams = attn::gpu::CodedStreams::kNever;
     } else if (word.starts_with("decode=")) {
       options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {

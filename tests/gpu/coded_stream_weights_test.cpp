@@ -95,16 +95,22 @@ struct Weight {
   }
 };
 
+/// As launch_stream_weights() does.
+template <typename T>
+void run_instance(const CodedGemmArguments& a, int tiles) {
+  const bool one_scale = a.w.group_shift >= 6;
+  if (a.m > kMostUnheldRows) {
+    return one_scale ? coded_stream_weights<T, true, 2>(a, tiles)
+                     : coded_stream_weights<T, false, 2>(a, tiles);
+  }
+  return one_scale ? coded_stream_weights<T, true, 1>(a, tiles)
+                   : coded_stream_weights<T, false, 1>(a, tiles);
+}
 std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                        std::uint64_t seed) {
-  const bool one_scale = a.w.group_shift >= 6;
   return emulator::run(plan.blocks, kStreamThreads, seed, {}, [&] {
-    if (a.x_type == Type::kFloat16) {
-      if (one_scale) return coded_stream_weights<Half, true>(a, plan.tiles);
-      return coded_stream_weights<Half, false>(a, plan.tiles);
-    }
-    if (one_scale) return coded_stream_weights<Bf16, true>(a, plan.tiles);
-    coded_stream_weights<Bf16, false>(a, plan.tiles);
+    if (a.x_type == Type::kFloat16) return run_instance<Half>(a, plan.tiles);
+    run_instance<Bf16>(a, plan.tiles);
   });
 }
 
@@ -216,7 +222,9 @@ TEST(CodedStreamWeights, SaysWhatItTakes) {
   EXPECT_EQ(plan_of(8, 0).image_bytes, 0U);
   EXPECT_EQ(plan_of(1, 0).blocks, 128);
   EXPECT_LE(2 * (plan_of(1, 0).shared_bytes + 1024), 228U * 1024);
-  EXPECT_FALSE(plan_of(9, 0).taken);
+  EXPECT_TRUE(plan_of(16, 0).taken);
+  EXPECT_EQ(plan_of(16, 0).tiles, 3);
+  EXPECT_FALSE(plan_of(17, 0).taken);
   EXPECT_FALSE(plan_of(1, 256).taken);  // codes of x
   w.kind = CodeKind::kI8;
   EXPECT_NE(stream_refusal(w), "");

@@ -112,6 +112,17 @@ TEST_F(GpuCodedProduct, IsRightAsAStream) {
   }));
 }
 
+/// The same rows by the kernels that take what the streams do not.
+TEST_F(GpuCodedProduct, IsRightWithoutStreams) {
+  const auto backend = make_backend("cuda:coded=few");
+  expect_none(for_each_seed(0, kFormats.size() * 16, [&](std::uint64_t seed) {
+    const Format& format = kFormats.at(seed % kFormats.size());
+    return mistake_in(*backend,
+                      product_case(format, static_cast<int>(seed / kFormats.size()) + 1, 768, seed),
+                      format.name);
+  }));
+}
+
 /// A kernel's shared memory depends on the width, and its allowance is one number for all host
 /// threads: a thread that lowered it would make the launches of the others fail.
 TEST_F(GpuCodedProduct, HostThreadsOfDifferentWidthsDoNotDisturbEachOther) {
@@ -128,6 +139,7 @@ TEST_F(GpuCodedProduct, HostThreadsOfDifferentWidthsDoNotDisturbEachOther) {
 TEST_F(GpuCodedProduct, TakesWidthsThatAreNoWholeChunks) {
   const auto backend = make_backend("cuda");
   const auto stream = make_backend("cuda:coded=stream");
+  const auto few = make_backend("cuda:coded=few");
   for (const Format& format : kFormats) {
     const std::string quant = format.quant;
     const auto has = [&](const char* word) { return quant.find(word) != std::string::npos; };
@@ -137,6 +149,7 @@ TEST_F(GpuCodedProduct, TakesWidthsThatAreNoWholeChunks) {
         const Case c = product_case(format, rows, hidden, 7);
         EXPECT_EQ(mistake_in(*backend, c, format.name), "");
         EXPECT_EQ(mistake_in(*stream, c, format.name), "") << "coded=stream";
+        EXPECT_EQ(mistake_in(*few, c, format.name), "") << "coded=few";
       }
     }
   }

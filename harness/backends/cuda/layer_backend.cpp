@@ -29,7 +29,8 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
-  layer.coded_stream = options.coded_stream;
+  if (options.coded_stream) layer.coded_streams = gpu::CodedStreams::kAlways;
+  if (options.coded_few) layer.coded_streams = gpu::CodedStreams::kNever;
   layer.decode = gpu::decode_way(options.decode);
   layer.fixed_splits = options.splits;
   return layer;
@@ -60,6 +61,7 @@ std::string CudaBackend::name() const {
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
   if (options_.coded_stream) words += ",coded=stream";
+  if (options_.coded_few) words += ",coded=few";
   if (!options_.decode.empty()) words += ",decode=" + options_.decode;
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';
