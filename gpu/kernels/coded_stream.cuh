@@ -194,11 +194,13 @@ __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int 
     if (begin + i < end) copy_next(i);
     copy_async_commit();
   }
-  StreamPlace later = next;
+  if constexpr (Stage::kAhead > 0) {
+    StreamPlace later = next;
 #pragma unroll 1
-  for (int job = begin + kDepth; job < end && job < begin + kDepth + kStreamAhead; ++job) {
-    copies.ask(first_tile + later.tile, later.stage);
-    later.advance(tiles);
+    for (int job = begin + kDepth; job < end && job < begin + kDepth + Stage::kAhead; ++job) {
+      copies.ask(first_tile + later.tile, later.stage);
+      later.advance(tiles);
+    }
   }
   allow_dependent_launch();
   if (!kHeld) clear_stream_sums(sums, tiles, kCodedTile * rows, warp, lane);

@@ -58,7 +58,7 @@ StreamImage stream_image_of(const CodedMatrix& w, std::int64_t m, std::int64_t k
 
 bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block) {
   // The most rows for which it does; docs/kernels.md has the figures.
-  constexpr std::int64_t kOfWeights = 16;
+  constexpr std::int64_t kOfWeights = 1;
   constexpr std::int64_t kOfFloats = 4;
   constexpr std::int64_t kOfCodes = 16;
   if (w.scaling == CodeScaling::kWeight) return m <= kOfWeights;
@@ -94,6 +94,16 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
         sizeof(float) * kStreamWarps * kCodedTile * rows * static_cast<std::size_t>(plan.tiles);
     return ring + (held ? std::max(x, sums) : x + sums);
   };
+  // Codes times codes wait for each other's results more than for anything: twice the warps of a
+  // multiprocessor are worth more than blocks that are all alike.
+  if (!weights && !floats) {
+    const int given = plan.tiles;
+    plan.tiles = static_cast<int>(std::clamp<std::int64_t>(
+        (tiles + 2 * multiprocessors - 1) / (2 * multiprocessors), 1, kMostStreamTiles));
+    if (2 * (shared() + kSharedOfSystem) > kSharedOfMultiprocessor || m > kMostPairedRows) {
+      plan.tiles = given;
+    }
+  }
   while (plan.tiles > 1 && shared() > shared_limit) --plan.tiles;
   plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);
   plan.shared_bytes = shared();

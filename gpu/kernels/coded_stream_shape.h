@@ -13,16 +13,20 @@ inline constexpr int kMostStreamTiles = 8;
 inline constexpr int kMostStreamRows = 16;
 inline constexpr int kMostFloatStreamRows = 4;    ///< of x in float32, with gguf's weights
 inline constexpr int kMostWeightStreamRows = 16;  ///< where scales enter each weight
+/// Up to so many rows of codes two blocks of a product share a multiprocessor, where they fit.
+inline constexpr int kMostPairedRows = 4;
 /// From more rows of x on such a block has fewer tiles, whose sums stay in registers.
 inline constexpr int kMostUnheldRows = 8;
 inline constexpr int kMostHeldTiles = 3;
 /// Up to so many rows are turned to codes by every block; for more a pass before it does.
 inline constexpr int kMostFusedRows = 2;
-/// Stages that a warp has under way in shared memory, of 256 columns and of 128; and those behind
-/// them that it asks the L2 for at once.
+/// Stages that a warp has under way in shared memory, of 256 columns and of 128.
 inline constexpr int kStreamDepth = 2;
 inline constexpr int kShortStreamDepth = 3;
-inline constexpr int kStreamAhead = 8;
+/// Shared memory of a multiprocessor of compute capability 9.0, and of it what the system keeps of
+/// each block's.
+inline constexpr std::size_t kSharedOfMultiprocessor = 228 * 1024;
+inline constexpr std::size_t kSharedOfSystem = 1024;
 /// Columns of a unit of x. Those of a stage of W are as many, or half of them.
 inline constexpr int kStreamUnit = 256;
 
@@ -72,6 +76,7 @@ struct StreamStage {
   static constexpr bool kLongGroups = false;  // scales of columns of several stages
   static constexpr bool kWhole = kSuper;      // no stage has fewer chunks
   static constexpr int kDepth = kBytes ? kShortStreamDepth : kStreamDepth;
+  static constexpr int kAhead = 0;  ///< stages behind the ring that the L2 is asked for at once
   static constexpr bool kHasOuter = kSuper;
   static constexpr bool kHasMin = kSuper && kKind != CodeKind::kU6;
   static constexpr int kChunks = kBytes ? 2 : 4;
@@ -96,6 +101,7 @@ struct WeightStage {
   static constexpr bool kBytes = false, kHasOuter = false, kHasMin = false;
   static constexpr bool kLongGroups = true, kWhole = false;
   static constexpr int kDepth = kStreamDepth;
+  static constexpr int kAhead = 8;
   static constexpr int kChunks = 4;
   static constexpr int kCodeBytes = 512;
   static constexpr int kHighBytes = 0;

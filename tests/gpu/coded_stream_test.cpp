@@ -351,8 +351,8 @@ TEST(CodedStream, SaysWhatItTakes) {
   const CodedStreamPlan one = plan_of(1, 227 * 1024);
   EXPECT_TRUE(one.taken);
   EXPECT_TRUE(one.fused);
-  EXPECT_EQ(one.tiles, 3);
-  EXPECT_EQ(one.blocks, 128);
+  EXPECT_EQ(one.tiles, 2);
+  EXPECT_EQ(one.blocks, 192);
   EXPECT_EQ(one.image_bytes, 0U);
   EXPECT_LE(2 * (one.shared_bytes + 1024), 228U * 1024);  // two blocks, this call's and the next's
   const CodedStreamPlan most = plan_of(16, 227 * 1024);
@@ -361,9 +361,13 @@ TEST(CodedStream, SaysWhatItTakes) {
   EXPECT_GT(most.image_bytes, 16U * 4096);
   EXPECT_FALSE(plan_of(17, 227 * 1024).taken);
   EXPECT_FALSE(plan_of(0, 227 * 1024).taken);
+  EXPECT_EQ(most.tiles, 3);
+  EXPECT_EQ(most.blocks, 128);
+  EXPECT_EQ(plan_of(4, 227 * 1024).blocks, 192);
+  EXPECT_EQ(plan_of(5, 227 * 1024).blocks, 128);
   // Room for fewer tiles, and for none.
-  EXPECT_EQ(plan_of(1, one.shared_bytes - 1).tiles, 2);
-  EXPECT_EQ(plan_of(1, one.shared_bytes - 1).blocks, 192);
+  EXPECT_EQ(plan_of(16, most.shared_bytes - 1).tiles, 2);
+  EXPECT_EQ(plan_of(16, most.shared_bytes - 1).blocks, 192);
   EXPECT_FALSE(plan_of(1, one.shared_bytes - 3000).taken);
   EXPECT_FALSE(plan_coded_stream(w, 1, p.width, 128, 132, 227 * 1024).taken);
   EXPECT_EQ(stream_refusal(w), "");
