@@ -119,10 +119,11 @@ std::string mistake_in(const Problem& p, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const Weight weight(p, random);
   std::vector<float> values;
-  std::vector<std::uint16_t> x;
+  std::vector<std::uint16_t> x;  // NaN behind each row
   for (int i = 0; i < p.rows * p.width; ++i) {
     values.push_back(static_cast<float>(static_cast<int>(random() % 7) - 3));
     x.push_back(to_bits(values.back(), p.type));
+    if ((i + 1) % p.width == 0) x.insert(x.end(), 8, 0x7fff);
   }
   std::vector<float> bias;
   for (int n = 0; n < p.out; ++n) bias.push_back(static_cast<float>(random() % 9) - 4.0f);
@@ -135,7 +136,8 @@ std::string mistake_in(const Problem& p, std::uint64_t seed) {
   a.w = weight.matrix;
   a.x = x.data();
   a.x_type = a.out_type = p.type;
-  a.x_stride = a.k = p.width;
+  a.x_stride = p.width + 8;
+  a.k = p.width;
   a.bias = p.bias ? bias.data() : nullptr;
   a.clip = p.clip;
   a.y = y.data();
