@@ -345,7 +345,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     HopperWidener<T, kSlabs>(call, shared).run(&map_q);
   } else {
     raise_registers<kHopperCodedConsumerRegisters>();
-    HopperConsumer<T, kSlabs, true>(call, shared).run();
+    HopperConsumer<T, kSlabs, kHopperCodes>(call, shared).run();
   }
 #endif
 }

@@ -266,70 +266,6 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::online_softmax_
   }
 }
 
-template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::write(const HopperTile& t,
-                                                                       int slot,
-                                                                       float (&o)[kOutputs]) {
-  const AttentionArguments& a = call_.a;
-  float factor[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 1);
-    sum_[h] += __shfl_xor_sync(0xffffffffu, sum_[h], 2);
-    constexpr float kUnit = 1.0f / (1 << kHopperFp8ProbabilityLog2);
-    if constexpr (kFp8) sum_[h] *= kUnit;
-    const int row = t.first_row + row_of(h);
-    const float max_log2 = max_[h] == -INFINITY ? -INFINITY : max_[h] * scale_log2(h);
-    const float* const sink =
-        a.sinks != nullptr ? a.sinks + t.unit * call_.pack + call_.head_of(row) : nullptr;
-    const RowEnd end = end_row(max_log2, sum_[h], sink);
-    factor[h] = end.factor;
-    if constexpr (kCoded) factor[h] *= shared_.scales[slot].y;
-    if constexpr (kFp8) factor[h] *= kUnit;
-    if (row < t.rows && lane_ % 4 == 0) a.lse[vector_of(t, row)] = end.lse;
-  }
-  constexpr int kOutSlabs = Shared::kOutSlabs;
-  const int thread =
-      hoist_none(static_cast<int>(threadIdx.x));  // or addresses fill the loop's registers
-  const int warp = thread / 32 - 4;
-  const int first_row = t.first_row + 16 * warp;
-  const int columns = static_cast<int>(a.head_dim_v);
-  // Where probabilities lie in the same place, a warp's rows are in slabs of its warpgroup's.
-  constexpr bool kTogether = kShares && kOutSlabs == 2;
-  constexpr int kSlabBytes = kTogether ? kHopperGroupRows * kSlabRowBytes : 2048;
-  const int first_byte = kTogether ? warp / 4 * 2 * kSlabBytes + warp % 4 * 2048 : 0;
-  const std::uint32_t out =
-      kTogether ? shared_address(shared_.out) + first_byte : shared_address(shared_.out[warp]);
-#pragma unroll
-  for (int first = 0; first < kSlabs * 4; first += kOutSlabs * 4) {
-    if (first > 0) __syncwarp();  // the slabs before have left
-#pragma unroll
-    for (int i = first; i < first + kOutSlabs * 4; ++i) {
-      const float* const x = o + 8 * i;
-      store_matrix_x4(out + (i - first) / 4 * kSlabBytes + output_store_byte(thread, i),
-                      pack2<T>(x[0] * factor[0], x[1] * factor[0]),
-                      pack2<T>(x[2] * factor[1], x[3] * factor[1]),
-                      pack2<T>(x[4] * factor[0], x[5] * factor[0]),
-                      pack2<T>(x[6] * factor[1], x[7] * factor[1]));
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = first; i < first + kOutSlabs * 4; ++i) {  // four rows of a slab
-      const int r = output_row(thread, i);
-      const int row = first_row + r;
-      const int column = i / 4 * kSlabColumns + output_chunk(thread) * 8;
-      const uint4 x = *reinterpret_cast<const uint4*>(
-          (kTogether ? reinterpret_cast<const unsigned char*>(shared_.out) + first_byte +
-                           (i - first) / 4 * kSlabBytes
-                     : reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4])) +
-          swizzle_128(r, output_chunk(thread) * 16));
-      if (row >= t.rows || column >= columns) continue;
-      *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;
-    }
-  }
-  __syncwarp();
-}
-
 /// False: there was no tile left.
 template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn) {
@@ -473,3 +409,5 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::run() {
 }
 
 }  // namespace attn::gpu
+
+#include "gpu/kernels/attention_hopper_write.cuh"

@@ -5,7 +5,7 @@
 // wants the second operand of codes with the sum's axis contiguous, which for the values are the
 // keys: the four warps of the producing warpgroup turn them on their way. A thread has four
 // channels of 16 keys in registers, by loads of a line a key for the warp, and stores 16 bytes, the
-// keys of a channel. As soon as it has stored a block it loads the same block of the step to come.
+// keys of a channel. When it has stored a step's it loads those of the step to come.
 //
 // Which place a key has in its 16 is free, as long as the probabilities have the same order: that
 // of fp8_key(), in which a thread's sums of scores are its operand of the next product.

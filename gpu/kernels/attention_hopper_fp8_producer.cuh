@@ -37,17 +37,21 @@ class HopperFp8Producer : private HopperProducer<T, kSlabs, HopperFp8Shared<kSla
   static constexpr int kColumnLanes = 16 * kSlabs;  // lanes that read a row
   static constexpr int kQueryLanes = 4 * kSlabs;    // likewise of q, 16 channels each
   static constexpr int kQueryRows = 32 / kQueryLanes;
+  static constexpr int kQueriesAtOnce = 2;
   static constexpr int kKeyWarp = 0;
   static constexpr int kDrawingWarp = 1;
 
   __device__ __forceinline__ Box keys_of(const HopperTile& t, int i) const;
   __device__ __forceinline__ void draw(int index) const;
   __device__ __forceinline__ void announce(int turn_number) const;
+  __device__ __forceinline__ int query_row(int pass) const;
   __device__ __forceinline__ void convert_queries(const HopperTile& t, int slot) const;
+  __device__ __forceinline__ void convert_row(const uint4 (&x)[2], int r, int column,
+                                              int slot) const;
   __device__ __forceinline__ void load_keys(const CUtensorMap* map, const Box& box, int kv_head);
   __device__ __forceinline__ std::uint64_t find(const HopperTile& t, int kv_head, int i) const;
   __device__ __forceinline__ std::uint64_t row_of(std::uint64_t rows, int block, int half) const;
-  __device__ __forceinline__ void load_tail(std::uint64_t rows, int live);
+  __device__ __forceinline__ void clear_tail(int live);
   __device__ __forceinline__ void load(std::uint64_t rows, int block);
   __device__ __forceinline__ void turn(std::uint32_t stage, int block) const;
   __device__ __forceinline__ static int step_key(const HopperTile& t, int i) {
@@ -83,60 +87,75 @@ __device__ HopperFp8Producer<T, kSlabs>::HopperFp8Producer(const HopperCall& cal
   }
 }
 
-/// The tile's rows as codes, and what takes their scales back. Rows of none are zeros.
+/// Row of the tile that the thread has a part of in a pass.
+template <typename T, int kSlabs>
+__device__ __forceinline__ int HopperFp8Producer<T, kSlabs>::query_row(int pass) const {
+  return warp_ * (kHopperRows / 4) + pass * kQueryRows + lane_ / kQueryLanes;
+}
+
+/// The tile's rows as codes, and what takes their scales back; several loads at once, and none
+/// under a condition: behind the last row it is there once more, and behind the last channel the
+/// first ones, which meet zeros in the keys.
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::convert_queries(const HopperTile& t,
                                                                               int slot) const {
   const AttentionArguments& a = call_.a;
   const int column = 16 * (lane_ % kQueryLanes);
+  const int within = column < static_cast<int>(a.head_dim) ? column : 0;
 #pragma unroll 1
-  for (int pass = 0; pass < kHopperRows / (4 * kQueryRows); ++pass) {
-    const int r = warp_ * (kHopperRows / 4) + pass * kQueryRows + lane_ / kQueryLanes;
-    const int row = t.first_row + r;
-    std::uint32_t x[8] = {};
-    if (row < t.rows && column < static_cast<int>(a.head_dim)) {
+  for (int first = 0; first < kHopperRows / (4 * kQueryRows); first += kQueriesAtOnce) {
+    uint4 x[kQueriesAtOnce][2];
+#pragma unroll
+    for (int i = 0; i < kQueriesAtOnce; ++i) {
+      const int row = min(t.first_row + query_row(first + i), t.rows - 1);
       const std::int64_t vector =
           static_cast<std::int64_t>(t.first_token + call_.query_of(row)) * a.num_heads +
           t.unit * call_.pack + call_.head_of(row);
       const auto from = reinterpret_cast<std::uint64_t>(static_cast<const T*>(a.q) +
-                                                        vector * a.head_dim + column);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const uint4 part = load_once_16(from + 16 * i);
-        x[4 * i] = part.x;
-        x[4 * i + 1] = part.y;
-        x[4 * i + 2] = part.z;
-        x[4 * i + 3] = part.w;
-      }
-    }
-    // Magnitudes are ordered as their bits are, NaN last.
-    int most = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      most =
-          max(most, max(static_cast<int>(x[i] & 0x7fffu), static_cast<int>(x[i] >> 16 & 0x7fffu)));
+                                                        vector * a.head_dim + within);
+      x[i][0] = load_once_16(from);
+      x[i][1] = load_once_16(from + 16);
     }
 #pragma unroll
-    for (int with = 1; with < kQueryLanes; with *= 2) {
-      most = max(most, __shfl_xor_sync(0xffffffffu, most, with));
+    for (int i = 0; i < kQueriesAtOnce; ++i) {
+      convert_row(x[i], query_row(first + i), column, slot);
     }
-    const Fp8RowScale scale =
-        fp8_row_scale(__float_as_uint(low_to_float<T>(static_cast<std::uint32_t>(most))));
-    const float times = __uint_as_float(scale.times);
-    std::uint32_t codes[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      codes[i] = pack_codes(
-          low_to_float<T>(x[2 * i]) * times, low_to_float<T>(x[2 * i] >> 16) * times,
-          low_to_float<T>(x[2 * i + 1]) * times, low_to_float<T>(x[2 * i + 1] >> 16) * times);
-    }
-    store_shared_16(shared_address(shared_.q[slot][r / kHopperGroupRows]) +
-                        swizzle_128(static_cast<std::uint32_t>(r % kHopperGroupRows),
-                                    static_cast<std::uint32_t>(column)),
-                    make_uint4(codes[0], codes[1], codes[2], codes[3]));
-    if (column == 0) shared_.query_scale[slot][r] = __uint_as_float(scale.back);
   }
   fence_proxy_async_shared();
+}
+
+/// 16 channels of a row, with the lanes that have its others.
+template <typename T, int kSlabs>
+__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::convert_row(const uint4 (&x)[2],
+                                                                          int r, int column,
+                                                                          int slot) const {
+  const std::uint32_t words[8] = {x[0].x, x[0].y, x[0].z, x[0].w, x[1].x, x[1].y, x[1].z, x[1].w};
+  // Magnitudes are ordered as their bits are, NaN last.
+  int most = 0;
+#pragma unroll
+  for (const std::uint32_t word : words) {
+    most = max(most, max(static_cast<int>(word & 0x7fffu), static_cast<int>(word >> 16 & 0x7fffu)));
+  }
+#pragma unroll
+  for (int with = 1; with < kQueryLanes; with *= 2) {
+    most = max(most, __shfl_xor_sync(0xffffffffu, most, with));
+  }
+  const Fp8RowScale scale =
+      fp8_row_scale(__float_as_uint(low_to_float<T>(static_cast<std::uint32_t>(most))));
+  const float times = __uint_as_float(scale.times);
+  std::uint32_t codes[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::uint32_t low = words[2 * i];
+    const std::uint32_t high = words[2 * i + 1];
+    codes[i] = pack_codes(low_to_float<T>(low) * times, low_to_float<T>(low >> 16) * times,
+                          low_to_float<T>(high) * times, low_to_float<T>(high >> 16) * times);
+  }
+  store_shared_16(shared_address(shared_.q[slot][r / kHopperGroupRows]) +
+                      swizzle_128(static_cast<std::uint32_t>(r % kHopperGroupRows),
+                                  static_cast<std::uint32_t>(column)),
+                  make_uint4(codes[0], codes[1], codes[2], codes[3]));
+  if (column == 0) shared_.query_scale[slot][r] = __uint_as_float(scale.back);
 }
 
 /// Draws the tile to come, in a place of its own.
@@ -193,14 +212,15 @@ __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::load_keys(const CU
   __syncwarp();
 }
 
-/// Where the values of a group of 8 keys of step `i` begin, a lane a group.
+/// Where the values of a group of 8 keys of step `i` begin, a lane a group. Behind the last key its
+/// group is there once more.
 template <typename T, int kSlabs>
 __device__ __forceinline__ std::uint64_t HopperFp8Producer<T, kSlabs>::find(const HopperTile& t,
                                                                             int kv_head,
                                                                             int i) const {
   const CacheView& cache = call_.a.cache;
-  const int key = step_key(t, i) + warp_ * kWarpKeys + lane_ * 8;
-  if (lane_ >= kWarpKeys / 8 || key >= t.keys) return 0;
+  const int group = step_key(t, i) + warp_ * kWarpKeys + lane_ % (kWarpKeys / 8) * 8;
+  const int key = min(group, (t.keys - 1) / 8 * 8);
   const PagePlace at = page_place(key, static_cast<int>(cache.page_size));
   const std::uint32_t page = cache.page_table[t.sequence * cache.table_stride + at.column];
   return reinterpret_cast<std::uint64_t>(cache.v) +
@@ -221,20 +241,13 @@ __device__ __forceinline__ std::uint64_t HopperFp8Producer<T, kSlabs>::row_of(st
   return (static_cast<std::uint64_t>(high) << 32 | low) + within_;
 }
 
-/// All blocks of a tile's first step, of whose keys there are `live` from the warp's first on.
+/// Zeros for the thread's codes of keys from `live` on, counted from the warp's first.
 template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::load_tail(std::uint64_t rows,
-                                                                        int live) {
-  const auto stride = static_cast<std::uint32_t>(call_.a.cache.v_token_stride);
+__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::clear_tail(int live) {
 #pragma unroll
-  for (int i = 0; i < 2 * kBlocks; ++i) {
-    const std::uint64_t from = row_of(rows, i / 2, i % 2);
-    const int first = 16 * (kBlocks == 1 ? lane_ / kColumnLanes : i / 2) + i % 2 * 8;
-#pragma unroll
-    for (int r = 0; r < 8; ++r) {
-      codes_[8 * i + r] = 0;
-      if (first + r < live) codes_[8 * i + r] = load_once_4(from + r * stride);
-    }
+  for (int i = 0; i < 16 * kBlocks; ++i) {
+    const int key = kBlocks == 1 ? lane_ / kColumnLanes * 16 + i : i;
+    if (key >= live) codes_[i] = 0;
   }
 }
 
@@ -289,7 +302,9 @@ __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::run(const CUtensor
     const int kv_head = this->kv_head_of(t);
     // The first codes are on their way while the queries are.
     if (steps > 0) {
-      load_tail(find(t, kv_head, 0), t.keys - step_key(t, 0) - warp_ * kWarpKeys);
+      const std::uint64_t rows = find(t, kv_head, 0);
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) load(rows, block);
     }
     const bool ends = this->template tell<128>(t, slot, thread);
     if (!ends && thread == 127) {
@@ -316,20 +331,21 @@ __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::run(const CUtensor
 #pragma unroll 1
     for (int i = 0; i < steps; ++i) {
       const int stage = ring_.slot;
-      const bool more = i + 1 < steps;
+      const int next = min(i + 1, steps - 1);
       // What the page table answers is there when it is needed.
-      const std::uint64_t rows = find(t, kv_head, more ? i + 1 : i);
+      const std::uint64_t rows = find(t, kv_head, next);
       if (warp_ == kKeyWarp) {
         load_keys(map_k, box, kv_head);
-        box = keys_of(t, more ? i + 1 : i);
+        box = keys_of(t, next);
       }
       barrier_wait(&shared_.empty_v[stage], ring_.parity ^ 1);
+      if (i == 0) {  // the others have all their keys
+        const int live = t.keys - step_key(t, 0) - warp_ * kWarpKeys;
+        if (live < kWarpKeys) clear_tail(live);
+      }
       const std::uint32_t to = shared_address(shared_.v[stage]);
 #pragma unroll
-      for (int block = 0; block < kBlocks; ++block) {
-        turn(to, block);
-        if (more) load(rows, block);
-      }
+      for (int block = 0; block < kBlocks; ++block) turn(to, block);
       fence_proxy_async_shared();
       __syncwarp();
       if (lane_ == 0) barrier_arrive(&shared_.full_v[stage]);
@@ -339,6 +355,12 @@ __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::run(const CUtensor
       }
       __syncwarp();
       ring_.advance();
+      if (i + 1 == steps) break;
+        // All at once, when all have been stored: ptxas counts loads in few counters, and waits for
+        // those of a block would be for the next block's too. And not under a condition, or they
+        // would be waited for where its branches meet, to be moved to the registers of the others.
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) load(rows, block);
     }
     if (warp_ == kDrawingWarp && steps == 0) announce(turn_number + 1);
     barrier_arrive(&shared_.empty_tile[slot]);

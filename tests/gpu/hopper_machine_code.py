@@ -73,13 +73,13 @@ def wrong_with(code, softmax, codes, fp8):
         if sum(run == 1 for run in runs) < 8:
             return "no loads of codes between the stores of others"
     if fp8:
-        # A block of the step to come is loaded when the one in its registers has been stored: by 16
-        # loads of a key each, between the stores of four channels.
+        # The values of the step to come are loaded when those in their registers have been stored: by 16
+        # loads of a key each for a block, after the stores of its four channels.
         producer = kinds[max(i for i, kind in enumerate(kinds) if kind == USETMAXREG):]
         runs = runs_of(producer, (LDG, STS))
-        turned = sum(runs[i:i + 2] == [(STS, 4), (LDG, 16)] for i in range(len(runs)))
+        turned = sum(a[0] == STS and a[1] >= 4 and b[1] in (16, 32) for a, b in zip(runs, runs[1:]))
         if turned == 0:
-            return "no loads of a block right behind the stores of the one before"
+            return "no loads of a step's values behind the stores of the one before"
     if not softmax:
         return ""
     # WARPGROUP: an arrival, or a wait (bit 47) for all but so many groups of products. In the loops the
