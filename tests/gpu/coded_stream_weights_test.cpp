@@ -210,6 +210,17 @@ TEST(CodedStreamWeights, TakesEachNumberOfRows) {
   }
 }
 
+/// More stages than warps: a warp has several of the same tile.
+TEST(CodedStreamWeights, AddsUpAWarpsStagesOfATile) {
+  for (const int rows : {2, 9}) {
+    Problem p;
+    p.rows = rows;
+    p.width = 8192;
+    p.out = 40;
+    EXPECT_EQ(mistake_in(p, 6), "") << p.text();
+  }
+}
+
 TEST(CodedStreamWeights, SaysWhatItTakes) {
   std::mt19937_64 random(1);
   CodedMatrix w = Weight(Problem{}, random).matrix;
