@@ -72,7 +72,9 @@ constexpr Type probability_type(Type type, Type cache_type, CacheScales scales) 
 struct DecodeWay {
   bool lean = true;         ///< less before the first key; the others are of this one
   bool two_blocks = false;  ///< on a multiprocessor: one fills its ring while the other ends
-  bool mail = false;        ///< splits leave each other their parts and wait for them
+  bool mail = true;         ///< splits leave each other their parts and wait for them
+  /// From so many keys on: below it clusters are faster (docs/kernels.md, "Decoding").
+  std::int64_t mail_keys = 4096;
 };
 
 /// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a

@@ -37,7 +37,7 @@ DecodeWay decode_way(std::string_view word) {
   DecodeWay way;
   way.lean = word != "general";
   if (word == "lean") way.mail = false;
-  if (word == "lean-mail") way.mail = true;
+  if (word == "lean-mail") way.mail_keys = 0;
   return way;
 }
 

@@ -20,7 +20,7 @@ constexpr std::int64_t kPrefillStep = 64;
 constexpr double kStartCost = 90e3;    // lengths, pages and first keys of a block
 constexpr double kCombineCost = 70e3;  // parts through the workspace
 constexpr double kPartCost = 1e3;      // each of them
-constexpr double kMailCost = 25e3;     // parts as mail; not measured yet
+constexpr double kMailCost = 25e3;     // parts as mail
 // How many times that rate a block reads at most where it has its multiprocessor to itself; codes
 // cost arithmetic. And where two blocks share one.
 constexpr double kAloneRate = 1.6;
@@ -48,8 +48,8 @@ int prefill_splits(const AttentionShape& shape, const AttentionPlan& plan, std::
 
 /// Mail has room for two blocks a multiprocessor, and each split a bit.
 bool mails(const AttentionShape& shape, const AttentionPlan& plan, int splits) {
-  return plan.way.mail && splits > 1 && splits <= kMostMailed &&
-         plan.decode_items <= kCounters / 2 &&
+  return plan.way.mail && plan.max_keys >= plan.way.mail_keys && splits > 1 &&
+         splits <= kMostMailed && plan.decode_items <= kCounters / 2 &&
          plan.decode_items * splits <= 2 * shape.multiprocessors;
 }
 

@@ -50,8 +50,10 @@ constexpr std::array kWays{
     Way{"cuda:attention=plain,gemv=0,gemm=own", "plain"},
     Way{"cuda:prefill=tiled", "plain"},
     Way{"cuda:fp8=cublaslt", "plain"},
-    Way{"cuda:coded=stream", "plain"},
+    Way{"cuda:coded=few", "plain"},
     Way{"cuda:gemv=0", "plain"},
+    Way{"cuda:decode=lean-mail", "plain"},
+    Way{"cuda:decode=general", "plain"},
 };
 
 struct Counts {
