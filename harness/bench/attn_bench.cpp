@@ -2,7 +2,9 @@
 //   attn-bench [--backend NAME] [--against NAME] [--benchmark_* options]
 //              [--shapes prefill,decode,layer,store,projection,small,large,targets,models]
 //              [--models FOLDER] [--peak-tflops N] [--peak-gbs N]
-//   attn-bench --list      the cases as JSON: what harness/bench/peers times too
+//   attn-bench --list [targets]
+//                          the cases as JSON: what harness/bench/peers times too; those of the
+//                          goals that are not among them
 // A cuda backend is timed on the device, from a captured graph where a call is short and around
 // plain launches where it is long; any other by the host's clock around Backend::run, copies
 // included. Each row says which (its label), and only rows of one timer are set against each other.
@@ -297,7 +299,11 @@ Options take_options(std::vector<char*>& arguments) {
 int run(int argc, char** argv) {
   std::vector<char*> arguments(argv, argv + argc);
   if (argc == 2 && std::string(argv[1]) == "--list") {
-    std::cout << shapes_json();
+    std::cout << shapes_json(shapes());
+    return 0;
+  }
+  if (argc == 3 && std::string(argv[1]) == "--list" && std::string(argv[2]) == "targets") {
+    std::cout << shapes_json(target_shapes());
     return 0;
   }
   const Options options = take_options(arguments);

@@ -171,11 +171,11 @@ const std::vector<Shape>& shapes() {
   return kShapes;
 }
 
-std::string shapes_json() {
+std::string shapes_json(const std::vector<Shape>& listed) {
   std::ostringstream text;
   text << "[";
-  for (const Shape& shape : shapes()) {
-    text << (&shape == shapes().data() ? "\n" : ",\n") << R"({"group":")" << shape.group
+  for (const Shape& shape : listed) {
+    text << (&shape == listed.data() ? "\n" : ",\n") << R"({"group":")" << shape.group
          << R"(","name":")" << shape.name << R"(","large":)" << (shape.is_large ? "true" : "false")
          << R"(,"case":)" << shape.spec << "}";
   }

@@ -16,7 +16,7 @@ struct Shape {
 /// Those that attn-bench times, then the large ones.
 const std::vector<Shape>& shapes();
 
-/// All of them: a JSON array of {"group", "name", "large", "case"}.
-std::string shapes_json();
+/// They as a JSON array of {"group", "name", "large", "case"}.
+std::string shapes_json(const std::vector<Shape>& listed);
 
 }  // namespace attn::bench

@@ -21,7 +21,7 @@ TEST(Shapes, AreCasesWithNamesOfTheirOwn) {
 }
 
 TEST(Shapes, AreListedAsJson) {
-  const nlohmann::json list = nlohmann::json::parse(shapes_json());
+  const nlohmann::json list = nlohmann::json::parse(shapes_json(shapes()));
   ASSERT_EQ(list.size(), shapes().size());
   std::size_t large = 0;
   for (std::size_t i = 0; i < list.size(); ++i) {
