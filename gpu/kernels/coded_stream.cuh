@@ -158,10 +158,10 @@ struct StreamPlace {
   }
 };
 
-/// A block's product, of `rows` rows of x in `x_bytes` of shared memory. A warp has the columns of
-/// x that its stages need, and nobody else's: bring(to, first, end) brings those of stages [first,
-/// end) there; sums_of(x) makes what it adds its stages to. kHeld: a warp keeps the sums of all
-/// tiles (kMostHeldTiles) in registers, and they take the place of x at the end.
+/// A block's product, of `rows` rows of x in `x_bytes` of shared memory. A warp brings the columns
+/// of x whose first job is its own: bring(to, first, end) brings those of stages [first, end)
+/// there; sums_of(x) makes what it adds its stages to. kHeld: a warp keeps the sums of all tiles
+/// (kMostHeldTiles) in registers, and they take the place of x at the end.
 template <typename Stage, bool kHeld, typename Bring, typename Sums>
 __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int rows, int x_bytes,
                                                int tiles_of_block, const Bring& bring,
@@ -204,11 +204,18 @@ __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int 
   }
   allow_dependent_launch();
   if (!kHeld) clear_stream_sums(sums, tiles, kCodedTile * rows, warp, lane);
-  const int last_stage = static_cast<int>(static_cast<unsigned>(end - 1) /  // where it has any
-                                          static_cast<unsigned>(tiles));
+  // Of units of x, which may be several stages' and several warps', those that begin here.
+  constexpr int kStagesOfUnit = kStreamUnit / (Stage::kChunks * kCodedChunk);
+  const int jobs_of_unit = tiles * kStagesOfUnit;
+  const auto first_unit = [&](int job) {
+    return static_cast<int>(static_cast<unsigned>(job + jobs_of_unit - 1) /
+                            static_cast<unsigned>(jobs_of_unit));
+  };
+  const int bring_end = min(first_unit(end) * kStagesOfUnit, stages);
+  const int bring_first = first_unit(begin) * kStagesOfUnit;
   wait_for_previous_grid();
-  if (begin < end) bring(x, own_place.stage, last_stage + 1);
-  __syncwarp();
+  if (bring_first < bring_end) bring(x, bring_first, bring_end);
+  __syncthreads();
   auto own = sums_of(x);
   int slot = 0;
   int job = begin;
