@@ -14,7 +14,7 @@ __device__ __forceinline__ uint2 widen_codes(std::uint32_t codes);
 template <>
 __device__ __forceinline__ uint2 widen_codes<Half>(std::uint32_t codes) {
   uint2 wide;
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
   // The upper half as a register of its own: a conversion then reads it without a shift.
   asm("{\n .reg .b16 low, high;\n"
       " mov.b32 {low, high}, %2;\n"

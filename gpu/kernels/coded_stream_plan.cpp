@@ -57,12 +57,11 @@ StreamImage stream_image_of(const CodedMatrix& w, std::int64_t m, std::int64_t k
 }
 
 bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block) {
-  // The most rows for which it does; docs/kernels.md has the figures.
-  constexpr std::int64_t kOfWeights = 1;
+  // The most rows for which it does; docs/kernels.md has the figures. gptq's weights are decoded by
+  // as many instructions either way.
   constexpr std::int64_t kOfFloats = 4;
   constexpr std::int64_t kOfCodes = 16;
-  if (w.scaling == CodeScaling::kWeight) return m <= kOfWeights;
-  return m <= (block == 0 ? kOfFloats : kOfCodes);
+  return w.scaling != CodeScaling::kWeight && m <= (block == 0 ? kOfFloats : kOfCodes);
 }
 
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
