@@ -1,6 +1,7 @@
-// The Hopper prefill kernel for caches of e4m3 codes, its source and its host code, on an emulated
+// The Hopper prefill kernels for caches of e4m3 codes, their sources and host code, on an emulated
 // block (emulator/). Slots that nothing may read hold codes of NaN, pages behind a sequence do not
-// exist, and what a thread stores is seen by wgmma once it has fenced.
+// exist, and what a thread stores is seen by wgmma once it has fenced. Products of codes as they lie
+// are judged on the queries that they multiply, rounded to e4m3.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -14,21 +15,30 @@
 namespace attn::gpu {
 namespace {
 
-EmulatedCall coded_call() {
-  EmulatedCall p;
-  p.coded = true;
-  p.scales = CacheScales::kTensor;
-  return p;
-}
+/// Both kernels that take codes, by what they multiply: widened codes, or (true) codes as they lie.
+class HopperCodesEmulation : public testing::TestWithParam<bool> {
+ protected:
+  static EmulatedCall coded_call() {
+    EmulatedCall p;
+    p.coded = true;
+    p.fp8 = GetParam();
+    p.scales = CacheScales::kTensor;
+    return p;
+  }
+  static EmulatedCall random_call(std::uint64_t seed);
+};
+INSTANTIATE_TEST_SUITE_P(Products, HopperCodesEmulation, testing::Bool(), [](const auto& way) {
+  return std::string(way.param ? "of_codes" : "of_widened_codes");
+});
 
-TEST(HopperCodesEmulation, OneTileAndOneStep) {
+TEST_P(HopperCodesEmulation, OneTileAndOneStep) {
   EmulatedCall p = coded_call();
   p.sequences = {{128, 128}};
   EXPECT_EQ(run_emulated(p, 1), "");
 }
 
 /// All codes but those of NaN, beside queries of either type. Of one key the output is the value.
-TEST(HopperCodesEmulation, EveryCodeOfKeysAndValues) {
+TEST_P(HopperCodesEmulation, EveryCodeOfKeysAndValues) {
   for (const Type type : {Type::kBFloat16, Type::kFloat16}) {
     for (const int keys : {1, 200}) {
       EmulatedCall p = coded_call();
@@ -41,7 +51,7 @@ TEST(HopperCodesEmulation, EveryCodeOfKeysAndValues) {
   }
 }
 
-TEST(HopperCodesEmulation, StepsTailsAndTiles) {
+TEST_P(HopperCodesEmulation, StepsTailsAndTiles) {
   for (const int keys : {1, 7, 64, 127, 129, 300, 384, 391}) {
     EmulatedCall p = coded_call();
     p.mask = MaskKind::kCausal;
@@ -50,7 +60,7 @@ TEST(HopperCodesEmulation, StepsTailsAndTiles) {
   }
 }
 
-TEST(HopperCodesEmulation, EitherRowOfAThreadRescales) {
+TEST_P(HopperCodesEmulation, EitherRowOfAThreadRescales) {
   for (const int level : {0, 1}) {
     EmulatedCall p = coded_call();
     p.sequences = {{128, 500}};
@@ -60,7 +70,7 @@ TEST(HopperCodesEmulation, EitherRowOfAThreadRescales) {
 }
 
 /// A head may have any scale; masked keys stay hidden beside scores that are all zero or turned.
-TEST(HopperCodesEmulation, ScalesThatAreNotPositive) {
+TEST_P(HopperCodesEmulation, ScalesThatAreNotPositive) {
   EmulatedCall p = coded_call();
   p.scales = CacheScales::kHead;
   p.kv_heads = 3;
@@ -71,7 +81,7 @@ TEST(HopperCodesEmulation, ScalesThatAreNotPositive) {
   EXPECT_EQ(run_emulated(p, 2), "");
 }
 
-EmulatedCall random_call(std::uint64_t seed) {
+EmulatedCall HopperCodesEmulation::random_call(std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const auto draw = [&](int low, int high) {
     return std::uniform_int_distribution<int>(low, high)(random);
@@ -83,7 +93,8 @@ EmulatedCall random_call(std::uint64_t seed) {
   p.any_codes = p.scales != CacheScales::kNone && draw(0, 3) == 0;
   p.kv_heads = draw(1, 3);
   p.heads = p.kv_heads * std::array{1, 2, 3, 4, 8}[static_cast<std::size_t>(draw(0, 4))];
-  p.head_dim = std::array{128, 64, 256, 80, 192, 48, 144, 16}[seed % 8];
+  p.head_dim = p.fp8 ? std::array{128, 64, 112, 80, 128, 48, 96, 16}[seed % 8]
+                     : std::array{128, 64, 256, 80, 192, 48, 144, 16}[seed % 8];
   p.head_dim_v = p.head_dim % 64 > 16 && draw(0, 1) == 0 ? p.head_dim - 16 : p.head_dim;
   p.page_size = std::array{8, 16, 24, 48, 64, 128, 256}[static_cast<std::size_t>(draw(0, 6))];
   p.heads_first = draw(0, 1) == 0;
@@ -102,7 +113,7 @@ EmulatedCall random_call(std::uint64_t seed) {
 }
 
 /// More sequences than a warp has lanes, some without rows or keys: tiles without steps too.
-TEST(HopperCodesEmulation, ManySequences) {
+TEST_P(HopperCodesEmulation, ManySequences) {
   EmulatedCall p = coded_call();
   p.heads = 2;
   p.head_dim = p.head_dim_v = 64;
@@ -119,7 +130,7 @@ TEST(HopperCodesEmulation, ManySequences) {
 
 /// Tiles of more steps than the ring has, and of none with such behind them (the first rows of 150
 /// with 50 keys), with each warp and some single lanes behind all others.
-TEST(HopperCodesEmulation, AnyWarpOrLaneMayComeLast) {
+TEST_P(HopperCodesEmulation, AnyWarpOrLaneMayComeLast) {
   EmulatedCall p = coded_call();
   p.heads = 4;
   p.head_dim = p.head_dim_v = 64;
@@ -139,7 +150,7 @@ TEST(HopperCodesEmulation, AnyWarpOrLaneMayComeLast) {
 }
 
 /// ATTN_EMULATED_CALLS raises their number.
-TEST(HopperCodesEmulation, RandomCalls) {
+TEST_P(HopperCodesEmulation, RandomCalls) {
   for (std::uint64_t seed = 0; seed < emulated_calls(); ++seed) {
     const EmulatedCall p = random_call(seed);
     EXPECT_EQ(run_emulated(p, seed, 7), "") << seed << ": " << p.text();
