@@ -104,6 +104,23 @@ void check_codes(const AttentionArguments& a, bool fp8) {
 }
 #endif
 
+/// None where they would be too large.
+void plan_images(const HopperShape& s, std::int64_t batch, std::int64_t max_keys,
+                 HopperPlan& plan) {
+  const std::int64_t slabs = hopper_slabs(std::max(s.head_dim, s.head_dim_v));
+  const int instance = static_cast<int>(s.fp8 ? slabs : hopper_code_slabs(slabs));
+  const std::int64_t keys = hopper_keys(instance);
+  const std::int64_t steps = (max_keys + keys - 1) / keys;
+  const std::int64_t images = batch * s.num_kv_heads * steps;
+  const std::int64_t of_values =
+      s.fp8 ? hopper_turned_bytes(instance) : hopper_widened_bytes(instance);
+  const std::int64_t of_keys = s.fp8 ? 0 : of_values;
+  if (images > kMostImageBytes / (of_keys + of_values)) return;
+  plan.image_steps = static_cast<int>(steps);
+  plan.key_image_bytes = static_cast<std::size_t>(images * of_keys);
+  plan.value_image_bytes = static_cast<std::size_t>(images * of_values);
+}
+
 }  // namespace
 
 std::string hopper_refusal(const HopperShape& s) {
@@ -165,7 +182,7 @@ std::string hopper_device_refusal() {
 }
 
 HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t batch,
-                       std::int64_t max_rows, std::int64_t max_keys) {
+                       std::int64_t max_rows, std::int64_t max_keys, std::int64_t image_tiles) {
   HopperPlan plan;
   const int group = group_of(s.num_heads, s.num_kv_heads);
   const int pack = hopper_pack(group);
@@ -175,8 +192,13 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   if (max_rows * group <= kDecodeRows) return plan;
   // Without any keys there may be no pool to make a map of.
   if (max_keys == 0 || max_keys > kMostKeys || packed > kMostPackedRows) return plan;
-  const std::int64_t tiles = (packed + kHopperRows - 1) / kHopperRows * units * batch;
+  const std::int64_t row_tiles = (packed + kHopperRows - 1) / kHopperRows;
+  const std::int64_t tiles = row_tiles * units * batch;
   if (tiles > kMostTiles) return plan;
+  if (s.fp8 || (s.cache_type == Type::kFloat8E4M3 && row_tiles * (group / pack) >= image_tiles)) {
+    plan_images(s, batch, max_keys, plan);
+    if (s.fp8 && plan.image_steps == 0) return plan;
+  }
   // Units of one kv head share its keys and values.
   const std::int64_t head_bytes =
       std::max<std::int64_t>(1, max_keys * size_of(s.cache_type) * (s.head_dim + s.head_dim_v));
@@ -190,10 +212,11 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
 }
 
 void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsigned* counter,
-                      StreamHandle stream) {
+                      void* images, StreamHandle stream) {
   if (a.batch.tokens == 0) return;
 #ifdef ATTN_FAULTY
   static_cast<void>(plan);
+  static_cast<void>(images);
   static_cast<void>(counter);
   static_cast<void>(stream);
 #else
@@ -208,6 +231,9 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
   call.piece = hopper_piece(a.cache.page_size, hopper_keys(static_cast<int>(slabs)));
   if (a.cache.type == Type::kFloat8E4M3) {
     check_codes(a, plan.fp8);
+    call.key_images = static_cast<unsigned char*>(images);
+    call.value_images = call.key_images + plan.key_image_bytes;
+    call.image_steps = plan.image_steps;
     if (plan.fp8) {
       const CUtensorMap map_k = key_code_map(a, call.piece);
       if (slabs == 1) return launch_hopper_fp8<1>(map_k, call, plan.blocks, stream);
@@ -215,6 +241,11 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
     }
     const CUtensorMap map_q = query_map(a, call.pack);
     const std::int64_t wide = hopper_code_slabs(slabs);
+    if (plan.image_steps > 0) {
+      if (wide == 1) return launch_hopper_images<1>(map_q, call, plan.blocks, stream);
+      if (wide == 2) return launch_hopper_images<2>(map_q, call, plan.blocks, stream);
+      return launch_hopper_images<4>(map_q, call, plan.blocks, stream);
+    }
     if (wide == 1) return launch_hopper_codes<1>(map_q, call, plan.blocks, stream);
     if (wide == 2) return launch_hopper_codes<2>(map_q, call, plan.blocks, stream);
     return launch_hopper_codes<4>(map_q, call, plan.blocks, stream);

@@ -39,17 +39,31 @@ struct HopperPlan {
   int section = 1;      ///< units of a section: hopper_work.h
   bool shares = false;  ///< HopperShape's
   bool fp8 = false;     ///< likewise
+  // Images of a cache of codes (hopper_work.h), none: codes are widened where they are wanted.
+  int image_steps = 0;  ///< of a kv head of a sequence
+  std::size_t key_image_bytes = 0;
+  std::size_t value_image_bytes = 0;
+  std::size_t image_bytes() const { return key_image_bytes + value_image_bytes; }
 };
 
+/// Packed tiles of a kv head of a sequence from which on a cache's codes are widened once, to
+/// images, and no more for each tile.
+inline constexpr std::int64_t kImageTiles = 4;
+/// What the images of a call may take of the device's memory.
+inline constexpr std::int64_t kMostImageBytes = std::int64_t{1} << 30;
+
 /// A call of up to `max_rows` queries and `max_keys` keys a sequence. Not taken: calls of so few
-/// rows that they decode, of too many sequences, without keys, or beyond the kernel's numbers.
+/// rows that they decode, of too many sequences, without keys, or beyond the kernel's numbers, and
+/// products of codes whose images would be larger than kMostImageBytes.
 HopperPlan plan_hopper(const HopperShape& shape, int multiprocessors, std::int64_t batch,
-                       std::int64_t max_rows, std::int64_t max_keys);
+                       std::int64_t max_rows, std::int64_t max_keys,
+                       std::int64_t image_tiles = kImageTiles);
 
 /// The call of a taken plan, under the same rules as attention_tensor_core: outputs, lse, rows that
-/// see nothing, padding. `counter`: an unsigned zero, which it leaves zero. Pointers of the cache's
-/// pool and of q are part of a captured launch; tables, lengths and data may change.
+/// see nothing, padding. `counter`: an unsigned zero, which it leaves zero. `images`:
+/// plan.image_bytes() of workspace at a multiple of 256. Pointers of the cache's pool and of q are
+/// part of a captured launch; tables, data and, up to the plan's max_keys, lengths may change.
 void attention_hopper(const AttentionArguments& arguments, const HopperPlan& plan,
-                      unsigned* counter, StreamHandle stream);
+                      unsigned* counter, void* images, StreamHandle stream);
 
 }  // namespace attn::gpu

@@ -30,10 +30,10 @@ namespace attn::gpu {
 
 /// The producing warpgroup where it widens codes. All threads of its warps.
 template <typename T, int kSlabs>
-class HopperWidener : private HopperProducer<T, kSlabs> {
+class HopperWidener : private HopperProducer<T, kSlabs, HopperCodedShared<T, kSlabs>> {
  public:
-  using Producer = HopperProducer<T, kSlabs>;
   using Shared = HopperCodedShared<T, kSlabs>;
+  using Producer = HopperProducer<T, kSlabs, Shared>;
   static constexpr int kKeys = Shared::kKeys;
 
   __device__ HopperWidener(const HopperCall& call, Shared& shared);
@@ -42,6 +42,7 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
  private:
   using Producer::call_;
   using Producer::lane_;
+  using Producer::shared_;
 
   static constexpr int kRows = hopper_code_rows(kSlabs);
   static constexpr int kPasses = hopper_code_passes(kSlabs);
@@ -50,7 +51,6 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
   static constexpr int kQueryWarp = 0;
   static constexpr int kDrawingWarp = 1;
 
-  __device__ __forceinline__ void tell_scales(const HopperTile& t, int slot) const;
   __device__ __forceinline__ void draw(int index);
   __device__ __forceinline__ void draw_next();
   __device__ __forceinline__ void announce(int turn);
@@ -96,7 +96,6 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
                                       i % kPasses * 4 * kRows * 128);
   }
 
-  Shared& shared_;
   int warp_;
   uint4 codes_[kLoads];
   // Of the thread's first codes, from the start of a stage.
@@ -109,7 +108,7 @@ class HopperWidener : private HopperProducer<T, kSlabs> {
 
 template <typename T, int kSlabs>
 __device__ HopperWidener<T, kSlabs>::HopperWidener(const HopperCall& call, Shared& shared)
-    : Producer(call, shared), shared_(shared), warp_(static_cast<int>(threadIdx.x) / 32) {
+    : Producer(call, shared), warp_(static_cast<int>(threadIdx.x) / 32) {
   const AttentionArguments& a = call.a;
   const HopperCodePlace at = hopper_code_place(kSlabs, static_cast<int>(threadIdx.x), 0);
   place_ =
@@ -136,19 +135,6 @@ __device__ HopperWidener<T, kSlabs>::HopperWidener(const HopperCall& call, Share
       shared_.within[1][pair][threadIdx.x] = of_values;
     }
   }
-}
-
-/// What scales the tile's codes.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperWidener<T, kSlabs>::tell_scales(const HopperTile& t,
-                                                                      int slot) const {
-  const CacheView& cache = call_.a.cache;
-  float2 scales = make_float2(1.0f, 1.0f);
-  if (cache.scales != CacheScales::kNone) {
-    const int at = cache.scales == CacheScales::kHead ? this->kv_head_of(t) : 0;
-    scales = make_float2(cache.k_scale[at], cache.v_scale[at]);
-  }
-  shared_.scales[slot] = scales;
 }
 
 /// Draws the tile to come, in a place of its own. Who draws the last leaves the counter as it was.
@@ -282,7 +268,7 @@ __device__ __forceinline__ void HopperWidener<T, kSlabs>::run(const CUtensorMap*
     const HopperTile& t = shared_.tile[slot];  // stays until this thread has left it
     const int thread = static_cast<int>(threadIdx.x);
     const bool ends = this->template tell<128>(t, slot, thread);
-    if (!ends && thread == 127) tell_scales(t, slot);
+    if (!ends && thread == 127) this->tell_scales(t, slot);
     barrier_arrive(&shared_.full_rows[slot]);
     __syncwarp();
     if (ends) return;

@@ -18,21 +18,25 @@ enum HopperWay : int {
   kHopperShares = 2,  ///< typed, with probabilities from shared memory: a product with its operand
                       ///< in registers keeps the warp until it has been read
   kHopperFp8 = 3,     ///< codes as they are: queries and probabilities are turned to e4m3
+  kHopperImages = 4,  ///< as kHopperCodes, but widened by a pass before the kernel
 };
 
 /// A warpgroup with its 64 rows of a tile.
 template <typename T, int kSlabs, int kWay = kHopperTyped>
 class HopperConsumer {
   static constexpr bool kFp8 = kWay == kHopperFp8;
-  static constexpr bool kCoded = kWay == kHopperCodes || kFp8;
+  static constexpr bool kImages = kWay == kHopperImages;
+  static constexpr bool kCoded = kWay == kHopperCodes || kImages || kFp8;
   static constexpr bool kShares = kWay == kHopperShares;
 
  public:
   using Shared = std::conditional_t<
       kFp8, HopperFp8Shared<kSlabs>,
       std::conditional_t<
-          kCoded, HopperCodedShared<T, kSlabs>,
-          std::conditional_t<kShares, HopperSharesShared<T, kSlabs>, HopperShared<T, kSlabs>>>>;
+          kImages, HopperImagesShared<T, kSlabs>,
+          std::conditional_t<
+              kCoded, HopperCodedShared<T, kSlabs>,
+              std::conditional_t<kShares, HopperSharesShared<T, kSlabs>, HopperShared<T, kSlabs>>>>>;
   using V = std::conditional_t<kCoded, Half, T>;
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread

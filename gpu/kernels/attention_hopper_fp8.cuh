@@ -3,17 +3,17 @@
 //
 // Keys come by the copy engine, a row of 128 bytes each, and are multiplied as they are. wgmma
 // wants the second operand of codes with the sum's axis contiguous, which for the values are the
-// keys: the four warps of the producing warpgroup turn them on their way. A thread has four
-// channels of 16 keys in registers, by loads of a line a key for the warp, and stores 16 bytes, the
-// keys of a channel. When it has stored a step's it loads those of the step to come.
+// keys: a pass before the kernel turns each step's values once, to an image that a block copies
+// whole. (Turned by the producing warpgroup on their way, for each tile anew, they were what the
+// kernel waited for.)
 //
 // Which place a key has in its 16 is free, as long as the probabilities have the same order: that
 // of fp8_key(), in which a thread's sums of scores are its operand of the next product.
 //
-// The same warps turn queries to codes: each row times a power of two of its own, which goes into
-// the row's exponents again. They do so before they say what the tile's rows see, for the tile to
-// come, while the consumers have steps in the ring. Probabilities are at most 1 and are rounded as
-// 256 times that; the sums of a row are of the unrounded ones.
+// Two warps turn queries to codes: each row times a power of two of its own, which goes into the
+// row's exponents again. They do so before they say what the tile's rows see, for the tile to come.
+// Probabilities are at most 1 and are rounded as 256 times that; the sums of a row are of the
+// unrounded ones.
 //
 // Keys of slots behind a sequence's end need nothing, their scores are hidden; values there are
 // zeros.
@@ -39,11 +39,30 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   }
   allow_dependent_launch();
   wait_for_previous_grid();
-  if (threadIdx.x < 32) fence_proxy_async();  // the warp that asks the copy engine
+  if (threadIdx.x < 64) fence_proxy_async();  // the warps that ask the copy engine
   order_tiles(shared, call);
   if (threadIdx.x < 128) {
     drop_registers<kHopperFp8ProducerRegisters>();
-    HopperFp8Producer<T, kSlabs>(call, shared).run(&map_k);
+    HopperFp8Producer<T, kSlabs> producer(call, shared);
+    const auto convert = [&](int part) {
+      return [&producer, part](const HopperTile& t, int slot) {
+        if (t.steps > 0) producer.convert_queries(t, slot, part);
+        if (part == 1 && t.sequence >= 0 && threadIdx.x == 127) producer.tell_scales(t, slot);
+      };
+    };
+    if (threadIdx.x < 32) {
+      producer.load_keys(&map_k);
+    } else if (threadIdx.x < 64) {
+      producer.load_values();
+    } else if (threadIdx.x < 96) {
+      producer.draw_tiles([&](const HopperTile& t, int slot) {
+        convert(0)(t, slot);
+        barrier_arrive(&shared.full_rows[slot]);
+        __syncwarp();
+      });
+    } else {
+      producer.tell_rows(convert(1));
+    }
   } else {
     raise_registers<kHopperFp8ConsumerRegisters>();
     HopperConsumer<T, kSlabs, kHopperFp8>(call, shared).run();

@@ -2,9 +2,7 @@
 #pragma once
 
 #include "gpu/kernels/attention_hopper_fp8.cuh"
-#include "gpu/kernels/dependent_launch.cuh"
-#include "gpu/kernels/prefill_shape.h"
-#include "gpu/kernels/shared_allowance.cuh"
+#include "gpu/kernels/attention_hopper_images_instances.cuh"
 
 namespace attn::gpu {
 
@@ -13,6 +11,8 @@ void launch_hopper_fp8_type(const CUtensorMap& map_k, const HopperCall& call, in
                             cudaStream_t stream) {
   constexpr std::size_t kBytes = kHopperFp8SharedBytes<kSlabs>;
   static_assert(kBytes <= kMostSharedBytes);
+  launch_dependent(turn_images_kernel<kSlabs>, image_grid(call), 1, kTurnThreads,
+                   hopper_turned_bytes(kSlabs), stream, call);
   const auto kernel = attention_hopper_fp8_kernel<T, kSlabs>;
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), kBytes);
   launch_dependent(kernel, dim3(static_cast<unsigned>(blocks)), 1, kHopperThreads, kBytes, stream,

@@ -1,11 +1,125 @@
-// The producing warpgroup of the prefill kernel of fp8 products (attention_hopper_fp8.cuh).
+// What feeds the prefill kernel of fp8 products (attention_hopper_fp8.cuh): the pass that turns
+// values, and the producing warpgroup.
 #pragma once
 
 #include "gpu/kernels/attention_hopper_fp8_shared.cuh"
-#include "gpu/kernels/attention_hopper_producer.cuh"
+#include "gpu/kernels/attention_hopper_images.cuh"
 #include "gpu/kernels/hopper_wgmma_fp8.cuh"
 
 namespace attn::gpu {
+
+inline constexpr int kTurnThreads = 128;
+
+/// A step's values as an image whose rows are channels. A warp has 32 keys; a thread loads four
+/// channels of 16 of them at a time, a line of up to 128 bytes a key for the warp, exchanges bytes
+/// in registers and stores 16 keys of each channel. Keys behind the sequence's end become zeros.
+template <int kSlabs>
+class ValueTurner {
+ public:
+  __device__ ValueTurner(const HopperCall& call, const ImageStep& at);
+  __device__ __forceinline__ void load();
+  __device__ __forceinline__ void store(unsigned char* image) const;
+
+ private:
+  static constexpr int kWarpKeys = 128 / (kTurnThreads / 32);
+  static constexpr int kColumnLanes = 16 * kSlabs;  // lanes that read a key
+  static constexpr int kBlocks = kSlabs;            // of 16 keys, that a thread turns
+
+  const HopperCall& call_;
+  const ImageStep& at_;
+  int thread_;
+  int channel_;      // the first of four
+  int first_block_;  // of the step's eight
+  std::uint32_t codes_[kBlocks][16];
+};
+
+template <int kSlabs>
+__device__ ValueTurner<kSlabs>::ValueTurner(const HopperCall& call, const ImageStep& at)
+    : call_(call),
+      at_(at),
+      thread_(static_cast<int>(threadIdx.x)),
+      channel_(4 * (thread_ % 32 % kColumnLanes)),
+      first_block_(thread_ / 32 * (kWarpKeys / 16) + thread_ % 32 / kColumnLanes) {}
+
+template <int kSlabs>
+__device__ __forceinline__ void ValueTurner<kSlabs>::load() {
+  const CacheView& cache = call_.a.cache;
+  const auto stride = static_cast<std::uint32_t>(cache.v_token_stride);
+  // Behind the last channel: the first ones again. What comes of them is multiplied by nothing that
+  // is stored.
+  const int within = channel_ < static_cast<int>(call_.a.head_dim_v) ? channel_ : 0;
+#pragma unroll
+  for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {  // 8 keys lie in one page
+      const int key = at_.first_key + 16 * (first_block_ + block) + 8 * half;
+      const std::uint64_t from = codes_of(cache, true, at_, min(key, (at_.keys - 1) / 8 * 8)) +
+                                 static_cast<std::uint64_t>(within);
+#pragma unroll
+      for (int r = 0; r < 8; ++r) codes_[block][8 * half + r] = load_once_4(from + r * stride);
+    }
+  }
+#pragma unroll
+  for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const int key = at_.first_key + 16 * (first_block_ + block) + i;
+      if (key >= at_.keys) codes_[block][i] = 0;
+    }
+  }
+}
+
+template <int kSlabs>
+__device__ __forceinline__ void ValueTurner<kSlabs>::store(unsigned char* image) const {
+#pragma unroll
+  for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+    for (int turn = 0; turn < 4; turn += 2) {
+      // Which channels are stored first depends on the thread: selectors of the byte permutations.
+      const auto a = static_cast<std::uint32_t>(fp8_channel(thread_, turn));
+      const auto b = static_cast<std::uint32_t>(fp8_channel(thread_, turn + 1));
+      const std::uint32_t pick = a | (a + 4) << 4 | b << 8 | (b + 4) << 12;
+      std::uint32_t first[4];
+      std::uint32_t second[4];
+#pragma unroll
+      for (int word = 0; word < 4; ++word) {
+        const auto key = [&](int place) { return codes_[block][fp8_key(4 * word + place)]; };
+        const std::uint32_t low = __byte_perm(key(0), key(1), pick);
+        const std::uint32_t high = __byte_perm(key(2), key(3), pick);
+        first[word] = __byte_perm(low, high, 0x5410);
+        second[word] = __byte_perm(low, high, 0x7632);
+      }
+      const auto place = [&](std::uint32_t channel) {
+        return reinterpret_cast<uint4*>(
+            image + swizzle_128(static_cast<std::uint32_t>(channel_) + channel,
+                                static_cast<std::uint32_t>(16 * (first_block_ + block))));
+      };
+      *place(a) = make_uint4(first[0], first[1], first[2], first[3]);
+      *place(b) = make_uint4(second[0], second[1], second[2], second[3]);
+    }
+  }
+}
+
+/// grid: steps, kv heads, sequences; kTurnThreads, and an image in shared memory, so that it is
+/// written in lines.
+template <int kSlabs>
+__global__ void __launch_bounds__(kTurnThreads)
+    turn_images_kernel(const __grid_constant__ HopperCall call) {
+  extern __shared__ unsigned char memory[];
+  constexpr int kBytes = hopper_turned_bytes(kSlabs);
+  allow_dependent_launch();
+  wait_for_previous_grid();
+  const ImageStep at = image_step(call, 128);
+  if (!at.wanted) return;
+  ValueTurner<kSlabs> turner(call, at);
+  turner.load();
+  turner.store(memory);
+  __syncthreads();
+  const auto* const from = reinterpret_cast<const uint4*>(memory);
+  auto* const to = reinterpret_cast<uint4*>(call.value_images + at.image * kBytes);
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < kBytes / 16; i += kTurnThreads) to[i] = from[i];
+}
 
 /// The 16-bit element in a word's lower half.
 template <typename T>
@@ -14,17 +128,19 @@ __device__ __forceinline__ float low_to_float(std::uint32_t word) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(word & 0xffffu)));
 }
 
-/// All threads of its warps. A warp turns the values of 32 keys of a step, four groups of 8 that
-/// lie in one page each. T is the type of the queries.
+/// The producer's warps. T is the type of the queries, of which two warps turn a half each to
+/// codes: the one that draws tiles and the one that says what they see, for the tile to come.
 template <typename T, int kSlabs>
-class HopperFp8Producer : private HopperProducer<T, kSlabs, HopperFp8Shared<kSlabs>> {
+class HopperFp8Producer : public HopperImageProducer<T, kSlabs, HopperFp8Shared<kSlabs>> {
  public:
   using Shared = HopperFp8Shared<kSlabs>;
-  using Producer = HopperProducer<T, kSlabs, Shared>;
+  using Producer = HopperImageProducer<T, kSlabs, Shared>;
   static constexpr int kKeys = Shared::kKeys;
 
-  __device__ HopperFp8Producer(const HopperCall& call, Shared& shared);
-  __device__ __forceinline__ void run(const CUtensorMap* map_k);
+  using Producer::Producer;
+  __device__ __forceinline__ void load_keys(const CUtensorMap* map_k);
+  /// Half `part` of a tile's rows as codes, and what takes their scales back.
+  __device__ __forceinline__ void convert_queries(const HopperTile& t, int slot, int part) const;
 
  private:
   using Box = typename Producer::Box;
@@ -32,82 +148,34 @@ class HopperFp8Producer : private HopperProducer<T, kSlabs, HopperFp8Shared<kSla
   using Producer::lane_;
   using Producer::shared_;
 
-  static constexpr int kWarpKeys = kKeys / 4;
-  static constexpr int kBlocks = kSlabs;            // of 16 keys, that a thread turns
-  static constexpr int kColumnLanes = 16 * kSlabs;  // lanes that read a row
-  static constexpr int kQueryLanes = 4 * kSlabs;    // likewise of q, 16 channels each
+  static constexpr int kQueryLanes = 4 * kSlabs;  // that have a row, 16 channels each
   static constexpr int kQueryRows = 32 / kQueryLanes;
-  static constexpr int kQueriesAtOnce = 2;
-  static constexpr int kKeyWarp = 0;
-  static constexpr int kDrawingWarp = 1;
+  static constexpr int kQueriesAtOnce = 4;
 
   __device__ __forceinline__ Box keys_of(const HopperTile& t, int i) const;
-  __device__ __forceinline__ void draw(int index) const;
-  __device__ __forceinline__ void announce(int turn_number) const;
-  __device__ __forceinline__ int query_row(int pass) const;
-  __device__ __forceinline__ void convert_queries(const HopperTile& t, int slot) const;
   __device__ __forceinline__ void convert_row(const uint4 (&x)[2], int r, int column,
                                               int slot) const;
-  __device__ __forceinline__ void load_keys(const CUtensorMap* map, const Box& box, int kv_head);
-  __device__ __forceinline__ std::uint64_t find(const HopperTile& t, int kv_head, int i) const;
-  __device__ __forceinline__ std::uint64_t row_of(std::uint64_t rows, int block, int half) const;
-  __device__ __forceinline__ void clear_tail(int live);
-  __device__ __forceinline__ void load(std::uint64_t rows, int block);
-  __device__ __forceinline__ void turn(std::uint32_t stage, int block) const;
   __device__ __forceinline__ static int step_key(const HopperTile& t, int i) {
     return (t.last_step - 1 - i) * kKeys;
   }
-
-  int warp_;
-  std::uint32_t codes_[16 * kBlocks];  // four channels of each key
-  std::uint32_t within_;               // bytes from a row's first channel to the thread's
-  std::uint32_t place_[4];             // of the thread's four channels, from the start of a stage
-  std::uint32_t pick_[2];  // of two words: the bytes of the channels of turns 0, 1 and 2, 3
-  RingPlace<Shared::kStages> ring_;
 };
 
-template <typename T, int kSlabs>
-__device__ HopperFp8Producer<T, kSlabs>::HopperFp8Producer(const HopperCall& call, Shared& shared)
-    : Producer(call, shared), warp_(static_cast<int>(threadIdx.x) / 32) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int channel = 4 * (lane_ % kColumnLanes);
-  // Behind the last channel: the first ones again. What comes of them is not stored.
-  within_ = static_cast<std::uint32_t>(channel < static_cast<int>(call.a.head_dim_v) ? channel : 0);
-  const int first_block = warp_ * 2 + lane_ / kColumnLanes;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    place_[i] = swizzle_128(static_cast<std::uint32_t>(channel + fp8_channel(thread, i)),
-                            static_cast<std::uint32_t>(16 * first_block));
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const auto a = static_cast<std::uint32_t>(fp8_channel(thread, 2 * i));
-    const auto b = static_cast<std::uint32_t>(fp8_channel(thread, 2 * i + 1));
-    pick_[i] = a | (a + 4) << 4 | b << 8 | (b + 4) << 12;
-  }
-}
-
-/// Row of the tile that the thread has a part of in a pass.
-template <typename T, int kSlabs>
-__device__ __forceinline__ int HopperFp8Producer<T, kSlabs>::query_row(int pass) const {
-  return warp_ * (kHopperRows / 4) + pass * kQueryRows + lane_ / kQueryLanes;
-}
-
-/// The tile's rows as codes, and what takes their scales back; several loads at once, and none
-/// under a condition: behind the last row it is there once more, and behind the last channel the
-/// first ones, which meet zeros in the keys.
+/// Several loads at once, and none under a condition: behind the last row it is there once more,
+/// and behind the last channel the first ones, which meet zeros in the keys.
 template <typename T, int kSlabs>
 __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::convert_queries(const HopperTile& t,
-                                                                              int slot) const {
+                                                                              int slot,
+                                                                              int part) const {
   const AttentionArguments& a = call_.a;
   const int column = 16 * (lane_ % kQueryLanes);
   const int within = column < static_cast<int>(a.head_dim) ? column : 0;
+  const int first_row = part * kHopperRows / 2 + lane_ / kQueryLanes;
 #pragma unroll 1
-  for (int first = 0; first < kHopperRows / (4 * kQueryRows); first += kQueriesAtOnce) {
+  for (int first = 0; first < kHopperRows / 2; first += kQueriesAtOnce * kQueryRows) {
     uint4 x[kQueriesAtOnce][2];
 #pragma unroll
     for (int i = 0; i < kQueriesAtOnce; ++i) {
-      const int row = min(t.first_row + query_row(first + i), t.rows - 1);
+      const int row = min(t.first_row + first_row + first + i * kQueryRows, t.rows - 1);
       const std::int64_t vector =
           static_cast<std::int64_t>(t.first_token + call_.query_of(row)) * a.num_heads +
           t.unit * call_.pack + call_.head_of(row);
@@ -118,7 +186,7 @@ __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::convert_queries(co
     }
 #pragma unroll
     for (int i = 0; i < kQueriesAtOnce; ++i) {
-      convert_row(x[i], query_row(first + i), column, slot);
+      convert_row(x[i], first_row + first + i * kQueryRows, column, slot);
     }
   }
   fence_proxy_async_shared();
@@ -158,26 +226,6 @@ __device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::convert_row(const 
   if (column == 0) shared_.query_scale[slot][r] = __uint_as_float(scale.back);
 }
 
-/// Draws the tile to come, in a place of its own.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::draw(int index) const {
-  HopperTile t;
-  if (index < shared_.first_tile[call_.a.batch.batch]) t = this->tile_at(index);
-  if (lane_ == 0) shared_.drawn = t;
-}
-
-/// Says what the drawn tile is, once the place of the one that had it is free.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::announce(int turn_number) const {
-  const int slot = ring_slot(turn_number, kHopperTileSlots);
-  barrier_wait(&shared_.empty_tile[slot], ring_empty_parity(turn_number, kHopperTileSlots));
-  if (lane_ == 0) {
-    shared_.tile[slot] = shared_.drawn;
-    barrier_arrive(&shared_.full_tile[slot]);
-  }
-  __syncwarp();
-}
-
 /// The lane's box of a step's keys, looked up before it is asked for.
 template <typename T, int kSlabs>
 __device__ __forceinline__ typename HopperFp8Producer<T, kSlabs>::Box
@@ -195,176 +243,30 @@ HopperFp8Producer<T, kSlabs>::keys_of(const HopperTile& t, int i) const {
 
 /// The boxes of a step, one a lane.
 template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::load_keys(const CUtensorMap* map,
-                                                                        const Box& box,
-                                                                        int kv_head) {
-  const int stage = ring_.slot;
-  barrier_wait(&shared_.empty_k[stage], ring_.parity ^ 1);
+__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::load_keys(const CUtensorMap* map_k) {
   const int bytes = call_.piece * kSlabRowBytes;
-  if (lane_ == 0) {
-    barrier_arrive_bytes(&shared_.full_k[stage], static_cast<unsigned>(box.boxes * bytes));
-  }
-  __syncwarp();
-  if (lane_ < box.boxes) {
-    tensor_load_4d(&shared_.k[stage][lane_ * bytes], map, &shared_.full_k[stage], 0, box.slot,
-                   kv_head, box.page);
-  }
-  __syncwarp();
-}
-
-/// Where the values of a group of 8 keys of step `i` begin, a lane a group. Behind the last key its
-/// group is there once more.
-template <typename T, int kSlabs>
-__device__ __forceinline__ std::uint64_t HopperFp8Producer<T, kSlabs>::find(const HopperTile& t,
-                                                                            int kv_head,
-                                                                            int i) const {
-  const CacheView& cache = call_.a.cache;
-  const int group = step_key(t, i) + warp_ * kWarpKeys + lane_ % (kWarpKeys / 8) * 8;
-  const int key = min(group, (t.keys - 1) / 8 * 8);
-  const PagePlace at = page_place(key, static_cast<int>(cache.page_size));
-  const std::uint32_t page = cache.page_table[t.sequence * cache.table_stride + at.column];
-  return reinterpret_cast<std::uint64_t>(cache.v) +
-         static_cast<std::uint64_t>(kv_head * cache.v_head_stride + page * cache.v_page_stride +
-                                    at.slot * cache.v_token_stride);
-}
-
-/// The thread's channels of the first key of a half of one of its blocks.
-template <typename T, int kSlabs>
-__device__ __forceinline__ std::uint64_t HopperFp8Producer<T, kSlabs>::row_of(std::uint64_t rows,
-                                                                              int block,
-                                                                              int half) const {
-  const int group = 2 * (kBlocks == 1 ? lane_ / kColumnLanes : block) + half;
-  const auto low = static_cast<std::uint32_t>(
-      __shfl_sync(0xffffffffu, static_cast<int>(static_cast<std::uint32_t>(rows)), group));
-  const auto high = static_cast<std::uint32_t>(
-      __shfl_sync(0xffffffffu, static_cast<int>(static_cast<std::uint32_t>(rows >> 32)), group));
-  return (static_cast<std::uint64_t>(high) << 32 | low) + within_;
-}
-
-/// Zeros for the thread's codes of keys from `live` on, counted from the warp's first.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::clear_tail(int live) {
-#pragma unroll
-  for (int i = 0; i < 16 * kBlocks; ++i) {
-    const int key = kBlocks == 1 ? lane_ / kColumnLanes * 16 + i : i;
-    if (key >= live) codes_[i] = 0;
-  }
-}
-
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::load(std::uint64_t rows, int block) {
-  const auto stride = static_cast<std::uint32_t>(call_.a.cache.v_token_stride);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const std::uint64_t from = row_of(rows, block, half);
-#pragma unroll
-    for (int r = 0; r < 8; ++r) codes_[16 * block + 8 * half + r] = load_once_4(from + r * stride);
-  }
-}
-
-/// A block, four channels of 16 keys, into its place in a stage: 16 keys of four channels.
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::turn(std::uint32_t stage,
-                                                                   int block) const {
-  const std::uint32_t* const x = codes_ + 16 * block;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    std::uint32_t first[4];
-    std::uint32_t second[4];
-#pragma unroll
-    for (int word = 0; word < 4; ++word) {
-      const auto key = [&](int place) { return x[fp8_key(4 * word + place)]; };
-      const std::uint32_t low = __byte_perm(key(0), key(1), pick_[i]);
-      const std::uint32_t high = __byte_perm(key(2), key(3), pick_[i]);
-      first[word] = __byte_perm(low, high, 0x5410);
-      second[word] = __byte_perm(low, high, 0x7632);
-    }
-    const std::uint32_t beside = 16 * block;  // an even chunk's neighbour
-    store_shared_16(stage + (place_[2 * i] ^ beside),
-                    make_uint4(first[0], first[1], first[2], first[3]));
-    store_shared_16(stage + (place_[2 * i + 1] ^ beside),
-                    make_uint4(second[0], second[1], second[2], second[3]));
-  }
-}
-
-template <typename T, int kSlabs>
-__device__ __forceinline__ void HopperFp8Producer<T, kSlabs>::run(const CUtensorMap* map_k) {
-  const int thread = static_cast<int>(threadIdx.x);
-  if (warp_ == kDrawingWarp) {
-    draw(static_cast<int>(blockIdx.x));
-    announce(0);
-  }
-  for (int turn_number = 0;; ++turn_number) {
-    const int slot = ring_slot(turn_number, kHopperTileSlots);
-    barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn_number, kHopperTileSlots));
-    const HopperTile& t = shared_.tile[slot];  // stays until this thread has left it
-    const int steps = t.steps;
+  RingPlace<Shared::kStages> ring;
+  for (int turn = 0;; ++turn) {
+    const HopperTile t = this->next_tile(turn);
+    if (t.sequence < 0) return;
+    if (lane_ == 0) barrier_arrive(&shared_.begun);
     const int kv_head = this->kv_head_of(t);
-    // The first codes are on their way while the queries are.
-    if (steps > 0) {
-      const std::uint64_t rows = find(t, kv_head, 0);
-#pragma unroll
-      for (int block = 0; block < kBlocks; ++block) load(rows, block);
-    }
-    const bool ends = this->template tell<128>(t, slot, thread);
-    if (!ends && thread == 127) {
-      const CacheView& cache = call_.a.cache;
-      const int at = cache.scales == CacheScales::kHead ? kv_head : 0;
-      shared_.scales[slot] = cache.scales == CacheScales::kNone
-                                 ? make_float2(1.0f, 1.0f)
-                                 : make_float2(cache.k_scale[at], cache.v_scale[at]);
-    }
-    if (steps > 0) convert_queries(t, slot);
-    barrier_arrive(&shared_.full_rows[slot]);
-    __syncwarp();
-    if (ends) return;
-    if (warp_ == kDrawingWarp) {
-      int drawn = 0;  // who draws the last leaves the counter as it was
-      if (lane_ == 0) {
-        drawn = static_cast<int>(atomicAdd(call_.counter, 1u));
-        if (drawn == shared_.first_tile[call_.a.batch.batch] - 1) atomicExch(call_.counter, 0u);
-      }
-      draw(static_cast<int>(gridDim.x) + __shfl_sync(0xffffffffu, drawn, 0));
-    }
-    Box box;
-    if (warp_ == kKeyWarp && steps > 0) box = keys_of(t, 0);
 #pragma unroll 1
-    for (int i = 0; i < steps; ++i) {
-      const int stage = ring_.slot;
-      const int next = min(i + 1, steps - 1);
-      // What the page table answers is there when it is needed.
-      const std::uint64_t rows = find(t, kv_head, next);
-      if (warp_ == kKeyWarp) {
-        load_keys(map_k, box, kv_head);
-        box = keys_of(t, next);
-      }
-      barrier_wait(&shared_.empty_v[stage], ring_.parity ^ 1);
-      if (i == 0) {  // the others have all their keys
-        const int live = t.keys - step_key(t, 0) - warp_ * kWarpKeys;
-        if (live < kWarpKeys) clear_tail(live);
-      }
-      const std::uint32_t to = shared_address(shared_.v[stage]);
-#pragma unroll
-      for (int block = 0; block < kBlocks; ++block) turn(to, block);
-      fence_proxy_async_shared();
-      __syncwarp();
-      if (lane_ == 0) barrier_arrive(&shared_.full_v[stage]);
-      // If the tile has so many steps, the consumers have begun it: the place is free.
-      if (warp_ == kDrawingWarp && i == min(Shared::kStages, steps - 1)) {
-        announce(turn_number + 1);
+    for (int i = 0; i < t.steps; ++i) {
+      const int stage = ring.slot;
+      const Box box = keys_of(t, i);
+      barrier_wait(&shared_.empty_k[stage], ring.parity ^ 1);
+      if (lane_ == 0) {
+        barrier_arrive_bytes(&shared_.full_k[stage], static_cast<unsigned>(box.boxes * bytes));
       }
       __syncwarp();
-      ring_.advance();
-      if (i + 1 == steps) break;
-        // All at once, when all have been stored: ptxas counts loads in few counters, and waits for
-        // those of a block would be for the next block's too. And not under a condition, or they
-        // would be waited for where its branches meet, to be moved to the registers of the others.
-#pragma unroll
-      for (int block = 0; block < kBlocks; ++block) load(rows, block);
+      if (lane_ < box.boxes) {
+        tensor_load_4d(&shared_.k[stage][lane_ * bytes], map_k, &shared_.full_k[stage], 0, box.slot,
+                       kv_head, box.page);
+      }
+      __syncwarp();
+      ring.advance();
     }
-    if (warp_ == kDrawingWarp && steps == 0) announce(turn_number + 1);
-    barrier_arrive(&shared_.empty_tile[slot]);
-    __syncwarp();
   }
 }
 

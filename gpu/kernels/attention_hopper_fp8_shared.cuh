@@ -15,8 +15,9 @@ struct HopperFp8Shared {
   static constexpr int kStages = kHopperFp8Stages;
   static constexpr int kOutSlabs = hopper_out_slabs(kSlabs);
   static constexpr int kSlab = kKeys * kSlabRowBytes;  // of a step's keys
-  static constexpr int kTellers = 128;
-  static constexpr int kTileReaders = 32 * (kHopperReaders + 4);
+  static constexpr int kFillers = 1;
+  static constexpr int kTellers = 64;
+  static constexpr int kTileReaders = 32 * kHopperTileReaders;
   // Queries of two tiles: the next one's are turned to codes while this one's are multiplied.
   E4m3 q[kHopperTileSlots][kHopperGroups][kHopperGroupRows * kSlabRowBytes];
   E4m3 k[kStages][kSlab];
@@ -26,12 +27,12 @@ struct HopperFp8Shared {
   std::uint64_t full_v[kStages], empty_v[kStages];
   std::uint64_t full_tile[kHopperTileSlots], empty_tile[kHopperTileSlots];
   std::uint64_t full_rows[kHopperTileSlots];
+  std::uint64_t begun;
   HopperTile tile[kHopperTileSlots];
   int2 seen[kHopperTileSlots][kHopperRows];
   int2 plain[kHopperTileSlots][kHopperGroups];
   float query_scale[kHopperTileSlots][kHopperRows];  // that takes back the rows' own
   float2 scales[kHopperTileSlots];                   // of a tile's keys and values
-  HopperTile drawn;                                  // and not yet announced
   int first_token[kHopperMostSequences + 1];
   int keys[kHopperMostSequences];
   int tiles[kHopperMostSequences];
@@ -39,7 +40,7 @@ struct HopperFp8Shared {
   int first_tile[kHopperMostSequences + 1];
 };
 
-/// Keys come by the copy engine, values by all four warps, a lane of each arriving.
+/// Without barriers of queries, whose codes come with what is said of the rows.
 template <int kSlabs>
 __device__ __forceinline__ void init_fp8_barriers(HopperFp8Shared<kSlabs>& shared) {
   using Shared = HopperFp8Shared<kSlabs>;
@@ -49,11 +50,12 @@ __device__ __forceinline__ void init_fp8_barriers(HopperFp8Shared<kSlabs>& share
     barrier_init(&shared.empty_tile[i], Shared::kTileReaders);
   }
   for (int i = 0; i < Shared::kStages; ++i) {
-    barrier_init(&shared.full_k[i], 1);
+    barrier_init(&shared.full_k[i], Shared::kFillers);
     barrier_init(&shared.empty_k[i], kHopperReaders);
-    barrier_init(&shared.full_v[i], 4);
+    barrier_init(&shared.full_v[i], Shared::kFillers);
     barrier_init(&shared.empty_v[i], kHopperReaders);
   }
+  barrier_init(&shared.begun, 1);
   fence_barrier_init();
 }
 

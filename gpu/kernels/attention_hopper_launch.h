@@ -17,6 +17,10 @@ struct HopperCall {
   int units = 1;  ///< q tiles that share rows: num_heads / pack
   int section = 1;
   int piece = 8;  ///< keys of a box
+  // Images of steps, `image_steps` for each kv head of each sequence: hopper_image().
+  unsigned char* key_images = nullptr;
+  unsigned char* value_images = nullptr;
+  int image_steps = 0;
 
   /// Query of a packed row of a sequence, and its head of the unit.
   ATTN_HOST_DEVICE int query_of(int row) const { return row >> pack_log2; }
@@ -42,8 +46,12 @@ void launch_hopper_shares(const HopperMaps& maps, const HopperCall& call, int bl
 template <int kSlabs>
 void launch_hopper_codes(const CUtensorMap& map_q, const HopperCall& call, int blocks,
                          cudaStream_t stream);
-/// Products of codes, whose keys come in boxes of `piece` slots, a row of 128 bytes each; of 1 and
-/// 2 slabs.
+/// The same from images, which a pass before it makes.
+template <int kSlabs>
+void launch_hopper_images(const CUtensorMap& map_q, const HopperCall& call, int blocks,
+                          cudaStream_t stream);
+/// Products of codes, whose keys come in boxes of `piece` slots, a row of 128 bytes each, and whose
+/// values are turned by a pass before; of 1 and 2 slabs.
 template <int kSlabs>
 void launch_hopper_fp8(const CUtensorMap& map_k, const HopperCall& call, int blocks,
                        cudaStream_t stream);

@@ -7,6 +7,11 @@
 
 namespace attn::gpu {
 
+/// What there is to do beside the tiles: nothing.
+struct Nothing {
+  __device__ __forceinline__ void operator()(const HopperTile&, int) const {}
+};
+
 /// The warps of the producing warpgroup.
 template <typename T, int kSlabs, typename SharedMemory = HopperShared<T, kSlabs>>
 class HopperProducer {
@@ -17,11 +22,15 @@ class HopperProducer {
   __device__ HopperProducer(const HopperCall& call, Shared& shared)
       : call_(call), shared_(shared), lane_(static_cast<int>(threadIdx.x % 32)) {}
 
-  __device__ __forceinline__ void draw_tiles();
-  __device__ __forceinline__ void tell_rows();
+  /// `announced(tile, slot)` and `told(tile, slot)` are done for each tile, and for the end.
+  template <typename Announced = Nothing>
+  __device__ __forceinline__ void draw_tiles(const Announced& announced = {});
+  template <typename Told = Nothing>
+  __device__ __forceinline__ void tell_rows(const Told& told = {});
   __device__ __forceinline__ void load_keys_and_queries(const CUtensorMap* map_q,
                                                         const CUtensorMap* map_k);
   __device__ __forceinline__ void load_values(const CUtensorMap* map_v);
+  __device__ __forceinline__ void tell_scales(const HopperTile& t, int slot) const;
 
  protected:
   __device__ __forceinline__ HopperTile tile_at(int index) const;
@@ -135,7 +144,9 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::load_qu
 /// A tile is drawn when warp 0 begins the one before, no earlier: the blocks share out the last
 /// ones.
 template <typename T, int kSlabs, typename SharedMemory>
-__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::draw_tiles() {
+template <typename Announced>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::draw_tiles(
+    const Announced& announced) {
   // Read where it is needed: registers are few here.
   const int& total = shared_.first_tile[call_.a.batch.batch];
   int index = static_cast<int>(blockIdx.x);
@@ -149,6 +160,7 @@ __device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::draw_ti
       shared_.tile[slot] = t;
       barrier_arrive(&shared_.full_tile[slot]);
     }
+    announced(t, slot);
     if (index >= total) return;
     barrier_wait(&shared_.begun, turn % 2);
     // A number is drawn for each tile; who draws the last leaves the counter as it was.
@@ -195,14 +207,30 @@ __device__ __forceinline__ bool HopperProducer<T, kSlabs, SharedMemory>::tell(co
   return ends;
 }
 
+/// What scales the tile's codes.
+template <typename T, int kSlabs, typename SharedMemory>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::tell_scales(
+    const HopperTile& t, int slot) const {
+  const CacheView& cache = call_.a.cache;
+  float2 scales = make_float2(1.0f, 1.0f);
+  if (cache.scales != CacheScales::kNone) {
+    const int at = cache.scales == CacheScales::kHead ? kv_head_of(t) : 0;
+    scales = make_float2(cache.k_scale[at], cache.v_scale[at]);
+  }
+  shared_.scales[slot] = scales;
+}
+
 /// Of each tile, what its rows see and how its warpgroups walk, beside the loads that wait for the
 /// tile alone.
 template <typename T, int kSlabs, typename SharedMemory>
-__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::tell_rows() {
+template <typename Told>
+__device__ __forceinline__ void HopperProducer<T, kSlabs, SharedMemory>::tell_rows(
+    const Told& told) {
   for (int turn = 0;; ++turn) {
     const int slot = ring_slot(turn, kHopperTileSlots);
     barrier_wait(&shared_.full_tile[slot], ring_full_parity(turn, kHopperTileSlots));
     const bool ends = tell<32>(shared_.tile[slot], slot, lane_);
+    told(shared_.tile[slot], slot);
     barrier_arrive(&shared_.full_rows[slot]);
     barrier_arrive(&shared_.empty_tile[slot]);
     __syncwarp();

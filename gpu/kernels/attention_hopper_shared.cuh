@@ -60,6 +60,12 @@ struct HopperShared {
   int first_tile[kHopperMostSequences + 1];
 };
 
+/// Where keys and values come as images of widened codes. `v` holds float16 whatever T is.
+template <typename T, int kSlabs>
+struct HopperImagesShared : HopperShared<T, kSlabs> {
+  float2 scales[kHopperTileSlots];  // of a tile's keys and values
+};
+
 /// Where keys and values come as codes. `v` holds float16 whatever T is.
 template <typename T, int kSlabs>
 struct HopperCodedShared : HopperShared<T, kSlabs> {
@@ -92,6 +98,8 @@ template <typename T, int kSlabs>
 inline constexpr std::size_t kHopperSharesBytes = sizeof(HopperSharesShared<T, kSlabs>) + 1024;
 template <typename T, int kSlabs>
 inline constexpr std::size_t kHopperSharedBytes = sizeof(HopperShared<T, kSlabs>) + 1024;
+template <typename T, int kSlabs>
+inline constexpr std::size_t kHopperImagesBytes = sizeof(HopperImagesShared<T, kSlabs>) + 1024;
 template <typename T, int kSlabs>
 inline constexpr std::size_t kHopperCodedSharedBytes = sizeof(HopperCodedShared<T, kSlabs>) + 1024;
 

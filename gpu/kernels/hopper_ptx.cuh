@@ -58,6 +58,16 @@ __device__ __forceinline__ void tensor_load_4d(void* shared, const CUtensorMap* 
       : "memory");
 }
 
+/// `bytes` (a multiple of 16) of global memory that lie after each other, counted on the barrier.
+__device__ __forceinline__ void bulk_load(void* shared, const void* from, unsigned bytes,
+                                          std::uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(shared)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+
 /// 16 bytes to shared memory. Other threads' wgmma sees them after fence_proxy_async_shared() of
 /// this thread, and an arrival.
 __device__ __forceinline__ void store_shared_16(std::uint32_t address, const uint4& x) {

@@ -305,6 +305,24 @@ ATTN_HOST_DEVICE constexpr HopperCodePlace hopper_code_place(int slabs, int thre
   return place;
 }
 
+// ---- images of steps
+// Where many tiles want the same codes they are widened, or turned, once: a pass before the kernel
+// leaves each step of a kv head as it is to lie in a stage of shared memory, and a block copies it
+// whole (attention_hopper_images.cuh).
+
+/// Number of a step's image: `steps` of them for each kv head of each sequence.
+ATTN_HOST_DEVICE constexpr std::int64_t hopper_image(int sequence, int kv_head, int kv_heads,
+                                                     int steps, int step) {
+  return (static_cast<std::int64_t>(sequence) * kv_heads + kv_head) * steps + step;
+}
+/// Bytes of the image of widened keys (or values) of a step, and of turned values.
+ATTN_HOST_DEVICE constexpr int hopper_widened_bytes(int slabs) {
+  return slabs * hopper_keys(slabs) * kSlabRowBytes;
+}
+ATTN_HOST_DEVICE constexpr int hopper_turned_bytes(int slabs) {
+  return slabs * kSlabColumns * kSlabRowBytes;
+}
+
 // ---- products of codes
 // Queries and probabilities are turned to e4m3, and wgmma multiplies codes with codes
 // (attention_hopper_fp8.cuh). Rows of q and k are 128 bytes, a channel a byte, in the swizzle. Of v
@@ -312,8 +330,8 @@ ATTN_HOST_DEVICE constexpr HopperCodePlace hopper_code_place(int slabs, int thre
 
 /// Steps in shared memory.
 inline constexpr int kHopperFp8Stages = 4;
-inline constexpr int kHopperFp8ProducerRegisters = 120;
-inline constexpr int kHopperFp8ConsumerRegisters = 192;
+inline constexpr int kHopperFp8ProducerRegisters = 80;
+inline constexpr int kHopperFp8ConsumerRegisters = 208;
 static_assert(128 * (kHopperFp8ProducerRegisters + kHopperGroups * kHopperFp8ConsumerRegisters) <=
               65'536 / kHopperThreads / 8 * 8 * kHopperThreads);
 /// Probabilities, at most 1, are multiplied by 2 to this before they are rounded to e4m3, whose
@@ -327,9 +345,9 @@ ATTN_HOST_DEVICE constexpr int fp8_key(int place) {
   return place / 4 * 2 + place % 2 + place / 2 % 2 * 8;
 }
 
-/// A thread of the producing warpgroup turns blocks of 16 keys, of four channels after each other.
-/// The channel (of the four) whose keys it stores in its turn `turn`: such that eight threads after
-/// each other store into rows that are different modulo 8, which the swizzle puts into all banks.
+/// A thread turns blocks of 16 keys, of four channels after each other. The channel (of the four)
+/// whose keys it stores in its turn `turn`: such that eight threads after each other store into
+/// rows that are different modulo 8, which the swizzle puts into all banks.
 ATTN_HOST_DEVICE constexpr int fp8_channel(int thread, int turn) {
   return (turn + thread % 8 / 2) % 4;
 }

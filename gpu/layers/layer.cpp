@@ -224,6 +224,7 @@ struct AttentionLayer::Buffers {
   unsigned* counters = nullptr;
   float* mail = nullptr;
   void* gemm_workspace = nullptr;
+  void* images = nullptr;
   float* input_values = nullptr;  ///< of a product with decoded weights
   CodedMemory coded;              ///< of one whose weights are codes
 };
@@ -271,6 +272,7 @@ AttentionLayer::Buffers AttentionLayer::buffers(const LayerPlan& plan, const Lay
   b.attn_out = take(t.attn_out, config_.attn_width(), true);
   b.lse =
       t.lse != nullptr ? t.lse : arena.take_array<float>(plan.tokens * config_.num_attention_heads);
+  b.images = arena.take(plan.hopper.image_bytes());
   b.partials = arena.take_array<float>(
       partial_floats(plan.attention, plan.tokens, config_.num_attention_heads, config_.head_dim_v));
   return b;
@@ -584,7 +586,7 @@ void AttentionLayer::attend(const LayerPlan& plan, const LayerTensors& t, const 
   a.call = count_call();
 #endif
   if (plan.hopper.taken) {
-    attention_hopper(a, plan.hopper, b.counters, stream);
+    attention_hopper(a, plan.hopper, b.counters, b.images, stream);
   } else if (uses_tensor_cores(config_, options_)) {
     attention_tensor_core(a, plan.attention, b.partials, b.counters, b.mail, stream);
   } else {

@@ -1,7 +1,7 @@
 // The Hopper prefill kernels for caches of e4m3 codes, their sources and host code, on an emulated
 // block (emulator/). Slots that nothing may read hold codes of NaN, pages behind a sequence do not
-// exist, and what a thread stores is seen by wgmma once it has fenced. Products of codes as they lie
-// are judged on the queries that they multiply, rounded to e4m3.
+// exist, and what a thread stores is seen by wgmma once it has fenced. Products of codes as they
+// lie are judged on the queries that they multiply, rounded to e4m3.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -15,21 +15,30 @@
 namespace attn::gpu {
 namespace {
 
-/// Both kernels that take codes, by what they multiply: widened codes, or (true) codes as they lie.
-class HopperCodesEmulation : public testing::TestWithParam<bool> {
+/// The kernels that take codes, by what they multiply.
+enum class Multiplied { kWidened, kImages, kCodes };
+
+class HopperCodesEmulation : public testing::TestWithParam<Multiplied> {
  protected:
   static EmulatedCall coded_call() {
     EmulatedCall p;
     p.coded = true;
-    p.fp8 = GetParam();
+    p.fp8 = GetParam() == Multiplied::kCodes;
+    p.images = GetParam() == Multiplied::kImages;
     p.scales = CacheScales::kTensor;
     return p;
   }
   static EmulatedCall random_call(std::uint64_t seed);
 };
-INSTANTIATE_TEST_SUITE_P(Products, HopperCodesEmulation, testing::Bool(), [](const auto& way) {
-  return std::string(way.param ? "of_codes" : "of_widened_codes");
-});
+INSTANTIATE_TEST_SUITE_P(Products, HopperCodesEmulation,
+                         testing::Values(Multiplied::kWidened, Multiplied::kImages,
+                                         Multiplied::kCodes),
+                         [](const auto& way) {
+                           return std::string(way.param == Multiplied::kCodes ? "of_codes"
+                                              : way.param == Multiplied::kImages
+                                                  ? "of_images_of_widened_codes"
+                                                  : "of_widened_codes");
+                         });
 
 TEST_P(HopperCodesEmulation, OneTileAndOneStep) {
   EmulatedCall p = coded_call();

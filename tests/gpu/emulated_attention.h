@@ -25,6 +25,7 @@ struct EmulatedCall {
   bool shares = false;  ///< probabilities go through shared memory
   bool coded = false;   ///< the cache holds e4m3 codes
   bool fp8 = false;     ///< and they are multiplied as they are
+  bool images = false;  ///< or widened once
   CacheScales scales = CacheScales::kNone;
   bool any_codes = false;         ///< each finite code as often, in place of normal values
   std::vector<float> key_scales;  ///< of the heads, drawn where there are none

@@ -2,7 +2,7 @@
 # after the other (C75xx), wgmma of these widths, these words and register budgets in the PTX of
 # both types; and in the machine code (hopper_machine_code.py).
 #   cmake -DNVCC=... -DPYTHON=... -DROOT=... -DSTEM=SOURCE -DWIDTHS=N,... -DREGISTERS=FEWER,MORE
-#         -DWORDS=WORD,... -DWORK=FOLDER -P hopper_code.cmake
+#         -DWORDS=WORD,... [-DKERNELS=N] -DWORK=FOLDER -P hopper_code.cmake
 # WIDTHS=e4m3: products of codes, whose widths are among the words; there are no boxes of q.
 cmake_minimum_required(VERSION 3.25)
 
@@ -28,8 +28,11 @@ endif()
 string(REGEX MATCHALL "[0-9]+ bytes stack frame, [0-9]+ bytes spill stores, [0-9]+ bytes spill loads"
        frames "${log}")
 list(LENGTH frames kernels)
-if(NOT kernels EQUAL 2)
-  message(FATAL_ERROR "expected the kernels of two types, found ${kernels}:\n${log}")
+if(NOT DEFINED KERNELS)
+  set(KERNELS 2)  # of two types
+endif()
+if(NOT kernels EQUAL KERNELS)
+  message(FATAL_ERROR "expected ${KERNELS} kernels, found ${kernels}:\n${log}")
 endif()
 foreach(frame IN LISTS frames)
   if(NOT frame STREQUAL "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads")

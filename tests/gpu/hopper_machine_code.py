@@ -13,7 +13,7 @@ import sys
 HGMMA, WARPGROUP, MUFU, UTMALDG, USETMAXREG, HMMA = 0x1F0, 0x1C5, 0x108, 0x1B4, 0x1C8, 0x03C
 QGMMA = 0x1F3  # products of 8-bit floats
 LOCAL = (0x183, 0x187)  # LDL, STL: spilled registers
-LDG, STS = 0x181, 0x188
+LDG, STG, STS = 0x181, 0x186, 0x188
 
 
 def code_of(path):
@@ -32,17 +32,16 @@ def code_of(path):
     return found
 
 
-def runs_of(kinds, wanted):
-    """The kinds of `wanted` as they follow each other: [(kind, how many)]."""
-    runs = []
-    for kind in kinds:
-        if kind not in wanted:
-            continue
-        if runs and runs[-1][0] == kind:
-            runs[-1][1] += 1
-        else:
-            runs.append([kind, 1])
-    return [tuple(run) for run in runs]
+def wrong_with_pass(code, loads):
+    """The same of a pass that makes images: loads of codes all stand before the first store."""
+    kinds = [low & 0x1FF for low, _ in code]
+    if any(kind in LOCAL for kind in kinds):
+        return "spilled registers (LDL, STL)"
+    stores = [i for i, kind in enumerate(kinds) if kind in (STG, STS)]
+    if not stores:
+        return "no stores"
+    first = kinds[:stores[0]].count(LDG)
+    return "" if first >= loads else f"{first} loads before the first store, wanted are {loads}"
 
 
 def wrong_with(code, softmax, codes, fp8):
@@ -72,14 +71,6 @@ def wrong_with(code, softmax, codes, fp8):
             return f"loads of codes after each other: {max(runs)}"
         if sum(run == 1 for run in runs) < 8:
             return "no loads of codes between the stores of others"
-    if fp8:
-        # The values of the step to come are loaded when those in their registers have been stored: by 16
-        # loads of a key each for a block, after the stores of its four channels.
-        producer = kinds[max(i for i, kind in enumerate(kinds) if kind == USETMAXREG):]
-        runs = runs_of(producer, (LDG, STS))
-        turned = sum(a[0] == STS and a[1] >= 4 and b[1] in (16, 32) for a, b in zip(runs, runs[1:]))
-        if turned == 0:
-            return "no loads of a step's values behind the stores of the one before"
     if not softmax:
         return ""
     # WARPGROUP: an arrival, or a wait (bit 47) for all but so many groups of products. In the loops the
@@ -100,7 +91,12 @@ def main():
     bad = 0
     kernels = code_of(sys.argv[1])
     for name, code in kernels.items():
-        wrong = wrong_with(code, "attention" in name, "hopper_codes" in name, "hopper_fp8" in name)
+        if "turn_images" in name:  # 16 keys of a block, and page tables
+            wrong = wrong_with_pass(code, 18)
+        elif "widen_images" in name:  # of the keys
+            wrong = wrong_with_pass(code, 4)
+        else:
+            wrong = wrong_with(code, "attention" in name, "hopper_codes" in name, "hopper_fp8" in name)
         print(f"{name}: {len(code)} instructions, {wrong or 'as they should be'}")
         bad += bool(wrong)
     return 1 if bad or not kernels else 0

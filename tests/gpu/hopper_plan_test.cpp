@@ -153,7 +153,7 @@ TEST(HopperPlan, RefusesCodesThatLieBetweenLoads) {
   a.cache.k_page_stride = a.cache.v_page_stride = 1024;
   const auto refusal = [](const AttentionArguments& arguments) -> std::string {
     try {
-      attention_hopper(arguments, {}, nullptr, nullptr);
+      attention_hopper(arguments, {}, nullptr, nullptr, nullptr);
     } catch (const Error& error) {
       return error.what();
     }
@@ -187,6 +187,35 @@ TEST(HopperPlan, SectionsKeepKeysAndValuesInTheL2) {
   EXPECT_EQ(plan_hopper(codes, kMultiprocessors, 1, 16384, 16384).section, 7);
   // Five units a kv head where the group is not packed.
   EXPECT_EQ(plan_hopper(shape(128, 15, 3), kMultiprocessors, 1, 65536, 65536).section, 5);
+}
+
+/// From four tiles of packed rows of a kv head on codes are widened once; products of codes have
+/// their values turned always. Sizes: 128 keys a step, and 64 of wide heads, whose three slabs go
+/// to the instance of four.
+TEST(HopperPlan, HasImagesOfCodesThatManyTilesWant) {
+  HopperShape codes = shape();  // 32 heads, 8 kv heads of 128
+  codes.cache_type = Type::kFloat8E4M3;
+  const auto plan = [&](std::int64_t rows, std::int64_t keys, std::int64_t batch = 2) {
+    return plan_hopper(codes, kMultiprocessors, batch, rows, keys);
+  };
+  EXPECT_EQ(plan(96, 1000).image_bytes(), 0u);
+  EXPECT_EQ(plan(97, 1000).image_steps, 8);
+  EXPECT_EQ(plan(97, 1000).key_image_bytes, std::size_t{2 * 8 * 8 * 128 * 128 * 2});
+  EXPECT_EQ(plan(97, 1000).value_image_bytes, plan(97, 1000).key_image_bytes);
+  EXPECT_EQ(plan(97, 16384, 16).image_bytes(), std::size_t{1} << 30);
+  EXPECT_EQ(plan(97, 16385, 16).image_bytes(), 0u);
+  EXPECT_TRUE(plan(97, 16385, 16).taken);
+  codes.head_dim = codes.head_dim_v = 192;
+  EXPECT_EQ(plan(97, 1000).image_steps, 16);
+  EXPECT_EQ(plan(97, 1000).key_image_bytes, std::size_t{2 * 8 * 16 * 64 * 256 * 2});
+  codes.head_dim = codes.head_dim_v = 128;
+  codes.fp8 = true;
+  EXPECT_EQ(plan(17, 129).key_image_bytes, 0u);
+  EXPECT_EQ(plan(17, 129).value_image_bytes, std::size_t{2 * 8 * 2 * 128 * 128});
+  EXPECT_FALSE(plan(17, 32'769, 32).taken);
+  EXPECT_TRUE(plan(17, 32'768, 32).taken);
+  HopperShape typed = shape();
+  EXPECT_EQ(plan_hopper(typed, kMultiprocessors, 1, 4096, 4096).image_bytes(), 0u);
 }
 
 TEST(HopperPlan, PacksGroupsThatDivideAWarpgroupsRows) {

@@ -37,8 +37,10 @@ struct Barrier {
   unsigned phase = 0;
   std::vector<int> waiting;
 };
-/// A box on its way.
+/// A box on its way, or `bytes` after each other.
 struct Copy {
+  const void* from = nullptr;
+  unsigned bytes = 0;
   std::uint32_t target = 0;
   const CUtensorMap* map = nullptr;
   const void* barrier = nullptr;
@@ -238,6 +240,13 @@ TensorMapShape<4> shape_of(const CUtensorMap& map) {
 }
 
 void land(const Copy& copy) {
+  if (copy.map == nullptr) {
+    std::memcpy(memory + copy.target, copy.from, copy.bytes);
+    Barrier& barrier = barrier_at(copy.barrier);
+    barrier.bytes -= copy.bytes;
+    settle(barrier);
+    return;
+  }
   const TensorMapShape<4> shape = shape_of(*copy.map);
   const auto size = static_cast<std::uint32_t>(size_of(shape.type));
   const std::uint32_t row_bytes = shape.box[0] * size;
@@ -546,6 +555,19 @@ void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, cons
   copy.map = map;
   copy.barrier = barrier;
   for (int axis = 0; axis < rank; ++axis) copy.start[static_cast<std::size_t>(axis)] = start[axis];
+  block.copies.push_back(copy);
+}
+
+void bulk_load(void* shared, const void* from, unsigned bytes, const void* barrier) {
+  Copy copy;
+  copy.target = static_cast<std::uint32_t>(static_cast<unsigned char*>(shared) - memory);
+  if (copy.target % 16 != 0 || bytes % 16 != 0 ||
+      reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+    fail("a bulk copy that begins or ends within 16 bytes");
+  }
+  copy.from = from;
+  copy.bytes = bytes;
+  copy.barrier = barrier;
   block.copies.push_back(copy);
 }
 

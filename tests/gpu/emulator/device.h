@@ -105,6 +105,7 @@ void barrier_wait(const void* barrier, unsigned parity);
 /// Of a map that the emulated make_tensor_map made.
 void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, const int* start,
                  int rank);
+void bulk_load(void* shared, const void* from, unsigned bytes, const void* barrier);
 /// Ordinary stores, which wgmma sees once this thread has fenced.
 void store_shared(std::uint32_t address, const uint4& x);
 void fence_shared();

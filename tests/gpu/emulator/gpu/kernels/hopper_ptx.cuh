@@ -38,6 +38,9 @@ inline void tensor_load_4d(void* shared, const CUtensorMap* map, std::uint64_t* 
   const int start[4] = {c0, c1, c2, c3};
   emulator::tensor_load(shared, map, barrier, start, 4);
 }
+inline void bulk_load(void* shared, const void* from, unsigned bytes, std::uint64_t* barrier) {
+  emulator::bulk_load(shared, from, bytes, barrier);
+}
 template <int>
 void raise_registers() {}
 template <int>

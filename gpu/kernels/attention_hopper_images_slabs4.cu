@@ -1,0 +1,7 @@
+#include "gpu/kernels/attention_hopper_images_instances.cuh"
+
+namespace attn::gpu {
+
+template void launch_hopper_images<4>(const CUtensorMap&, const HopperCall&, int, cudaStream_t);
+
+}  // namespace attn::gpu
