@@ -41,13 +41,18 @@ std::string spec_of(const Call& call) {
 constexpr const char* kBf16 = R"("dtype":"bfloat16")";
 constexpr const char* kFp8 = R"("dtype":"float8_e4m3fn","scale_granularity":"tensor")";
 
-/// Llama-3-8B's geometry, `rows` tokens of one sequence on an empty cache: projections most of all.
-std::string layer_spec(int rows, const char* more) {
+/// Llama-3-8B's geometry, `rows` tokens of each of `batch` sequences behind `cached` ones: without
+/// any of these, projections most of all.
+std::string layer_spec(int rows, const char* more, int batch = 1, int cached = 0) {
   std::ostringstream text;
   text << R"({"config":{"dtype":"bfloat16","hidden_size":4096,"num_attention_heads":32,)"
        << R"("num_key_value_heads":8,"head_dim":128,"mask":{"variant":"causal"},)"
        << R"("rope":{"theta":500000.0,"interleaved":false},)" << more
-       << R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[[0,)" << rows << "]]}";
+       << R"("kv_cache":{"page_size":64,"dtype":"bfloat16"}},"rows":[)";
+  for (int b = 0; b < batch; ++b) {
+    text << (b > 0 ? "," : "") << '[' << cached << ',' << rows << ']';
+  }
+  text << "]}";
   return text.str();
 }
 
@@ -66,8 +71,9 @@ std::vector<Shape> target_shapes() {
   };
   std::vector<Shape> shapes;
   for (const Call& call : kCalls) shapes.push_back({"targets", call.name, spec_of(call), true});
-  const auto layer = [&](const std::string& name, int rows, const char* more) {
-    shapes.push_back({"targets", name, layer_spec(rows, more), true});
+  const auto layer = [&](const std::string& name, int rows, const char* more, int batch = 1,
+                         int cached = 0) {
+    shapes.push_back({"targets", name, layer_spec(rows, more, batch, cached), true});
   };
   constexpr const char* kInt4 =
       R"("variant":"gptq","quant":{"encoding":"gptq","bits":4,"group_size":128},)";
@@ -79,7 +85,11 @@ std::vector<Shape> target_shapes() {
     if (rows <= 4096 && rows != 16) layer(name + ", gptq", rows, kInt4);  // 16: shapes() has it
     layer(name + ", float8", rows, kFp8Weights);
   }
-  layer("layer prefill 1x4096, qk-norm", 4096, R"("use_qk_norm":true,)");
+  constexpr const char* kNorm = R"("use_qk_norm":true,)";
+  layer("layer prefill 1x4096, qk-norm", 4096, kNorm);
+  layer("layer prefill 8x2048, qk-norm", 2048, kNorm, 8);
+  layer("layer decode 64 x ctx 8191, qk-norm", 1, kNorm, 64, 8191);
+  layer("layer decode 1 x ctx 8191, qk-norm", 1, kNorm, 1, 8191);
   return shapes;
 }
 

@@ -21,11 +21,12 @@ import torch
 import attention
 import layers
 from report import Report, parameters_of
-from timing import graph_of, time_graphs
+from timing import Calls, graph_of, time_graphs
 
 # Compiling takes seconds each, so only where it tells most; --compile all does it everywhere.
 COMPILED = ("prefill B1 S4096 32/8 causal", "prefill B1 S16384 32/8 W1024", "layer prefill 1x4096",
-            "layer decode 1 x ctx 8191")
+            "layer decode 1 x ctx 8191", "layer prefill 1x4096, qk-norm", "layer prefill 8x2048, qk-norm",
+            "layer decode 64 x ctx 8191, qk-norm", "layer decode 1 x ctx 8191, qk-norm")
 JAX = ("prefill B1 S4096 32/8 causal", "prefill B1 S16384 32/8 W1024")
 
 
@@ -79,7 +80,7 @@ class Bench:
             worst = made.error_over_bound(out, fp8) if fp8 else made.error_over_bound(out)
             if not worst <= 1.0:
                 raise ArithmeticError(f"wrong: error/bound {worst:.3g} against float64")
-            return graph_of(functions), worst, (keep, out)
+            return (Calls if self.args.eager else graph_of)(functions), worst, (keep, out)
         except Exception as error:  # whatever a peer refuses or breaks with is its row
             torch.cuda.synchronize()
             message = one_line(error)
@@ -111,7 +112,8 @@ class Bench:
         counters = {"TFLOP/s": made.operations / 1e6, "GB/s": made.bytes / 1e3}
         timed = time_graphs({who: r[0] for who, r in ready.items()}, sets, self.args.rounds) if ready else {}
         for who, (times, replays) in timed.items():
-            self.report.add(case["name"], who, times, replays, f"graph, {sets} copies",
+            how = "host" if self.args.eager else "graph"
+            self.report.add(case["name"], who, times, replays, f"{how}, {sets} copies",
                             parameters_of(case, who == "cuda"),
                             {**counters, "error_bound": ready[who][1]})
         self.show(case["name"], timed, ready)
@@ -161,6 +163,7 @@ def main():
     parser.add_argument("--match", default="", help="only cases whose name has this")
     parser.add_argument("--only", default="", help="only contestants whose name has this")
     parser.add_argument("--compile", choices=("some", "all", "none"), default="some")
+    parser.add_argument("--eager", action="store_true", help="call from the host in place of captured graphs")
     parser.add_argument("--page", type=int, help="slots of a page, instead of the case's own")
     parser.add_argument("--layout", choices=("nhd", "hnd"), default="nhd")
     parser.add_argument("--also", action="append", default=[], metavar="OPTIONS",

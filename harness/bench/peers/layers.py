@@ -24,6 +24,11 @@ def rotate(x, cos, sin, interleaved=False):
     return turned.to(x.dtype)
 
 
+def normalise(x, gamma, eps):
+    """RMS norm of each head of [..., dim], in the type of x."""
+    return F.rms_norm(x, (x.shape[-1],), gamma.to(x.dtype), eps)
+
+
 class LayerCase:
     """Tensors of one case of entry point forward or materialize_kv_from_hidden. All sequences have
     one length."""
@@ -42,6 +47,12 @@ class LayerCase:
         self.stores_only = c.get("entry_point") == "materialize_kv_from_hidden"
         self.encoding = (c.get("quant") or {}).get("encoding", "")
         self.weights = make_weights(c)
+        # Of both heads' norms, or none.
+        self.gammas, self.eps = {}, c.get("rms_norm_eps", 1e-6)
+        if c.get("use_qk_norm"):
+            for name in ("q_norm", "k_norm"):
+                self.gammas[name] = (1 + 0.2 * torch.randn(self.dim, device="cuda")).to(self.dtype)
+                self.weights.stored[name + ".weight"] = self.gammas[name].cpu()
         rope = c.get("rope") or {}
         self.interleaved, theta = rope.get("interleaved", True), rope.get("theta", 10000.0)
         inverse = theta ** (-torch.arange(0, self.dim, 2, device="cuda", dtype=torch.float64) / self.dim)
@@ -61,6 +72,10 @@ class LayerCase:
         if not self.stores_only:
             self.operations += 4 * self.heads * self.dim * pairs
 
+    def norm(self, name, x):
+        """q_norm or k_norm of heads [..., dim], where the layer has them."""
+        return normalise(x, self.gammas[name], self.eps) if self.gammas else x
+
     def exact_rows(self):
         """(row numbers of sequence 0, their outputs) in float64 from the decoded weights; for a case
         that only stores, the rotated keys."""
@@ -70,13 +85,14 @@ class LayerCase:
         def project(name, heads, rows):
             return (rows @ w[name].T).view(-1, heads, self.dim).transpose(0, 1)
         cos, sin = self.cos[self.cached:], self.sin[self.cached:]
-        new_k = rotate(project("k_proj", self.kv_heads, x), cos, sin, self.interleaved)
+        new_k = rotate(self.norm("k_norm", project("k_proj", self.kv_heads, x)), cos, sin,
+                       self.interleaved)
         rows = sample_rows(self.new, 12)
         if self.stores_only:
             return rows, new_k[:, rows].transpose(0, 1).reshape(len(rows), -1)
         k = torch.cat((self.k[0, :, :self.cached].double(), new_k), 1)
         v = torch.cat((self.v[0, :, :self.cached].double(), project("v_proj", self.kv_heads, x)), 1)
-        q = rotate(project("q_proj", self.heads, x[rows]), cos[rows], sin[rows],
+        q = rotate(self.norm("q_norm", project("q_proj", self.heads, x[rows])), cos[rows], sin[rows],
                    self.interleaved)
         at = torch.tensor([self.cached + r for r in rows], device="cuda")
         group = self.heads // self.kv_heads
@@ -87,12 +103,14 @@ class LayerCase:
     def error_over_bound(self, out):
         """Relative error of some rows of [tokens, ...] in the 2-norm, over what nine roundings to
         the layer's type in a row (projection, rotation, cache, probabilities, attention, output)
-        and float32 sums come to; float8 activations add one rounding to 4 bits for each product."""
+        and float32 sums come to; a norm of q and k adds one, float8 activations one rounding to 4
+        bits for each product."""
         if not hasattr(self, "wanted"):
             self.wanted = self.exact_rows()
         rows, want = self.wanted
         error = ((out[rows].double() - want).norm() / want.norm()).item()
-        allowed = 9 * UNIT[self.config["dtype"]] + 2 * self.hidden ** 0.5 * FLOAT32
+        roundings = 9 + bool(self.gammas)
+        allowed = roundings * UNIT[self.config["dtype"]] + 2 * self.hidden ** 0.5 * FLOAT32
         if self.encoding.startswith("float8"):
             allowed += 2 * 2.0 ** -4
         return error / allowed
@@ -135,11 +153,12 @@ def make_peer(case, attention):
     def run():
         qkv = (w.kv(case.x) if case.stores_only else w.qkv(case.x)).view(shape).transpose(1, 2)
         kv = qkv[:, q_heads:]
-        case.k[:, :, case.cached:] = rotate(kv[:, :case.kv_heads], cos, sin, case.interleaved)
+        case.k[:, :, case.cached:] = rotate(case.norm("k_norm", kv[:, :case.kv_heads]), cos, sin,
+                                            case.interleaved)
         case.v[:, :, case.cached:] = kv[:, case.kv_heads:]
         if case.stores_only:
             return case.k
-        q = rotate(qkv[:, :q_heads], cos, sin, case.interleaved)
+        q = rotate(case.norm("q_norm", qkv[:, :q_heads]), cos, sin, case.interleaved)
         if attention:
             with sdpa_kernel(SDPA[attention]):
                 o = attend(q)

@@ -1,4 +1,4 @@
-"""Contestants in captured CUDA graphs, taking turns."""
+"""Contestants in captured CUDA graphs (or called from the host), taking turns."""
 import torch
 
 GRAPH_TARGET_MS = 3.0
@@ -17,6 +17,18 @@ def graph_of(functions):
         for f in functions:
             f()
     return graph
+
+
+class Calls:
+    """The functions called one by one, as a program without graphs does: with short kernels it is
+    the host that lasts."""
+
+    def __init__(self, functions):
+        self.functions = functions
+
+    def replay(self):
+        for f in self.functions:
+            f()
 
 
 def time_graphs(graphs, per_graph, rounds):
