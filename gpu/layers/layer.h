@@ -51,6 +51,8 @@ struct LayerOptions {
   /// Products of few rows with gguf's weights and gptq's by coded_stream(), of those that
   /// plan_coded_stream() takes; all others as without.
   CodedStreams coded_streams = CodedStreams::kWhereTheyPay;
+  /// Products with gptq's weights by coded_cluster(), of those that plan_coded_cluster() takes.
+  bool coded_clusters = false;
 };
 
 /// "" when AttentionLayer runs the config, else one line why not.

@@ -94,6 +94,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
       {{"coded", "stream"}, &result.coded_stream},
       {{"coded", "few"}, &result.coded_few},
+      {{"coded", "cluster"}, &result.coded_cluster},
   };
   constexpr std::array<std::string_view, 3> kWays{"general", "lean", "lean-mail"};
   for (const Option& option : options) {
@@ -114,15 +115,17 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
              "prefill=fp8, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
              "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=few, "
-             "decode=general, decode=lean, decode=lean-mail, splits=N");
+             "coded=cluster, decode=general, decode=lean, decode=lean-mail, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
   if (result.fp8_own && result.fp8_cublas) {
     refuse("backend \"" + spec + "\": fp8 is own or cublaslt, not both; leave one out");
   }
-  if (result.coded_stream && result.coded_few) {
-    refuse("backend \"" + spec + "\": coded is stream or few, not both; leave one out");
+  if (std::ranges::count(std::array{result.coded_stream, result.coded_few, result.coded_cluster},
+                         true) > 1) {
+    refuse("backend \"" + spec +
+           "\": coded is stream, few or cluster, one of them; leave out the others");
   }
   return result;
 }
@@ -150,7 +153,7 @@ std::vector<BackendInfo> list_backends() {
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
-       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|few "
+       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|few|cluster "
        "decode=general|lean|lean-mail splits=N",
        cuda_unavailable_reason()},
   };

@@ -77,6 +77,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.coded_streams = attn::gpu::CodedStreams::kAlways;
     } else if (word == "coded=few") {
       options.coded_streams = attn::gpu::CodedStreams::kNever;
+    } else if (word == "coded=cluster") {
+      options.coded_clusters = true;
     } else if (word.starts_with("decode=")) {
       options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {

@@ -70,6 +70,7 @@ TEST_F(GpuLayer, PassesASmallCoveringSet) {
                                "cuda:fp8=cublaslt",
                                "cuda:coded=stream",
                                "cuda:coded=few",
+                               "cuda:coded=cluster",
                                "cuda:attention=plain,gemv=0,gemm=own",
                                "cuda:decode=lean-mail"};
   constexpr std::size_t kSlower = 10;

@@ -31,6 +31,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
   if (options.coded_stream) layer.coded_streams = gpu::CodedStreams::kAlways;
   if (options.coded_few) layer.coded_streams = gpu::CodedStreams::kNever;
+  layer.coded_clusters = options.coded_cluster;
   layer.decode = gpu::decode_way(options.decode);
   layer.fixed_splits = options.splits;
   return layer;
@@ -62,6 +63,7 @@ std::string CudaBackend::name() const {
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
   if (options_.coded_stream) words += ",coded=stream";
   if (options_.coded_few) words += ",coded=few";
+  if (options_.coded_cluster) words += ",coded=cluster";
   if (!options_.decode.empty()) words += ",decode=" + options_.decode;
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';

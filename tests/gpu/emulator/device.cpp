@@ -45,6 +45,7 @@ struct Copy {
   const CUtensorMap* map = nullptr;
   const void* barrier = nullptr;
   std::array<std::int64_t, 4> start{};
+  int bank = 0;
 };
 /// 16 bytes on their way to shared memory.
 struct SmallCopy {
@@ -98,9 +99,9 @@ struct Block {
   std::vector<int> mail_waiting;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  // 100 + g: products of a warpgroup; 1000 + r: all threads of block r
+  // -1 - f: products of the warpgroup whose first fiber is f; 1000 + r: all threads of block r
   std::map<int, Meeting> named;
-  std::map<const void*, Barrier> barriers;
+  std::map<std::pair<int, const void*>, Barrier> barriers;  // of a bank
   std::vector<Copy> copies;
   std::vector<int> ready;
   ucontext_t scheduler;
@@ -145,11 +146,11 @@ void settle(Barrier& barrier) {
   barrier.phase ^= 1;
   wake(barrier.waiting);
 }
-Barrier& barrier_at(const void* at) {
-  const auto found = block.barriers.find(at);
+Barrier& barrier_at(const void* at, int bank) {
+  const auto found = block.barriers.find({bank, at});
   if (found == block.barriers.end()) {
     fail("a barrier that nobody initialised");
-    return block.barriers[at];
+    return block.barriers[{bank, at}];
   }
   return found->second;
 }
@@ -198,20 +199,22 @@ float held_element(const Of& of, int row, int k) {
   const int in_word = first.codes ? 4 : 2;
   const int lane = row % 8 * 4 + k / in_word % 4;
   const int reg = row % 16 / 8 + 2 * (k / (4 * in_word));
-  const std::uint32_t word = of(row / 16 * 32 + lane).a_registers[reg];
+  const Product& own = of(row / 16 * 32 + lane);
+  const std::uint32_t word =
+      own.a_held ? own.a_values[static_cast<std::size_t>(reg)] : own.a_registers[reg];
   return first.codes ? code_value(word >> 8 * (k % 4) & 0xffU) : half_of(word, k % 2, first.half);
 }
 
 /// The same product of all threads of a warpgroup.
-void multiply(int group, std::size_t which) {
+void multiply(int first_fiber, std::size_t which) {
   const auto fiber = [&](int t) -> Fiber& {
-    return block.fibers[static_cast<std::size_t>(128 * group + t)];
+    return block.fibers[static_cast<std::size_t>(first_fiber + t)];
   };
   const auto of = [&](int t) -> const Product& { return fiber(t).groups.front()[which]; };
   const Product& first = of(0);
   const int depth = first.codes ? 32 : 16;
   std::vector<float> a;
-  if (first.a_registers == nullptr) {
+  if (first.a_registers == nullptr && !first.a_held) {
     a = operand(first.a, 64, first, false);
   } else {
     for (int i = 0; i < 64 * depth; ++i) a.push_back(held_element(of, i / depth, i % depth));
@@ -237,6 +240,10 @@ TensorMapShape<4> shape_of(const CUtensorMap& map) {
   TensorMapShape<4> shape;
   std::memcpy(static_cast<void*>(&shape), &map, sizeof(shape));
   return shape;
+}
+
+unsigned char* bank_memory(int bank) {
+  return bank == block.bank ? memory : block.banks[static_cast<std::size_t>(bank)].data();
 }
 
 void land(const Copy& copy) {
@@ -265,7 +272,8 @@ void land(const Copy& copy) {
             if (axis > 0) offset += at * static_cast<std::int64_t>(shape.strides[axis - 1]);
           }
           unsigned char* const to =
-              memory + swizzled(copy.target + row * 128 + static_cast<std::uint32_t>(i[0]) * size);
+              bank_memory(copy.bank) +
+              swizzled(copy.target + row * 128 + static_cast<std::uint32_t>(i[0]) * size);
           if (inside) {
             std::memcpy(to, static_cast<const char*>(shape.base) + offset, size);
           } else {
@@ -275,7 +283,7 @@ void land(const Copy& copy) {
       }
     }
   }
-  Barrier& barrier = barrier_at(copy.barrier);
+  Barrier& barrier = barrier_at(copy.barrier, copy.bank);
   barrier.bytes -= static_cast<std::int64_t>(row) * row_bytes;
   settle(barrier);
 }
@@ -344,12 +352,26 @@ namespace {
 void take_turn(Starved starved) {
   const auto waits = [&](int fiber) {
     const int thread = fiber % block.threads;
-    return thread >= starved.first && thread < starved.first + starved.count;
+    const bool of_rank = starved.rank < 0 || fiber / block.threads == starved.rank;
+    return of_rank && thread >= starved.first && thread < starved.first + starved.count;
   };
   const std::size_t choices = block.ready.size() + block.copies.size();
   std::size_t i = block.random() % choices;
   for (std::size_t n = 0; n < choices && i < block.ready.size() && waits(block.ready[i]); ++n) {
     i = (i + 1) % choices;
+  }
+  // Another block's memory takes long to show: mostly the same block goes on.
+  if (block.banks.size() > 1 && i < block.ready.size() && block.random() % 16 != 0) {
+    const auto own = [&](std::size_t n) {
+      return n < block.ready.size() && block.ready[n] / block.threads == block.bank &&
+             !waits(block.ready[n]);
+    };
+    for (std::size_t n = 0; n < choices; ++n) {
+      if (own((i + n) % choices)) {
+        i = (i + n) % choices;
+        break;
+      }
+    }
   }
   if (i >= block.ready.size()) {
     i -= block.ready.size();
@@ -416,10 +438,7 @@ void cluster_arrive(bool releases) {
   if (releases) {
     std::erase_if(block.stores, [](const RemoteStore& store) {
       if (store.from != block.current) return false;
-      unsigned char* const bank = store.rank == block.bank
-                                      ? memory
-                                      : block.banks[static_cast<std::size_t>(store.rank)].data();
-      std::memcpy(bank + store.address, store.bytes.data(), store.bytes.size());
+      std::memcpy(bank_memory(store.rank) + store.address, store.bytes.data(), store.bytes.size());
       return true;
     });
   }
@@ -524,12 +543,11 @@ std::uint64_t shuffle(std::uint64_t value, int from_lane) {
 }
 
 void barrier_init(const void* barrier, unsigned count) {
-  if (block.banks.size() > 1) fail("mbarriers of clusters are not emulated");
-  Barrier& b = block.barriers[barrier];
+  Barrier& b = block.barriers[{block.bank, barrier}];
   b.count = b.pending = static_cast<int>(count);
 }
 void barrier_arrive(const void* barrier, unsigned bytes) {
-  Barrier& b = barrier_at(barrier);
+  Barrier& b = barrier_at(barrier, block.bank);
   b.bytes += bytes;
   --b.pending;
   settle(b);
@@ -539,7 +557,7 @@ void barrier_arrive(const void* barrier, unsigned bytes) {
   yield();
 }
 void barrier_wait(const void* barrier, unsigned parity) {
-  Barrier& b = barrier_at(barrier);
+  Barrier& b = barrier_at(barrier, block.bank);
   while (b.phase == parity) {  // the phase of that parity is not over
     b.waiting.push_back(block.current);
     yield();
@@ -554,6 +572,7 @@ void tensor_load(void* shared, const CUtensorMap* map, const void* barrier, cons
   if (start[0] * size_of(shape_of(*map).type) % 16 != 0) fail("a box that begins within 16 bytes");
   copy.map = map;
   copy.barrier = barrier;
+  copy.bank = block.bank;
   for (int axis = 0; axis < rank; ++axis) copy.start[static_cast<std::size_t>(axis)] = start[axis];
   block.copies.push_back(copy);
 }
@@ -718,11 +737,12 @@ void products_commit() {
 }
 /// Products happen when all four warps wait for them: until then the operands must stay.
 void products_wait(int pending) {
-  const int group = block.current / 128;
-  meet(block.named[100 + group], 128, [&] {
-    const auto begin = block.fibers.begin() + 128 * group;
+  const int thread = block.current % block.threads;
+  const int first = block.current - thread % 128;
+  meet(block.named[-1 - first], 128, [&] {
+    const auto begin = block.fibers.begin() + first;
     while (begin->groups.size() > static_cast<std::size_t>(pending)) {
-      for (std::size_t i = 0; i < begin->groups.front().size(); ++i) multiply(group, i);
+      for (std::size_t i = 0; i < begin->groups.front().size(); ++i) multiply(first, i);
       for (auto fiber = begin; fiber != begin + 128; ++fiber) {
         fiber->groups.erase(fiber->groups.begin());
       }

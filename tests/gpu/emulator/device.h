@@ -45,10 +45,11 @@ namespace emulator {
 struct Starved {
   int first = 0;
   int count = 0;
+  int rank = -1;  ///< of this block of a cluster alone
 };
 
 /// Blocks, and how many of them along z run at the same time, as those of a cluster do: they have
-/// `shared` bytes of shared memory each, without mbarriers.
+/// `shared` bytes of shared memory each.
 inline constexpr std::size_t kClusterShared = 16 * 1024;
 struct Grid {
   int x = 1;
@@ -143,10 +144,12 @@ struct Product {
   bool half = false;  ///< float16, else bfloat16
   bool accumulate = true;
   std::uint64_t a = 0;                         ///< descriptor, or
-  const std::uint32_t* a_registers = nullptr;  ///< the thread's fragment
+  const std::uint32_t* a_registers = nullptr;  ///< the thread's fragment, which must stay, or
   std::uint64_t b = 0;
   bool b_transposed = false;
-  bool codes = false;  ///< both are e4m3
+  bool codes = false;   ///< both are e4m3
+  bool a_held = false;  ///< the fragment as it is now:
+  std::array<std::uint32_t, 4> a_values{};
 };
 void product(const Product& p);
 void products_commit();
