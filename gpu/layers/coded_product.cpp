@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "gpu/kernels/coded_cluster.h"
 #include "gpu/kernels/coded_stream.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
@@ -104,18 +103,14 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
       weight.matrix.scaling == CodeScaling::kWeight
           ? narrow && !is_quantised(format)
           : format.format == ActivationFormat::kInt8 || (!narrow && !is_quantised(format));
-  const bool wanted = options.streams == CodedStreams::kAlways ||
-                      (options.streams == CodedStreams::kWhereTheyPay &&
+  const bool wanted = options.streams.use == CodedStreams::kAlways ||
+                      (options.streams.use == CodedStreams::kWhereTheyPay &&
                        stream_pays(weight.matrix, shape.m, format.block));
   if (wanted && streamed) {
-    plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
-                                    options.multiprocessors, shared_memory_limit());
+    plan.stream =
+        plan_coded_stream(weight.matrix, shape.m, shape.k, format.block, options.multiprocessors,
+                          shared_memory_limit(), options.streams);
     if (plan.stream.taken) return plan;
-  }
-  if (options.clusters && narrow && !is_quantised(format)) {
-    plan.cluster =
-        plan_coded_cluster(weight.matrix, shape.m, cluster_places(), shared_memory_limit());
-    if (plan.cluster.taken) return plan;
   }
   plan.decoded_type = shape.out_type;
   plan.decodes = !is_quantised(format) && !narrow;
@@ -205,7 +200,6 @@ void run_coded_product(const CodedProductPlan& plan, const CodedWeight& weight,
   a.n = product.n;
   a.k = product.k;
   if (plan.stream.taken) return coded_stream(a, plan.stream, memory.codes, stream);
-  if (plan.cluster.taken) return coded_cluster(a, plan.cluster, stream);
   coded_gemm(a, plan.gemm, memory.partials, memory.counters, stream);
 }
 
