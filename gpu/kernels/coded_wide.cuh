@@ -9,7 +9,7 @@
 #include "gpu/kernels/coded_decode.cuh"
 #include "gpu/kernels/dependent_launch.cuh"
 #include "gpu/kernels/shared_allowance.cuh"
-#include "gpu/kernels/wgmma_codes.cuh"
+#include "gpu/kernels/wgmma_narrow.cuh"
 
 namespace attn::gpu {
 
@@ -77,17 +77,6 @@ struct WideWork {
 
 /// A number that all threads have, so that the compiler sees that they do.
 __device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
-
-/// Nothing may move a value between these and the wgmma before or after them.
-template <int kCount>
-__device__ __forceinline__ void pin(float (&values)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
-}
-__device__ __forceinline__ void pin(std::uint32_t (&values)[4]) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(values[i])::"memory");
-}
 
 template <CodeKind kKind, typename T, CodeScaling kScaling, int kColumns>
 struct Wide {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "gpu/kernels/coded_cluster.h"
 #include "gpu/kernels/coded_stream.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
@@ -103,14 +104,18 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
       weight.matrix.scaling == CodeScaling::kWeight
           ? narrow && !is_quantised(format)
           : format.format == ActivationFormat::kInt8 || (!narrow && !is_quantised(format));
-  const bool wanted = options.streams.use == CodedStreams::kAlways ||
-                      (options.streams.use == CodedStreams::kWhereTheyPay &&
+  const bool wanted = options.streams == CodedStreams::kAlways ||
+                      (options.streams == CodedStreams::kWhereTheyPay &&
                        stream_pays(weight.matrix, shape.m, format.block));
   if (wanted && streamed) {
-    plan.stream =
-        plan_coded_stream(weight.matrix, shape.m, shape.k, format.block, options.multiprocessors,
-                          shared_memory_limit(), options.streams);
+    plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
+                                    options.multiprocessors, shared_memory_limit());
     if (plan.stream.taken) return plan;
+  }
+  if (options.clusters && narrow && !is_quantised(format)) {
+    plan.cluster =
+        plan_coded_cluster(weight.matrix, shape.m, cluster_places(), shared_memory_limit());
+    if (plan.cluster.taken) return plan;
   }
   plan.decoded_type = shape.out_type;
   plan.decodes = !is_quantised(format) && !narrow;
@@ -200,6 +205,7 @@ void run_coded_product(const CodedProductPlan& plan, const CodedWeight& weight,
   a.n = product.n;
   a.k = product.k;
   if (plan.stream.taken) return coded_stream(a, plan.stream, memory.codes, stream);
+  if (plan.cluster.taken) return coded_cluster(a, plan.cluster, stream);
   coded_gemm(a, plan.gemm, memory.partials, memory.counters, stream);
 }
 

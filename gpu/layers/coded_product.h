@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "gpu/kernels/coded_cluster_shape.h"
 #include "gpu/kernels/coded_stream_shape.h"
 #include "gpu/kernels/cublas_lt.h"
 #include "gpu/layers/device_weights.h"
@@ -15,7 +16,8 @@ namespace attn::gpu {
 /// How one product with a weight that stayed codes is made.
 struct CodedProductPlan {
   CodedGemmPlan gemm;
-  CodedStreamPlan stream;  ///< taken: instead of quantising and gemm
+  CodedStreamPlan stream;    ///< taken: instead of quantising and gemm
+  CodedClusterPlan cluster;  ///< taken: instead of gemm
   /// The weight is decoded to this type first, and the product is one of dense matrices: for
   /// float32 inputs, which 16 bits do not hold, and where the library's product of many rows is so
   /// much faster that it pays.
@@ -54,7 +56,10 @@ struct CodedProductOptions {
   Fp8Products fp8 = Fp8Products::kAuto;
   int tile = 0;  ///< of the wgmma kernel: 0 chooses
   int multiprocessors = 0;
-  StreamWays streams;  ///< kNever where the input is several slices
+  /// kNever where the input is several slices.
+  CodedStreams streams = CodedStreams::kNever;
+  /// Products that plan_coded_cluster() takes by coded_cluster().
+  bool clusters = false;
 };
 
 /// `shape`: m, n, k and out_type of the product, whose input has that type. `plain`: the weight's

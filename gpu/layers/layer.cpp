@@ -363,8 +363,9 @@ void AttentionLayer::plan_gemv(LayerPlan& plan, const BatchShape& shape) const {
 
 void AttentionLayer::plan_coded(LayerPlan& plan) const {
   plan.zeroed_bytes += kCodedCounters * sizeof(unsigned);
-  CodedProductOptions options{options_.cublas, options_.fp8, options_.coded_tile,
-                              attention_shape_.multiprocessors, options_.coded_streams};
+  CodedProductOptions options{options_.cublas,        options_.fp8,
+                              options_.coded_tile,    attention_shape_.multiprocessors,
+                              options_.coded_streams, options_.coded_clusters};
   const auto add = [&](const CodedWeight& weight, const Fp8Weight* plain, const InputFormat& format,
                        const GemmArguments& shape) {
     CodedProductPlan product = plan_coded_product(weight, plain, format, shape, options);
@@ -377,7 +378,7 @@ void AttentionLayer::plan_coded(LayerPlan& plan) const {
         add(coded.weight, coded.plain.get(), coded.input.format, rows_of(whole, coded.input)));
   }
   if (weights_->o_coded == nullptr) return;
-  if (slices_of_devices(config_).size() > 1) options.streams.use = CodedStreams::kNever;
+  if (slices_of_devices(config_).size() > 1) options.streams = CodedStreams::kNever;
   plan.out_coded =
       add(*weights_->o_coded, weights_->o_plain.get(), weights_->o_format, out_shape(plan.tokens));
 }

@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "gpu/kernels/coded_stream_shape.h"
 #include "gpu/layers/coded_weights.h"
 #include "reference/core/quant_internal.h"
 #include "tests/gpu/emulator/bits.h"
@@ -29,23 +28,6 @@ inline constexpr std::array kFormats{
     Format{"q6_k", QuantEncoding::kQ6_K},
 };
 
-/// Any way of those that there are.
-inline StreamWays random_ways(std::mt19937_64& random) {
-  StreamWays ways;
-  ways.owners = random() % 2 == 0;
-  ways.one_row = random() % 3 != 0;
-  ways.one_warps = random() % 2 == 0 ? 8 : 16;
-  ways.one_tiles = static_cast<int>(random() % 4);
-  ways.one_ask = static_cast<int>(random() % 3);
-  return ways;
-}
-inline std::string text_of(const StreamWays& ways) {
-  std::ostringstream s;
-  s << " owners " << ways.owners << " one row " << ways.one_row << " of " << ways.one_warps
-    << " warps, tiles " << ways.one_tiles << " asking " << ways.one_ask;
-  return s.str();
-}
-
 struct Problem {
   Format format = kFormats[0];
   int rows = 1, width = 256, out = 32;
@@ -53,14 +35,13 @@ struct Problem {
   bool bias = false;
   float clip = kNoBound;
   int multiprocessors = 1;
-  StreamWays ways;
 
   std::int64_t block() const { return gguf_block(format.encoding).elements; }
   std::string text() const {
     std::ostringstream s;
     s << format.name << " rows " << rows << " width " << width << " out " << out << " type "
       << static_cast<int>(type) << " bias " << bias << " clip " << clip << " processors "
-      << multiprocessors << text_of(ways);
+      << multiprocessors;
     return s.str();
   }
 };

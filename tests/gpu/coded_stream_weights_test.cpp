@@ -5,121 +5,35 @@
 
 #include <array>
 #include <cstdint>
-#include <cstring>
-#include <limits>
 #include <random>
-#include <sstream>
 #include <string>
-#include <vector>
 
-#include "tests/gpu/coded_stream_problem.h"
+#include "tests/gpu/gptq_problem.h"
 // After the emulator: kernel source.
 #include "gpu/kernels/coded_stream.h"
-#include "gpu/kernels/coded_stream_one_weights.cuh"
+#include "gpu/kernels/coded_stream_weights.cuh"
 
 namespace attn::gpu {
 namespace {
 
-using stream_test::at;
-
-struct Problem {
-  int rows = 1, width = 256, out = 32;
-  int group = 128;  ///< -1: the whole row
-  Type type = Type::kBFloat16;
-  bool bias = false;
-  float clip = kNoBound;
-  int multiprocessors = 1;
-  double unit = 0x1p-12;  ///< of scales, which are up to 255 of them
-  StreamWays ways;
-
-  std::string text() const {
-    std::ostringstream s;
-    s << "rows " << rows << " width " << width << " out " << out << " group " << group << " half "
-      << (type == Type::kFloat16) << " bias " << bias << " clip " << clip << " processors "
-      << multiprocessors << " unit " << unit << stream_test::text_of(ways);
-    return s.str();
-  }
-};
-
-/// Stored tensors and the weights that they mean, [out, width].
-struct Weight {
-  std::vector<float> values;
-  PackedWeight packed;
-  CodedMatrix matrix;
-  std::vector<emulator::Readable> places;
-
-  Weight(const Problem& p, std::mt19937_64& random) {
-    const int group = p.group > 0 ? p.group : p.width;
-    const int groups = (p.width + group - 1) / group;
-    Tensor words(ElementType::kInt32, {p.width / 8, p.out});
-    for (std::byte& b : words.bytes()) b = static_cast<std::byte>(random() & 0xff);
-    std::vector<double> scales;  // of 8 bits: no type cuts them
-    for (int i = 0; i < groups * p.out; ++i) {
-      scales.push_back(static_cast<double>(1 + random() % 255) * p.unit);
-    }
-    std::vector<double> indices;
-    for (int k = 0; k < p.width; ++k) indices.push_back(k / group);
-    LayerWeights weights;
-    weights.emplace("k_proj.scales",
-                    Tensor::from_values(ElementType::kFloat16, {groups, p.out}, scales));
-    weights.emplace("k_proj.g_idx", Tensor::from_values(ElementType::kInt32, {p.width}, indices));
-    weights.emplace("k_proj.qweight", words);
-    const AttentionConfig config = parse_config(
-        R"({"variant":"gptq","entry_point":"materialize_kv_from_hidden","dtype":")" +
-        std::string(p.type == Type::kFloat16 ? "float16" : "bfloat16") + R"(","hidden_size":)" +
-        std::to_string(p.width) +
-        R"(,"num_attention_heads":512,"num_key_value_heads":1,"head_dim":)" +
-        std::to_string(p.out) + R"(,"quant":{"encoding":"gptq","bits":4,"group_size":)" +
-        std::to_string(p.group) + R"(},"kv_cache":{"page_size":16,"dtype":")" +
-        std::string(p.type == Type::kFloat16 ? "float16" : "bfloat16") + R"("}})");
-    for (int n = 0; n < p.out; ++n) {
-      for (int k = 0; k < p.width; ++k) {
-        std::uint32_t word = 0;
-        std::memcpy(&word, words.data() + 4 * (k / 8 * p.out + n), 4);
-        const int code = static_cast<int>(word >> 4 * (k % 8) & 15) - 8;
-        const double exact = code * scales[at(k / group * p.out + n)];
-        values.push_back(from_bits(to_bits(static_cast<float>(exact), p.type), p.type));
-      }
-    }
-    packed = pack(coded_rows(config, weights, Matrix::kK).value());
-    matrix = packed.matrix;
-    const std::int64_t tiles = matrix.rows / kCodedTile;
-    const auto place = [&](const PackedPlane& from, CodedPlane& plane) {
-      places.push_back({from.data.data(), from.data.size()});
-      plane = {from.data.data(), from.bytes, from.shift,
-               static_cast<std::int64_t>(from.data.size()) / tiles};
-    };
-    place(packed.codes, matrix.codes);
-    place(packed.inner, matrix.inner);
-  }
-};
+using namespace gptq_test;
 
 /// As launch_stream_weights() does.
 template <typename T>
-void run_instance(const CodedGemmArguments& a, const CodedStreamPlan& plan) {
+void run_instance(const CodedGemmArguments& a, int tiles) {
   const bool one_scale = a.w.group_shift >= 6;
   if (a.m > kMostUnheldRows) {
-    return one_scale ? coded_stream_weights<T, true, 2>(a, plan.tiles, plan.owners)
-                     : coded_stream_weights<T, false, 2>(a, plan.tiles, plan.owners);
+    return one_scale ? coded_stream_weights<T, true, 2>(a, tiles)
+                     : coded_stream_weights<T, false, 2>(a, tiles);
   }
-  return one_scale ? coded_stream_weights<T, true, 1>(a, plan.tiles, plan.owners)
-                   : coded_stream_weights<T, false, 1>(a, plan.tiles, plan.owners);
-}
-template <int kWarps>
-void run_one_row(const CodedGemmArguments& a, const CodedStreamPlan& plan) {
-  const auto run = [&](auto kernel) { kernel(a, plan.tiles, plan.one_ask); };
-  if (a.x_type == Type::kFloat16) return run(coded_stream_one_weights<Half, false, kWarps>);
-  if (a.w.small_scales) return run(coded_stream_one_weights<Bf16, true, kWarps>);
-  run(coded_stream_one_weights<Bf16, false, kWarps>);
+  return one_scale ? coded_stream_weights<T, true, 1>(a, tiles)
+                   : coded_stream_weights<T, false, 1>(a, tiles);
 }
 std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                        std::uint64_t seed) {
-  const int threads = plan.one_warps > 0 ? 32 * plan.one_warps : kStreamThreads;
-  return emulator::run(plan.blocks, threads, seed, {}, [&] {
-    if (plan.one_warps == 8) return run_one_row<8>(a, plan);
-    if (plan.one_warps == 16) return run_one_row<16>(a, plan);
-    if (a.x_type == Type::kFloat16) return run_instance<Half>(a, plan);
-    run_instance<Bf16>(a, plan);
+  return emulator::run(plan.blocks, kStreamThreads, seed, {}, [&] {
+    if (a.x_type == Type::kFloat16) return run_instance<Half>(a, plan.tiles);
+    run_instance<Bf16>(a, plan.tiles);
   });
 }
 
@@ -127,59 +41,15 @@ std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
 std::string mistake_in(const Problem& p, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const Weight weight(p, random);
-  std::vector<float> values;
-  std::vector<std::uint16_t> x;  // NaN behind each row
-  for (int i = 0; i < p.rows * p.width; ++i) {
-    values.push_back(static_cast<float>(static_cast<int>(random() % 7) - 3));
-    x.push_back(to_bits(values.back(), p.type));
-    if ((i + 1) % p.width == 0) x.insert(x.end(), 8, 0x7fff);
-  }
-  std::vector<float> bias;
-  for (int n = 0; n < p.out; ++n) bias.push_back(static_cast<float>(random() % 9) - 4.0f);
-  const CodedStreamPlan plan = plan_coded_stream(weight.matrix, p.rows, p.width, 0,
-                                                 p.multiprocessors, kEmulatedShared, p.ways);
+  Operands operands(p, random);
+  const CodedStreamPlan plan =
+      plan_coded_stream(weight.matrix, p.rows, p.width, 0, p.multiprocessors, kEmulatedShared);
   if (!plan.taken) return "not taken";
-  const int stride = p.out + 3;
-  std::vector<std::uint16_t> y(at(p.rows * stride), 0x7fff);
-  CodedGemmArguments a;
-  a.w = weight.matrix;
-  a.x = x.data();
-  a.x_type = a.out_type = p.type;
-  a.x_stride = p.width + 8;
-  a.k = p.width;
-  a.bias = p.bias ? bias.data() : nullptr;
-  a.clip = p.clip;
-  a.y = y.data();
-  a.y_stride = stride;
-  a.m = p.rows;
-  a.n = p.out;
+  const CodedGemmArguments a = operands.arguments(p, weight);
   emulator::copy_only_from(weight.places);
   if (const std::string wrong = run_kernel(a, plan, seed); !wrong.empty()) return wrong;
   if (emulator::wrote_behind(plan.shared_bytes)) return "more shared memory than planned";
-  for (int m = 0; m < p.rows; ++m) {
-    for (int n = 0; n < stride; ++n) {
-      const std::uint16_t got = y[at(m * stride + n)];
-      std::uint16_t want = 0x7fff;  // not of this product
-      if (n < p.out) {
-        double sum = 0.0;
-        for (int k = 0; k < p.width; ++k) {
-          sum += static_cast<double>(values[at(m * p.width + k)]) *
-                 static_cast<double>(weight.values[at(n * p.width + k)]);
-        }
-        if (p.bias) sum += static_cast<double>(bias[at(n)]);
-        const auto bound = static_cast<double>(p.clip);
-        sum = sum > bound ? bound : sum < -bound ? -bound : sum;
-        want = to_bits(static_cast<float>(sum), p.type);
-      }
-      if ((got & 0x7fff) == 0 && (want & 0x7fff) == 0) continue;  // zeros of either sign
-      if (got == want) continue;
-      std::ostringstream where;
-      where << "row " << m << ", column " << n << ": " << from_bits(got, p.type) << ", wanted "
-            << from_bits(want, p.type);
-      return where.str();
-    }
-  }
-  return "";
+  return operands.mistake(p, weight);
 }
 
 TEST(CodedStreamWeights, EqualsTheDeclaredWeightsToTheBit) {
@@ -203,25 +73,6 @@ TEST(CodedStreamWeights, EqualsTheDeclaredWeightsToTheBit) {
     p.multiprocessors = deep ? 1 : draw(1, 5);
     // All far below a half, just below it, and some above.
     p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
-    p.ways = stream_test::random_ways(random);
-    EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
-  }
-}
-
-/// One row of x by the kernel of its own.
-TEST(CodedStreamWeights, TakesOneRowByItself) {
-  for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    std::mt19937_64 random(seed ^ 0x0e5);
-    Problem p;
-    p.group = std::array{64, 128, 256, -1}.at(seed % 4);
-    p.width = kStreamUnit * std::uniform_int_distribution<int>(1, seed % 5 == 0 ? 24 : 6)(random);
-    if (p.group >= p.width) p.group = -1;
-    p.out = 8 * std::uniform_int_distribution<int>(1, 8)(random);
-    p.type = random() % 3 != 0 ? Type::kBFloat16 : Type::kFloat16;
-    p.bias = random() % 2 == 0;
-    p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
-    p.ways = stream_test::random_ways(random);
-    p.ways.one_row = true;
     EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
   }
 }
@@ -267,18 +118,6 @@ TEST(CodedStreamWeights, SaysWhatItTakes) {
   EXPECT_EQ(plan_of(16, 0).tiles, 3);
   EXPECT_FALSE(plan_of(17, 0).taken);
   EXPECT_FALSE(plan_of(1, 256).taken);  // codes of x
-  // One row by itself: all blocks at once, and more of the next product's than not.
-  StreamWays one;
-  one.one_row = true;
-  const auto one_row = [&](std::int64_t m, std::int64_t k) {
-    return plan_coded_stream(w, m, k, 0, 132, 227 * 1024, one);
-  };
-  EXPECT_EQ(one_row(1, 4096).one_warps, 8);
-  EXPECT_EQ(one_row(1, 4096).blocks, 384);
-  EXPECT_LE(5 * (one_row(1, 4096).shared_bytes + kSharedOfSystem), kSharedOfMultiprocessor);
-  EXPECT_EQ(one_row(2, 4096).one_warps, 0);
-  EXPECT_EQ(one_row(1, 4096 - 128).one_warps, 0);
-  EXPECT_TRUE(one_row(1, 4096 - 128).taken);
   w.kind = CodeKind::kI8;
   EXPECT_NE(stream_refusal(w), "");
 }

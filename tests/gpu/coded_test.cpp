@@ -101,27 +101,13 @@ TEST_F(GpuCodedProduct, IsRightForAnyNumberOfRows) {
 /// once, twice in the same memory, and replayed. Formats that they do not take go the usual way.
 TEST_F(GpuCodedProduct, IsRightAsAStream) {
   constexpr std::array kModes{ExecMode::kPlain, ExecMode::kRepeat, ExecMode::kGraph};
-  for (const char* const way : {"cuda:coded=stream", "cuda:coded=owners"}) {
-    const auto backend = make_backend(way);
-    const std::size_t cases = kFormats.size() * 16 * 2;
-    expect_none(for_each_seed(0, cases, [&](std::uint64_t seed) {
-      const Format& format = kFormats.at(seed % kFormats.size());
-      const std::uint64_t rest = seed / kFormats.size();
-      const Case c =
-          product_case(format, static_cast<int>(rest % 16) + 1, rest / 16 == 0 ? 768 : 1536, seed);
-      return mistake_in(*backend, c, format.name, kModes.at(seed % kModes.size()));
-    }));
-  }
-}
-
-/// One row by the kernel of its own, where there is one: few stages and many.
-TEST_F(GpuCodedProduct, IsRightAsAStreamOfOneRow) {
-  constexpr std::array kModes{ExecMode::kPlain, ExecMode::kRepeat, ExecMode::kGraph};
-  constexpr std::array kWidths{256, 768, 1536, 4096, 5120};
-  const auto backend = make_backend("cuda:coded=one");
-  expect_none(for_each_seed(0, kFormats.size() * kWidths.size(), [&](std::uint64_t seed) {
+  const auto backend = make_backend("cuda:coded=stream");
+  const std::size_t cases = kFormats.size() * 16 * 2;
+  expect_none(for_each_seed(0, cases, [&](std::uint64_t seed) {
     const Format& format = kFormats.at(seed % kFormats.size());
-    const Case c = product_case(format, 1, kWidths.at(seed / kFormats.size()), seed);
+    const std::uint64_t rest = seed / kFormats.size();
+    const Case c =
+        product_case(format, static_cast<int>(rest % 16) + 1, rest / 16 == 0 ? 768 : 1536, seed);
     return mistake_in(*backend, c, format.name, kModes.at(seed % kModes.size()));
   }));
 }
@@ -134,6 +120,24 @@ TEST_F(GpuCodedProduct, IsRightWithoutStreams) {
     return mistake_in(*backend,
                       product_case(format, static_cast<int>(seed / kFormats.size()) + 1, 768, seed),
                       format.name);
+  }));
+}
+
+/// gptq's weights by clusters of blocks: one row to more than a tile, widths that make parts of one
+/// chunk and of several; others go the usual way.
+TEST_F(GpuCodedProduct, IsRightByClusters) {
+  constexpr std::array kModes{ExecMode::kPlain, ExecMode::kRepeat, ExecMode::kGraph};
+  constexpr std::array kRows{1, 8, 15, 16, 17, 31, 32, 33, 50, 64, 65, 100, 128, 129, 256, 257};
+  constexpr std::array kWidths{256, 768, 1536, 4096};
+  const auto backend = make_backend("cuda:coded=cluster");
+  const std::size_t cases = kFormats.size() * kRows.size() * kWidths.size();
+  expect_none(for_each_seed(0, cases, [&](std::uint64_t seed) -> std::string {
+    const Format& format = kFormats.at(seed % kFormats.size());
+    if (std::string_view(format.variant) != "gptq") return "";
+    const std::uint64_t rest = seed / kFormats.size();
+    const Case c =
+        product_case(format, kRows.at(rest % kRows.size()), kWidths.at(rest / kRows.size()), seed);
+    return mistake_in(*backend, c, format.name, kModes.at(seed % kModes.size()));
   }));
 }
 
@@ -154,6 +158,7 @@ TEST_F(GpuCodedProduct, TakesWidthsThatAreNoWholeChunks) {
   const auto backend = make_backend("cuda");
   const auto stream = make_backend("cuda:coded=stream");
   const auto few = make_backend("cuda:coded=few");
+  const auto cluster = make_backend("cuda:coded=cluster");
   for (const Format& format : kFormats) {
     const std::string quant = format.quant;
     const auto has = [&](const char* word) { return quant.find(word) != std::string::npos; };
@@ -164,6 +169,7 @@ TEST_F(GpuCodedProduct, TakesWidthsThatAreNoWholeChunks) {
         EXPECT_EQ(mistake_in(*backend, c, format.name), "");
         EXPECT_EQ(mistake_in(*stream, c, format.name), "") << "coded=stream";
         EXPECT_EQ(mistake_in(*few, c, format.name), "") << "coded=few";
+        EXPECT_EQ(mistake_in(*cluster, c, format.name), "") << "coded=cluster";
       }
     }
   }

@@ -69,8 +69,8 @@ TEST_F(GpuLayer, PassesASmallCoveringSet) {
                                "cuda:prefill=tiled",
                                "cuda:fp8=cublaslt",
                                "cuda:coded=stream",
-                               "cuda:coded=one",
                                "cuda:coded=few",
+                               "cuda:coded=cluster",
                                "cuda:attention=plain,gemv=0,gemm=own",
                                "cuda:decode=lean-mail"};
   constexpr std::size_t kSlower = 10;

@@ -45,10 +45,11 @@ namespace emulator {
 struct Starved {
   int first = 0;
   int count = 0;
+  int rank = -1;  ///< of this block of a cluster alone
 };
 
 /// Blocks, and how many of them along z run at the same time, as those of a cluster do: they have
-/// `shared` bytes of shared memory each, without mbarriers.
+/// `shared` bytes of shared memory each.
 inline constexpr std::size_t kClusterShared = 16 * 1024;
 struct Grid {
   int x = 1;
@@ -97,9 +98,6 @@ void fail(const std::string& what);
 bool wrote_behind(std::size_t first);
 
 void sync_threads();
-/// Barriers of some threads; all that meet at one say how many they are.
-void named_sync(int barrier, int threads);
-void named_arrive(int barrier, int threads);
 void sync_warp();
 std::uint64_t shuffle(std::uint64_t value, int from_lane);
 void barrier_init(const void* barrier, unsigned count);
@@ -125,9 +123,9 @@ void load_matrices(std::uint32_t (&r)[4], std::uint32_t address);
 /// transpose.
 std::uint32_t transpose(std::uint32_t x);
 
-/// cp.async of 16, 8 or 4 bytes to `address` in shared memory, some time before it is waited for;
-/// zeros where !valid. Source and target must be multiples of as many.
-void copy_async(std::uint32_t address, const void* from, bool valid, int bytes = 16);
+/// cp.async of 16 bytes to `address` in shared memory, some time before it is waited for; zeros
+/// where !valid. Source and target must be multiples of 16.
+void copy_async(std::uint32_t address, const void* from, bool valid);
 /// Where it may come from; nothing: anywhere.
 struct Readable {
   const void* from = nullptr;
@@ -146,10 +144,12 @@ struct Product {
   bool half = false;  ///< float16, else bfloat16
   bool accumulate = true;
   std::uint64_t a = 0;                         ///< descriptor, or
-  const std::uint32_t* a_registers = nullptr;  ///< the thread's fragment
+  const std::uint32_t* a_registers = nullptr;  ///< the thread's fragment, which must stay, or
   std::uint64_t b = 0;
   bool b_transposed = false;
-  bool codes = false;  ///< both are e4m3
+  bool codes = false;   ///< both are e4m3
+  bool a_held = false;  ///< the fragment as it is now:
+  std::array<std::uint32_t, 4> a_values{};
 };
 void product(const Product& p);
 void products_commit();
