@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "gpu/kernels/coded_gemm.h"
 #include "gpu/kernels/coded_stream_shape.h"
@@ -16,8 +17,12 @@ std::string stream_refusal(const CodedMatrix& w);
 /// 16 rows (float32: 4), other scales, no room in shared memory, or a weight with a
 /// refusal.
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
-                                  std::int64_t block, int multiprocessors,
-                                  std::size_t shared_limit);
+                                  std::int64_t block, int multiprocessors, std::size_t shared_limit,
+                                  const StreamWays& ways = {});
+
+/// Of an option's word: "stream" (all that can be streams), "owners", "one" (those, and likewise
+/// what StreamWays says), "few" (none); any other: chosen.
+StreamWays stream_ways(std::string_view word);
 
 /// Whether the product was measured faster so than by the other kernels. `block` as above.
 bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block);

@@ -23,6 +23,38 @@ __device__ __forceinline__ void load_four(const void* x, Type type, std::int64_t
   for (int i = 0; i < 4; ++i) v[i] = load_element(x, type, at + i);
 }
 
+/// Two neighbouring elements, at a multiple of two.
+__device__ __forceinline__ void load_two(const void* x, Type type, std::int64_t at, float& first,
+                                         float& second) {
+  if (type == Type::kFloat32) {
+    const float2 two = *reinterpret_cast<const float2*>(static_cast<const float*>(x) + at);
+    first = two.x;
+    second = two.y;
+    return;
+  }
+  const std::uint32_t two =
+      *reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(x) + at);
+  if (type == Type::kBFloat16) {
+    first = __uint_as_float(two << 16);
+    second = __uint_as_float(two & 0xffff0000u);
+    return;
+  }
+  const float2 wide = __half22float2(*reinterpret_cast<const __half2*>(&two));
+  first = wide.x;
+  second = wide.y;
+}
+
+/// Of the largest magnitude among the values that share it.
+struct CodeScale {
+  float inverse, scale;
+  __device__ __forceinline__ explicit CodeScale(std::uint32_t largest_bits) {
+    const float amax = __uint_as_float(largest_bits);
+    inverse = amax > 0.0f ? __fdiv_rn(127.0f, amax) : 0.0f;
+    scale = __fdiv_rn(amax, 127.0f);
+    if (inverse > 3.4028235e38f) inverse = scale = 0.0f;
+  }
+};
+
 /// One row's unit, by a warp: lane l has columns 4 (l % 2) to + 3 of the 16 number l / 2 and those
 /// 8 further, which make up two words of its codes.
 struct StreamValues {
@@ -58,16 +90,13 @@ __device__ __forceinline__ std::uint32_t largest_bits(const StreamValues& x, int
 /// Writes the codes, scales and sums of a row's unit. All lanes of the warp come together.
 __device__ __forceinline__ void store_stream_codes(const StreamImage& image, char* to, int row,
                                                    int unit, int lane, const StreamValues& x) {
-  const float amax = __uint_as_float(largest_bits(x, image.block));
-  float inverse = amax > 0.0f ? __fdiv_rn(127.0f, amax) : 0.0f;
-  float scale = __fdiv_rn(amax, 127.0f);
-  if (inverse > 3.4028235e38f) inverse = scale = 0.0f;
+  const CodeScale scale(largest_bits(x, image.block));
   std::uint32_t words[2] = {};
   int sum = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     // Column 4 (l % 2) + i % 4, + 8 for the upper four: byte 2 (i % 2) + i / 4 of word i % 4 / 2.
-    const int code = __float2int_rn(__fmul_rn(x.v[i / 4][i % 4], inverse));
+    const int code = __float2int_rn(__fmul_rn(x.v[i / 4][i % 4], scale.inverse));
     sum += code;
     words[i % 4 / 2] |= (static_cast<std::uint32_t>(code) & 0xffu) << 8 * (2 * (i % 2) + i / 4);
   }
@@ -80,7 +109,7 @@ __device__ __forceinline__ void store_stream_codes(const StreamImage& image, cha
   const int lanes = image.block == kStreamUnit ? 32 : 4;  // of a scale
   if (lane % lanes == 0) {
     const int block = unit * (32 / lanes) + lane / lanes;
-    reinterpret_cast<float*>(to + image.scales)[block * image.room + row] = scale;
+    reinterpret_cast<float*>(to + image.scales)[block * image.room + row] = scale.scale;
   }
   if (image.group == 0) return;
   sum += __shfl_xor_sync(0xffffffffu, sum, 1);

@@ -17,5 +17,7 @@ void launch_stream_floats(const CodedGemmArguments& a, const CodedStreamPlan& pl
                           cudaStream_t stream);
 void launch_stream_weights(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                            cudaStream_t stream);
+void launch_stream_one(const CodedGemmArguments& a, const CodedStreamPlan& plan,
+                       cudaStream_t stream);
 
 }  // namespace attn::gpu

@@ -104,12 +104,13 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
       weight.matrix.scaling == CodeScaling::kWeight
           ? narrow && !is_quantised(format)
           : format.format == ActivationFormat::kInt8 || (!narrow && !is_quantised(format));
-  const bool wanted = options.streams == CodedStreams::kAlways ||
-                      (options.streams == CodedStreams::kWhereTheyPay &&
+  const bool wanted = options.streams.use == CodedStreams::kAlways ||
+                      (options.streams.use == CodedStreams::kWhereTheyPay &&
                        stream_pays(weight.matrix, shape.m, format.block));
   if (wanted && streamed) {
-    plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
-                                    options.multiprocessors, shared_memory_limit());
+    plan.stream =
+        plan_coded_stream(weight.matrix, shape.m, shape.k, format.block, options.multiprocessors,
+                          shared_memory_limit(), options.streams);
     if (plan.stream.taken) return plan;
   }
   if (options.clusters && narrow && !is_quantised(format)) {

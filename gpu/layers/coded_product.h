@@ -56,8 +56,7 @@ struct CodedProductOptions {
   Fp8Products fp8 = Fp8Products::kAuto;
   int tile = 0;  ///< of the wgmma kernel: 0 chooses
   int multiprocessors = 0;
-  /// kNever where the input is several slices.
-  CodedStreams streams = CodedStreams::kNever;
+  StreamWays streams;  ///< kNever where the input is several slices
   /// Products that plan_coded_cluster() takes by coded_cluster().
   bool clusters = false;
 };

@@ -28,10 +28,10 @@ struct CudaOptions {
   bool cublas = true;         ///< cuBLASLt where it can be loaded
   bool fp8_own = false;       ///< float8 codes by our own kernels only
   bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
-  bool coded_stream = false;  ///< few rows with gguf's and gptq's weights as streams wherever
-  bool coded_few = false;     ///< that goes, or never
-  /// Some rows with gptq's weights of 4 bits by clusters of blocks that share out the columns.
-  bool coded_cluster = false;
+  /// Few rows with gguf's and gptq's weights as streams: wherever that goes, "stream", with other
+  /// ways of their own, "owners" and "one"; never, "few". "cluster": some rows with gptq's weights
+  /// of 4 bits by clusters of blocks that share out the columns. "": chosen.
+  std::string coded;
   /// How calls of one query a sequence are decoded where a leaner kernel takes them: "general",
   /// "lean", "lean-mail"; "": chosen.
   std::string decode;

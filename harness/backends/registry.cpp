@@ -92,11 +92,9 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"gemm", "own"}, &result.cublas},
       {{"fp8", "own"}, &result.fp8_own},
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
-      {{"coded", "stream"}, &result.coded_stream},
-      {{"coded", "few"}, &result.coded_few},
-      {{"coded", "cluster"}, &result.coded_cluster},
   };
   constexpr std::array<std::string_view, 3> kWays{"general", "lean", "lean-mail"};
+  constexpr std::array<std::string_view, 5> kCodedWays{"stream", "owners", "one", "few", "cluster"};
   for (const Option& option : options) {
     if (option.name == "splits") {
       result.splits = positive_int(spec, option);
@@ -104,6 +102,14 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
     }
     if (option.name == "decode" && std::ranges::find(kWays, option.value) != kWays.end()) {
       result.decode = option.value;
+      continue;
+    }
+    if (option.name == "coded" && std::ranges::find(kCodedWays, option.value) != kCodedWays.end()) {
+      if (!result.coded.empty() && result.coded != option.value) {
+        refuse("backend \"" + spec + "\": coded is " + result.coded + " or " + option.value +
+               ", not both; leave one out");
+      }
+      result.coded = option.value;
       continue;
     }
     const auto word = std::ranges::find_if(words, [&](const auto& w) {
@@ -114,18 +120,14 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
              "prefill=fp8, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
-             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=few, "
-             "coded=cluster, decode=general, decode=lean, decode=lean-mail, splits=N");
+             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=owners, "
+             "coded=one, coded=few, coded=cluster, decode=general, decode=lean, decode=lean-mail, "
+             "splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
   if (result.fp8_own && result.fp8_cublas) {
     refuse("backend \"" + spec + "\": fp8 is own or cublaslt, not both; leave one out");
-  }
-  if (std::ranges::count(std::array{result.coded_stream, result.coded_few, result.coded_cluster},
-                         true) > 1) {
-    refuse("backend \"" + spec +
-           "\": coded is stream, few or cluster, one of them; leave out the others");
   }
   return result;
 }
@@ -153,7 +155,7 @@ std::vector<BackendInfo> list_backends() {
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
-       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|few|cluster "
+       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|owners|one|few|cluster "
        "decode=general|lean|lean-mail splits=N",
        cuda_unavailable_reason()},
   };

@@ -1,5 +1,6 @@
 // The CUDA layers behind a C interface, so that a script that holds another implementation's
 // tensors (harness/bench/peers) can time both in one process, on the same memory and stream.
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -8,6 +9,7 @@
 #include <string>
 
 #include "gpu/kernels/attention_decode_lean.h"
+#include "gpu/kernels/coded_stream.h"
 #include "gpu/layers/layer.h"
 #include "reference/core/config.h"
 #include "reference/core/error.h"
@@ -73,12 +75,16 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kFewRows;
     } else if (word == "gemv=ahead") {
       options.gemv = attn::gpu::GemvUse::kAhead;
-    } else if (word == "coded=stream") {
-      options.coded_streams = attn::gpu::CodedStreams::kAlways;
-    } else if (word == "coded=few") {
-      options.coded_streams = attn::gpu::CodedStreams::kNever;
     } else if (word == "coded=cluster") {
       options.coded_clusters = true;
+    } else if (word.starts_with("coded=")) {
+      options.coded_streams = attn::gpu::stream_ways(word.substr(6));
+      int warps = 0, tiles = 0, ask = 0;  // of an experiment: coded=one-8-1-0
+      if (std::sscanf(word.c_str(), "coded=one-%d-%d-%d", &warps, &tiles, &ask) == 3) {
+        options.coded_streams.one_warps = warps;
+        options.coded_streams.one_tiles = tiles;
+        options.coded_streams.one_ask = ask;
+      }
     } else if (word.starts_with("decode=")) {
       options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {

@@ -11,7 +11,7 @@
 #include "tests/gpu/gptq_problem.h"
 // After the emulator: kernel source.
 #include "gpu/kernels/coded_stream.h"
-#include "gpu/kernels/coded_stream_weights.cuh"
+#include "gpu/kernels/coded_stream_one_weights.cuh"
 
 namespace attn::gpu {
 namespace {
@@ -20,20 +20,30 @@ using namespace gptq_test;
 
 /// As launch_stream_weights() does.
 template <typename T>
-void run_instance(const CodedGemmArguments& a, int tiles) {
+void run_instance(const CodedGemmArguments& a, const CodedStreamPlan& plan) {
   const bool one_scale = a.w.group_shift >= 6;
   if (a.m > kMostUnheldRows) {
-    return one_scale ? coded_stream_weights<T, true, 2>(a, tiles)
-                     : coded_stream_weights<T, false, 2>(a, tiles);
+    return one_scale ? coded_stream_weights<T, true, 2>(a, plan.tiles, plan.owners)
+                     : coded_stream_weights<T, false, 2>(a, plan.tiles, plan.owners);
   }
-  return one_scale ? coded_stream_weights<T, true, 1>(a, tiles)
-                   : coded_stream_weights<T, false, 1>(a, tiles);
+  return one_scale ? coded_stream_weights<T, true, 1>(a, plan.tiles, plan.owners)
+                   : coded_stream_weights<T, false, 1>(a, plan.tiles, plan.owners);
+}
+template <int kWarps>
+void run_one_row(const CodedGemmArguments& a, const CodedStreamPlan& plan) {
+  const auto run = [&](auto kernel) { kernel(a, plan.tiles, plan.one_ask); };
+  if (a.x_type == Type::kFloat16) return run(coded_stream_one_weights<Half, false, kWarps>);
+  if (a.w.small_scales) return run(coded_stream_one_weights<Bf16, true, kWarps>);
+  run(coded_stream_one_weights<Bf16, false, kWarps>);
 }
 std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                        std::uint64_t seed) {
-  return emulator::run(plan.blocks, kStreamThreads, seed, {}, [&] {
-    if (a.x_type == Type::kFloat16) return run_instance<Half>(a, plan.tiles);
-    run_instance<Bf16>(a, plan.tiles);
+  const int threads = plan.one_warps > 0 ? 32 * plan.one_warps : kStreamThreads;
+  return emulator::run(plan.blocks, threads, seed, {}, [&] {
+    if (plan.one_warps == 8) return run_one_row<8>(a, plan);
+    if (plan.one_warps == 16) return run_one_row<16>(a, plan);
+    if (a.x_type == Type::kFloat16) return run_instance<Half>(a, plan);
+    run_instance<Bf16>(a, plan);
   });
 }
 
@@ -42,8 +52,8 @@ std::string mistake_in(const Problem& p, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const Weight weight(p, random);
   Operands operands(p, random);
-  const CodedStreamPlan plan =
-      plan_coded_stream(weight.matrix, p.rows, p.width, 0, p.multiprocessors, kEmulatedShared);
+  const CodedStreamPlan plan = plan_coded_stream(weight.matrix, p.rows, p.width, 0,
+                                                 p.multiprocessors, kEmulatedShared, p.ways);
   if (!plan.taken) return "not taken";
   const CodedGemmArguments a = operands.arguments(p, weight);
   emulator::copy_only_from(weight.places);
@@ -73,6 +83,25 @@ TEST(CodedStreamWeights, EqualsTheDeclaredWeightsToTheBit) {
     p.multiprocessors = deep ? 1 : draw(1, 5);
     // All far below a half, just below it, and some above.
     p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
+    p.ways = random_ways(random);
+    EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
+  }
+}
+
+/// One row of x by the kernel of its own.
+TEST(CodedStreamWeights, TakesOneRowByItself) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    std::mt19937_64 random(seed ^ 0x0e5);
+    Problem p;
+    p.group = std::array{64, 128, 256, -1}.at(seed % 4);
+    p.width = kStreamUnit * std::uniform_int_distribution<int>(1, seed % 5 == 0 ? 24 : 6)(random);
+    if (p.group >= p.width) p.group = -1;
+    p.out = 8 * std::uniform_int_distribution<int>(1, 8)(random);
+    p.type = random() % 3 != 0 ? Type::kBFloat16 : Type::kFloat16;
+    p.bias = random() % 2 == 0;
+    p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
+    p.ways = random_ways(random);
+    p.ways.one_row = true;
     EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
   }
 }
@@ -118,6 +147,18 @@ TEST(CodedStreamWeights, SaysWhatItTakes) {
   EXPECT_EQ(plan_of(16, 0).tiles, 3);
   EXPECT_FALSE(plan_of(17, 0).taken);
   EXPECT_FALSE(plan_of(1, 256).taken);  // codes of x
+  // One row by itself: all blocks at once, and more of the next product's than not.
+  StreamWays one;
+  one.one_row = true;
+  const auto one_row = [&](std::int64_t m, std::int64_t k) {
+    return plan_coded_stream(w, m, k, 0, 132, 227 * 1024, one);
+  };
+  EXPECT_EQ(one_row(1, 4096).one_warps, 8);
+  EXPECT_EQ(one_row(1, 4096).blocks, 384);
+  EXPECT_LE(5 * (one_row(1, 4096).shared_bytes + kSharedOfSystem), kSharedOfMultiprocessor);
+  EXPECT_EQ(one_row(2, 4096).one_warps, 0);
+  EXPECT_EQ(one_row(1, 4096 - 128).one_warps, 0);
+  EXPECT_TRUE(one_row(1, 4096 - 128).taken);
   w.kind = CodeKind::kI8;
   EXPECT_NE(stream_refusal(w), "");
 }

@@ -5,6 +5,7 @@
 
 #include "gpu/device/scratch.h"
 #include "gpu/kernels/attention_decode_lean.h"
+#include "gpu/kernels/coded_stream.h"
 #include "gpu/layers/types.h"
 #include "harness/backends/backend_failure.h"
 #include "harness/backends/cuda/case_image.h"
@@ -29,9 +30,8 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
-  if (options.coded_stream) layer.coded_streams = gpu::CodedStreams::kAlways;
-  if (options.coded_few) layer.coded_streams = gpu::CodedStreams::kNever;
-  layer.coded_clusters = options.coded_cluster;
+  layer.coded_streams = gpu::stream_ways(options.coded);
+  layer.coded_clusters = options.coded == "cluster";
   layer.decode = gpu::decode_way(options.decode);
   layer.fixed_splits = options.splits;
   return layer;
@@ -61,9 +61,7 @@ std::string CudaBackend::name() const {
   if (!options_.cublas) words += ",gemm=own";
   if (options_.fp8_own) words += ",fp8=own";
   if (options_.fp8_cublas) words += ",fp8=cublaslt";
-  if (options_.coded_stream) words += ",coded=stream";
-  if (options_.coded_few) words += ",coded=few";
-  if (options_.coded_cluster) words += ",coded=cluster";
+  if (!options_.coded.empty()) words += ",coded=" + options_.coded;
   if (!options_.decode.empty()) words += ",decode=" + options_.decode;
   if (options_.splits > 0) words += ",splits=" + std::to_string(options_.splits);
   if (!words.empty()) words[0] = ':';

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times one product with quantised weights, 4096 -> 6144, at several numbers of rows, beside torch's
 bfloat16 and float8 products of the same shape. Captured graphs, contestants taking turns, weights
-past the L2; our outputs are compared with float64 first. --also times the layer once more, under
+past the L2; our outputs are compared with float64 first. Each --also times the layer once more, under
 other options of the backend cuda, in the same rounds: "ours_coded=stream_us".
 
     python3 harness/bench/peers/projection.py --library LIB.so [--json FILE] [--match int4] [--rows 1,16]
@@ -150,8 +150,8 @@ def measure(library, name, counts, rounds, also):
     size = bytes_of_weight * WIDTH * HIDDEN
     sets = math.ceil(160e6 / size)
     ways = {"ours": Ours(library, config, tensors, sets, "")}
-    if also:
-        ways["ours_" + also] = Ours(library, config, tensors, sets, also)
+    for words in also:
+        ways["ours_" + words] = Ours(library, config, tensors, sets, words)
     peer_sets = 4
     wide = [dense.to(BF16).clone() for _ in range(peer_sets)]
     fp8 = [dense.to(BF16).mul(100).to(torch.float8_e4m3fn) for _ in range(peer_sets)]
@@ -198,7 +198,7 @@ def main():
     parser.add_argument("--match", default="", help="only formats whose name has this")
     parser.add_argument("--rows", default="1,8,16,64,256,4096")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--also", default="", help="options of the backend cuda, to time beside the defaults")
+    parser.add_argument("--also", action="append", default=[], help="options of the backend cuda, to time beside the defaults")
     args = parser.parse_args()
     torch.manual_seed(0)
     library = Library(args.library)

@@ -47,10 +47,11 @@ struct Copy {
   std::array<std::int64_t, 4> start{};
   int bank = 0;
 };
-/// 16 bytes on their way to shared memory.
+/// Up to 16 bytes on their way to shared memory.
 struct SmallCopy {
   std::uint32_t target = 0;
   const void* from = nullptr;  ///< null: zeros
+  std::size_t bytes = 16;
 };
 struct Fiber {
   ucontext_t context;
@@ -101,6 +102,8 @@ struct Block {
   std::vector<Warp> warps;
   // -1 - f: products of the warpgroup whose first fiber is f; 1000 + r: all threads of block r
   std::map<int, Meeting> named;
+  std::map<int, Meeting> meetings;                          ///< at barriers 1 to 15 of each block
+  std::map<const Meeting*, int> expected;                   ///< threads, there
   std::map<std::pair<int, const void*>, Barrier> barriers;  // of a bank
   std::vector<Copy> copies;
   std::vector<int> ready;
@@ -131,6 +134,23 @@ void meet(Meeting& meeting, int expected, const Work& work) {
   wake(meeting.waiting);
   block.ready.push_back(block.current);  // not ahead of the others
   yield();
+}
+/// Of this thread's block.
+Meeting& meeting_at(int barrier) {
+  return block.meetings[16 * (block.current / block.threads) + barrier];
+}
+/// Whether it was the last; then the others go on.
+bool come_to(int barrier, int threads) {
+  if (barrier < 1 || barrier > 15) fail("a barrier that there is not");
+  if (threads % 32 != 0 || threads <= 0) fail("a barrier of parts of warps");
+  Meeting& meeting = meeting_at(barrier);
+  int& expected = block.expected[&meeting];
+  if (meeting.come > 0 && expected != threads) fail("threads disagree on who meets at a barrier");
+  expected = threads;
+  if (++meeting.come < threads) return false;
+  meeting.come = 0;
+  wake(meeting.waiting);
+  return true;
 }
 void show_stored(Warp& warp) {
   for (const auto& [address, word] : warp.stored) std::memcpy(memory + address, &word, 4);
@@ -248,8 +268,8 @@ unsigned char* bank_memory(int bank) {
 
 void land(const Copy& copy) {
   if (copy.map == nullptr) {
-    std::memcpy(memory + copy.target, copy.from, copy.bytes);
-    Barrier& barrier = barrier_at(copy.barrier);
+    std::memcpy(bank_memory(copy.bank) + copy.target, copy.from, copy.bytes);
+    Barrier& barrier = barrier_at(copy.barrier, copy.bank);
     barrier.bytes -= copy.bytes;
     settle(barrier);
     return;
@@ -318,6 +338,7 @@ void reset(int block_threads, int cluster, std::size_t shared) {
   block.mail_waiting.clear();
   block.warps.assign(static_cast<std::size_t>(threads / 32), {});
   block.named.clear();
+  block.meetings.clear();
   block.barriers.clear();
   block.copies.clear();
   block.ready.clear();
@@ -400,6 +421,9 @@ void run_block(int threads, const Grid& grid, Starved starved) {
   }
   for (const auto& [at, barrier] : block.barriers) {
     if (barrier.bytes != 0) fail("a barrier is left with bytes to come");
+  }
+  for (const auto& [at, meeting] : block.meetings) {
+    if (meeting.come != 0) fail("a barrier that some came to, and not all");
   }
   if (!block.stores.empty()) fail("a store to another block that nobody released");
 }
@@ -525,6 +549,15 @@ void sync_threads() {
   show_stored(own_warp());
   meet(block.named[1000 + block.current / block.threads], block.threads, [] {});
 }
+void named_sync(int barrier, int threads) {
+  if (!come_to(barrier, threads)) {
+    meeting_at(barrier).waiting.push_back(block.current);
+    return yield();
+  }
+  block.ready.push_back(block.current);  // not ahead of the others
+  yield();
+}
+void named_arrive(int barrier, int threads) { come_to(barrier, threads); }
 void sync_warp() {
   Warp& warp = own_warp();
   meet(warp.meeting, 32, [&] { show_stored(warp); });
@@ -584,6 +617,7 @@ void bulk_load(void* shared, const void* from, unsigned bytes, const void* barri
       reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
     fail("a bulk copy that begins or ends within 16 bytes");
   }
+  copy.bank = block.bank;
   copy.from = from;
   copy.bytes = bytes;
   copy.barrier = barrier;
@@ -632,9 +666,9 @@ int byte_of(std::uint32_t word, int i, bool is_unsigned) {
 }
 void land(const SmallCopy& copy) {
   if (copy.from != nullptr) {
-    std::memcpy(memory + copy.target, copy.from, 16);
+    std::memcpy(memory + copy.target, copy.from, copy.bytes);
   } else {
-    std::memset(memory + copy.target, 0, 16);
+    std::memset(memory + copy.target, 0, copy.bytes);
   }
 }
 std::vector<Readable> readable;
@@ -699,18 +733,19 @@ std::uint32_t transpose(std::uint32_t x) {
 void copy_only_from(std::vector<Readable> places) { readable = std::move(places); }
 
 /// Half of them land at once: a slot that others still read is seen to be overwritten.
-void copy_async(std::uint32_t address, const void* from, bool valid) {
-  if (address % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
-    fail("a copy that does not begin at a multiple of 16 bytes");
+void copy_async(std::uint32_t address, const void* from, bool valid, int bytes) {
+  const auto size = static_cast<std::size_t>(bytes);
+  if (address % size != 0 || reinterpret_cast<std::uintptr_t>(from) % size != 0) {
+    fail("a copy that does not begin at a multiple of its bytes");
   }
   const auto* const begin = static_cast<const char*>(from);
   bool may = readable.empty();
   for (const Readable& place : readable) {
     const auto* const first = static_cast<const char*>(place.from);
-    may = may || (begin >= first && begin + 16 <= first + place.bytes);
+    may = may || (begin >= first && begin + size <= first + place.bytes);
   }
   if (!may) return fail("a copy from outside of what it may read");
-  const SmallCopy copy{address, valid ? from : nullptr};
+  const SmallCopy copy{address, valid ? from : nullptr, size};
   if (block.random() % 2 == 0) return land(copy);
   own_fiber().open_copies.push_back(copy);
 }

@@ -98,6 +98,9 @@ void fail(const std::string& what);
 bool wrote_behind(std::size_t first);
 
 void sync_threads();
+/// Barriers of some threads; all that meet at one say how many they are.
+void named_sync(int barrier, int threads);
+void named_arrive(int barrier, int threads);
 void sync_warp();
 std::uint64_t shuffle(std::uint64_t value, int from_lane);
 void barrier_init(const void* barrier, unsigned count);
@@ -123,9 +126,9 @@ void load_matrices(std::uint32_t (&r)[4], std::uint32_t address);
 /// transpose.
 std::uint32_t transpose(std::uint32_t x);
 
-/// cp.async of 16 bytes to `address` in shared memory, some time before it is waited for; zeros
-/// where !valid. Source and target must be multiples of 16.
-void copy_async(std::uint32_t address, const void* from, bool valid);
+/// cp.async of 16, 8 or 4 bytes to `address` in shared memory, some time before it is waited for;
+/// zeros where !valid. Source and target must be multiples of as many.
+void copy_async(std::uint32_t address, const void* from, bool valid, int bytes = 16);
 /// Where it may come from; nothing: anywhere.
 struct Readable {
   const void* from = nullptr;

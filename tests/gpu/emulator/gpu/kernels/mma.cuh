@@ -35,8 +35,8 @@ void copy_async_wait() {
   emulator::copies_wait(kPending);
 }
 template <int kBytes>
-void copy_async_small(std::uint32_t, const void*, bool) {
-  emulator::fail("copies of a few bytes are not emulated");
+void copy_async_small(std::uint32_t shared, const void* global, bool valid) {
+  emulator::copy_async(shared, global, valid, kBytes);
 }
 inline void barrier_init(std::uint64_t* barrier, unsigned count) {
   emulator::barrier_init(barrier, count);
