@@ -2,6 +2,7 @@
 
 #include <array>
 #include <string>
+#include <string_view>
 
 #include "gpu/kernels/coded_cluster_shape.h"
 #include "gpu/kernels/coded_gemm.h"
@@ -26,8 +27,14 @@ ClusterPlaces cluster_places();
 CodedClusterPlan plan_coded_cluster(const CodedMatrix& w, std::int64_t m,
                                     const ClusterPlaces& places, std::size_t shared_limit);
 
-/// The product of a plan that is taken; x and y are of the type that weights are rounded to, x_scale
-/// and x_sum are not read.
+/// Of a word of the backend's option "coded": "cluster", "few", or any other.
+CodedClusters cluster_use(std::string_view word);
+
+/// Whether the product of `m` rows was measured faster so than by the other kernels.
+bool cluster_pays(std::int64_t m);
+
+/// The product of a plan that is taken; x and y are of the type that weights are rounded to,
+/// x_scale and x_sum are not read.
 void coded_cluster(const CodedGemmArguments& a, const CodedClusterPlan& plan, StreamHandle stream);
 
 }  // namespace attn::gpu

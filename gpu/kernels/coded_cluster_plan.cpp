@@ -55,6 +55,17 @@ std::string cluster_refusal(const CodedMatrix& w) {
   return w.kind == CodeKind::kU4 ? "" : "codes are not of 4 bits";
 }
 
+CodedClusters cluster_use(std::string_view word) {
+  return word == "cluster" ? CodedClusters::kAlways
+         : word == "few"   ? CodedClusters::kNever
+                           : CodedClusters::kWhereTheyPay;
+}
+
+bool cluster_pays(std::int64_t m) {
+  constexpr std::int64_t kFewest = 17;  // docs/kernels.md has the figures
+  return m >= kFewest;
+}
+
 ClusterPlaces cluster_places() {
   static std::mutex mutex;
   static std::map<int, ClusterPlaces> known;

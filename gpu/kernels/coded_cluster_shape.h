@@ -36,6 +36,13 @@ struct ClusterTile {
   static constexpr int kMostThreads = 128 * kMostClusterGroups + kOtherThreads;
 };
 
+/// Which products are clusters', of those that they can take.
+enum class CodedClusters : std::uint8_t {
+  kWhereTheyPay,  ///< cluster_pays()
+  kAlways,
+  kNever,
+};
+
 /// How a product is shared out; decided on the host.
 struct CodedClusterPlan {
   bool taken = false;

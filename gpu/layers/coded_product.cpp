@@ -113,7 +113,10 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
                           shared_memory_limit(), options.streams);
     if (plan.stream.taken) return plan;
   }
-  if (options.clusters && narrow && !is_quantised(format)) {
+  const bool clustered =
+      options.clusters == CodedClusters::kAlways ||
+      (options.clusters == CodedClusters::kWhereTheyPay && cluster_pays(shape.m));
+  if (clustered && options.tile == 0 && narrow && !is_quantised(format)) {
     plan.cluster =
         plan_coded_cluster(weight.matrix, shape.m, cluster_places(), shared_memory_limit());
     if (plan.cluster.taken) return plan;

@@ -57,8 +57,7 @@ struct CodedProductOptions {
   int tile = 0;  ///< of the wgmma kernel: 0 chooses
   int multiprocessors = 0;
   StreamWays streams;  ///< kNever where the input is several slices
-  /// Products that plan_coded_cluster() takes by coded_cluster().
-  bool clusters = false;
+  CodedClusters clusters = CodedClusters::kNever;
 };
 
 /// `shape`: m, n, k and out_type of the product, whose input has that type. `plain`: the weight's

@@ -52,7 +52,7 @@ struct LayerOptions {
   /// plan_coded_stream() takes; all others as without.
   StreamWays coded_streams;
   /// Products with gptq's weights by coded_cluster(), of those that plan_coded_cluster() takes.
-  bool coded_clusters = false;
+  CodedClusters coded_clusters = CodedClusters::kWhereTheyPay;
 };
 
 /// "" when AttentionLayer runs the config, else one line why not.

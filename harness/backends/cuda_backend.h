@@ -29,8 +29,8 @@ struct CudaOptions {
   bool fp8_own = false;       ///< float8 codes by our own kernels only
   bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
   /// Few rows with gguf's and gptq's weights as streams: wherever that goes, "stream", with other
-  /// ways of their own, "owners" and "one"; never, "few". "cluster": some rows with gptq's weights
-  /// of 4 bits by clusters of blocks that share out the columns. "": chosen.
+  /// ways of their own, "owners" and "one"; never, "few". "cluster": any rows with gptq's weights
+  /// of 4 bits by clusters of blocks that share out the columns; "few": none. "": chosen.
   std::string coded;
   /// How calls of one query a sequence are decoded where a leaner kernel takes them: "general",
   /// "lean", "lean-mail"; "": chosen.

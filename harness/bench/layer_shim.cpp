@@ -9,6 +9,7 @@
 #include <string>
 
 #include "gpu/kernels/attention_decode_lean.h"
+#include "gpu/kernels/coded_cluster.h"
 #include "gpu/kernels/coded_stream.h"
 #include "gpu/layers/layer.h"
 #include "reference/core/config.h"
@@ -75,9 +76,8 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kFewRows;
     } else if (word == "gemv=ahead") {
       options.gemv = attn::gpu::GemvUse::kAhead;
-    } else if (word == "coded=cluster") {
-      options.coded_clusters = true;
     } else if (word.starts_with("coded=")) {
+      options.coded_clusters = attn::gpu::cluster_use(word.substr(6));
       options.coded_streams = attn::gpu::stream_ways(word.substr(6));
       int warps = 0, tiles = 0, ask = 0;  // of an experiment: coded=one-8-1-0
       if (std::sscanf(word.c_str(), "coded=one-%d-%d-%d", &warps, &tiles, &ask) == 3) {

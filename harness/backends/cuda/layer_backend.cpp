@@ -5,6 +5,7 @@
 
 #include "gpu/device/scratch.h"
 #include "gpu/kernels/attention_decode_lean.h"
+#include "gpu/kernels/coded_cluster.h"
 #include "gpu/kernels/coded_stream.h"
 #include "gpu/layers/types.h"
 #include "harness/backends/backend_failure.h"
@@ -31,7 +32,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
   layer.coded_streams = gpu::stream_ways(options.coded);
-  layer.coded_clusters = options.coded == "cluster";
+  layer.coded_clusters = gpu::cluster_use(options.coded);
   layer.decode = gpu::decode_way(options.decode);
   layer.fixed_splits = options.splits;
   return layer;
