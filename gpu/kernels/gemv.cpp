@@ -25,7 +25,11 @@ GemvCall call_of(const GemmArguments& product) {
 GemvGrid gemv_grid(const GemvCall& call, bool heads) {
   if (!heads) return {(call.columns + kGemvColumns - 1) / kGemvColumns, 1};
   const auto head_dim = static_cast<int>(call.a.head_dim);
-  return {call.columns / head_dim, gemv_parts(head_dim)};
+  return {call.columns / head_dim, gemv_parts(head_dim, gemv_tiles(call))};
+}
+
+int gemv_tiles(const GemvCall& call) {
+  return gemv_tiles(static_cast<int>(call.a.head_dim), call.a.norm);
 }
 
 std::string gemv_refusal(Type type, std::int64_t depth) {
@@ -46,7 +50,7 @@ void gemv(const GemmArguments& arguments, bool ahead, StreamHandle stream) {
 void gemv_heads(const GemmArguments& product, const HeadPassArguments& heads, StreamHandle stream) {
   GemvCall call = call_of(product);
   call.a = heads;
-  launch_gemv(call, true, heads.norm ? gemv_parts(static_cast<int>(heads.head_dim)) : 1, stream);
+  launch_gemv(call, true, heads.norm ? gemv_grid(call, true).z : 1, stream);
 }
 
 }  // namespace attn::gpu

@@ -4,18 +4,19 @@
 namespace attn::gpu {
 namespace {
 
-template <typename T, bool kHeads>
+template <typename T, bool kHeads, int kTiles>
 void launch(const GemvCall& call, int cluster, cudaStream_t stream) {
   const GemvGrid grid = gemv_grid(call, kHeads);
-  launch_dependent(gemv_kernel<T, kHeads>,
+  launch_dependent(gemv_kernel<T, kHeads, kTiles>,
                    dim3(static_cast<unsigned>(grid.x), 1, static_cast<unsigned>(grid.z)), cluster,
-                   kGemvThreads, sizeof(GemvShared), stream, call);
+                   gemv_threads(kTiles), sizeof(GemvShared<kTiles>), stream, call);
 }
 
 template <typename T>
 void launch(const GemvCall& call, bool heads, int cluster, cudaStream_t stream) {
-  if (heads) return launch<T, true>(call, cluster, stream);
-  launch<T, false>(call, cluster, stream);
+  if (!heads) return launch<T, false, 1>(call, cluster, stream);
+  if (gemv_tiles(call) == 1) return launch<T, true, 1>(call, cluster, stream);
+  launch<T, true, 2>(call, cluster, stream);
 }
 
 }  // namespace

@@ -2,19 +2,19 @@
 // beside attention. Reading w is all there is to it, so: enough of it on its way, from before the
 // kernel ahead has ended on.
 //
-// A block has 16 rows of w. They are the rows of mma.sync's products and x's rows their columns, so
-// that 8 rows of x cost what one costs. Lane l reads 16 bytes of rows l / 4 and l / 4 + 8; in which
-// order k goes through a product does not matter as long as x's goes the same way, so lanes take
-// for their fragments what lies beside each other: no shared memory, no shuffle. Warps share out
-// the columns, each a cache line of each row a step, and their sums meet in shared memory, in the
-// order of the warps: a row of y has the same bits however many there are.
+// A block has 16 rows of w, or two tiles of 16. They are the rows of mma.sync's products and x's
+// rows their columns, so that 8 rows of x cost what one costs. Lane l reads 16 bytes of rows l / 4
+// and l / 4 + 8; in which order k goes through a product does not matter as long as x's goes the
+// same way, so lanes take for their fragments what lies beside each other: no shared memory, no
+// shuffle. Warps share out the columns, each a cache line of each row a step, and their sums meet
+// in shared memory, in the order of the warps: a row of y has the same bits however many there are.
 //
 // With heads, the 16 rows are 8 neighbouring channels of a head and the 8 that lie half a head
 // further, and bias, bound, norm, rotation and store follow at once. The blocks of a head are a
 // cluster when there is a norm: each sends the others its sums of squares.
 //
-// Budget: two steps of 16 registers of w on their way, 3 blocks a multiprocessor: 98 KB, three
-// times what its share of 4.3 TB/s at a microsecond asks for.
+// Budget: two steps of 16 registers of w a tile on their way, 3 blocks a multiprocessor, or 2 of
+// two tiles: 98 KB and more, three times what its share of 4.3 TB/s at a microsecond asks for.
 #pragma once
 
 #include "gpu/kernels/gemv_launch.h"
@@ -24,12 +24,12 @@
 
 namespace attn::gpu {
 
+template <int kTiles>
 struct GemvShared {
   /// Of each warp, token and row of w. The pitch keeps a warp's eight tokens apart.
-  static constexpr int kPitch = 20;
+  static constexpr int kPitch = kTiles * kGemvColumns + 4;
   float parts[kGemvWarps][kGemvTokens][kPitch];
-  float values[kGemvTokens][kPitch];  ///< of heads, between their steps
-  float own_squares[kGemvTokens];
+  float values[kGemvTokens][kPitch];           ///< of heads, between their steps
   float squares[kGemvMostParts][kGemvTokens];  ///< of the cluster's blocks
   TokenPlace places[kGemvTokens];
 };
@@ -49,10 +49,14 @@ struct GemvStep {
   uint4 low[2], high[2];
 };
 
-template <typename T, bool kHeads>
+template <typename T, bool kHeads, int kTiles>
 class Gemv {
  public:
-  __device__ __forceinline__ Gemv(const GemvCall& call, GemvShared& shared);
+  using Shared = GemvShared<kTiles>;
+  static constexpr int kRows = kTiles * kGemvColumns;  // of w
+  static constexpr int kRing = kGemvAhead * kTiles;    // steps of a tile
+
+  __device__ __forceinline__ Gemv(const GemvCall& call, Shared& shared);
 
   __device__ __forceinline__ void run();
 
@@ -62,15 +66,19 @@ class Gemv {
   __device__ __forceinline__ int head() const { return static_cast<int>(blockIdx.x); }
   /// Row of w that is the block's i-th.
   __device__ __forceinline__ int row_of(int i) const {
-    if (kHeads) return head() * head_dim() + gemv_channel(part(), i, head_dim());
-    return static_cast<int>(blockIdx.x) * kGemvColumns + i;
+    if (kHeads) return head() * head_dim() + channel_of(i);
+    return static_cast<int>(blockIdx.x) * kRows + i;
   }
-  __device__ __forceinline__ void load_w(GemvStep& step, int index) const;
+  __device__ __forceinline__ int channel_of(int i) const {
+    return gemv_channel(part() * kTiles + i / kGemvColumns, i % kGemvColumns, head_dim());
+  }
+  __device__ __forceinline__ void load_w(GemvStep& step, int index, int tile) const;
   __device__ __forceinline__ void load_x(uint4 (&x)[2], int index) const;
   __device__ __forceinline__ static void multiply(float (&c)[4], const GemvStep& step,
                                                   const uint4 (&x)[2]);
-  __device__ __forceinline__ void leave_part(const float (&c)[4]);
+  __device__ __forceinline__ void leave_part(const float (&c)[kTiles][4]);
   __device__ __forceinline__ float sum() const;
+  __device__ __forceinline__ void find_places();
   __device__ __forceinline__ void finish_plain();
   __device__ __forceinline__ void finish_heads();
   __device__ __forceinline__ float normalised(float y, int channel);
@@ -89,15 +97,13 @@ class Gemv {
     return static_cast<int>((head() - a_.num_heads) % a_.num_kv_heads);
   }
   /// In the end a thread has one value of y: of a token and of the block's i-th row of w.
-  __device__ __forceinline__ static int token() {
-    return static_cast<int>(threadIdx.x) / kGemvColumns;
-  }
-  __device__ __forceinline__ static int i() { return static_cast<int>(threadIdx.x) % kGemvColumns; }
+  __device__ __forceinline__ static int token() { return static_cast<int>(threadIdx.x) / kRows; }
+  __device__ __forceinline__ static int i() { return static_cast<int>(threadIdx.x) % kRows; }
   __device__ __forceinline__ static bool has_value() { return token() < kGemvTokens; }
 
   const GemvCall& call_;
   const HeadPassArguments& a_;
-  GemvShared& shared_;
+  Shared& shared_;
   int warp_;
   int lane_;
   GemvRow<T> low_, high_, x_;
@@ -105,8 +111,8 @@ class Gemv {
 
 /// A lane's rows, from the columns of its first step on. What lies behind the last row or column is
 /// zeros: such rows have no columns at all.
-template <typename T, bool kHeads>
-__device__ __forceinline__ Gemv<T, kHeads>::Gemv(const GemvCall& call, GemvShared& shared)
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ Gemv<T, kHeads, kTiles>::Gemv(const GemvCall& call, Shared& shared)
     : call_(call),
       a_(call.a),
       shared_(shared),
@@ -124,18 +130,21 @@ __device__ __forceinline__ Gemv<T, kHeads>::Gemv(const GemvCall& call, GemvShare
   x_ = aim(call_.x, lane_ / 4, call_.tokens);
 }
 
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::load_w(GemvStep& step, int index) const {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::load_w(GemvStep& step, int index,
+                                                                int tile) const {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int at = gemv_depth(index, 0) + 32 * half;
-    step.low[half] = load_once(low_.at(at), at < low_.columns);
-    step.high[half] = load_once(high_.at(at), at < (kHeads ? low_ : high_).columns);
+    const int from = at + tile * 8 * call_.depth;
+    step.low[half] = load_once(low_.at(from), at < low_.columns);
+    // All rows of a head are there.
+    step.high[half] = load_once(high_.at(from), at < (kHeads ? low_ : high_).columns);
   }
 }
 
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::load_x(uint4 (&x)[2], int index) const {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::load_x(uint4 (&x)[2], int index) const {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int at = gemv_depth(index, 0) + 32 * half;
@@ -145,9 +154,10 @@ __device__ __forceinline__ void Gemv<T, kHeads>::load_x(uint4 (&x)[2], int index
 
 /// Of 16 bytes of a lane the first half is columns 2 t and + 1, 2 t + 8 and + 9 of one product and
 /// the second half of another, in w and in x.
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::multiply(float (&c)[4], const GemvStep& step,
-                                                          const uint4 (&x)[2]) {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::multiply(float (&c)[4],
+                                                                  const GemvStep& step,
+                                                                  const uint4 (&x)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const uint4& low = step.low[half];
@@ -159,20 +169,23 @@ __device__ __forceinline__ void Gemv<T, kHeads>::multiply(float (&c)[4], const G
   }
 }
 
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::leave_part(const float (&c)[4]) {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::leave_part(const float (&c)[kTiles][4]) {
   auto& part = shared_.parts[warp_];
-  const int row = lane_ / 4;
   const int token = 2 * (lane_ % 4);
-  part[token][row] = c[0];
-  part[token + 1][row] = c[1];
-  part[token][row + 8] = c[2];
-  part[token + 1][row + 8] = c[3];
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+    const int row = t * kGemvColumns + lane_ / 4;
+    part[token][row] = c[t][0];
+    part[token + 1][row] = c[t][1];
+    part[token][row + 8] = c[t][2];
+    part[token + 1][row + 8] = c[t][3];
+  }
 }
 
 /// Of the thread's token and row of w.
-template <typename T, bool kHeads>
-__device__ __forceinline__ float Gemv<T, kHeads>::sum() const {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ float Gemv<T, kHeads, kTiles>::sum() const {
   float y = 0.0f;
 #pragma unroll
   for (int w = 0; w < kGemvWarps; ++w) y += shared_.parts[w][token()][i()];
@@ -182,34 +195,24 @@ __device__ __forceinline__ float Gemv<T, kHeads>::sum() const {
   return y;
 }
 
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::finish_plain() {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::finish_plain() {
   if (!has_value() || token() >= call_.tokens || row_of(i()) >= call_.columns) return;
   static_cast<T*>(call_.y)[token() * call_.y_stride + row_of(i())] = from_float<T>(sum());
 }
 
 /// x / sqrt(mean(x^2) + eps) * gamma of the whole head. All threads of its blocks.
-template <typename T, bool kHeads>
-__device__ __forceinline__ float Gemv<T, kHeads>::normalised(float y, int channel) {
-  const int parts = gemv_parts(head_dim());
-  if (has_value()) shared_.values[token()][i()] = y;
-  __syncthreads();
-  if (threadIdx.x < kGemvTokens) {
-    float squares = 0.0f;
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ float Gemv<T, kHeads, kTiles>::normalised(float y, int channel) {
+  const int parts = gemv_parts(head_dim(), kTiles);
+  float own = __fmul_rn(y, y);  // then of the token's rows, that lie in one warp
 #pragma unroll
-    for (int i = 0; i < kGemvColumns; ++i) {
-      const float value = shared_.values[threadIdx.x][i];
-      squares = __fmaf_rn(value, value, squares);
-    }
-    shared_.own_squares[threadIdx.x] = squares;
-  }
+  for (int with = 1; with < kRows; with *= 2) own += __shfl_xor_sync(0xffffffffu, own, with);
   cluster_wait();  // all blocks have started
-  __syncthreads();
-  if (static_cast<int>(threadIdx.x) < parts * kGemvTokens / 2) {
-    const int pair = static_cast<int>(threadIdx.x) % (kGemvTokens / 2);
-    const auto to = threadIdx.x / (kGemvTokens / 2);
-    cluster_store(cluster_address(shared_address(&shared_.squares[part()][2 * pair]), to),
-                  float2{shared_.own_squares[2 * pair], shared_.own_squares[2 * pair + 1]});
+  if (has_value() && i() < parts) {
+    cluster_store(cluster_address(shared_address(&shared_.squares[part()][token()]),
+                                  static_cast<unsigned>(i())),
+                  own);
   }
   cluster_arrive();
   cluster_wait();
@@ -223,8 +226,8 @@ __device__ __forceinline__ float Gemv<T, kHeads>::normalised(float y, int channe
 }
 
 /// After a barrier behind the values' way to shared memory.
-template <typename T, bool kHeads>
-__device__ __forceinline__ float Gemv<T, kHeads>::rotated(float y, int channel) const {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ float Gemv<T, kHeads, kTiles>::rotated(float y, int channel) const {
   const int position = shared_.places[token()].position;
   const int rotary = static_cast<int>(a_.rotary_dim);
   const int at = channel - (a_.rotate_last ? head_dim() - rotary : 0);
@@ -240,8 +243,8 @@ __device__ __forceinline__ float Gemv<T, kHeads>::rotated(float y, int channel) 
 }
 
 /// To q, or to k's tap, and to the cache.
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::store(float y, int channel) const {
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::store(float y, int channel) const {
   const TokenPlace place = shared_.places[token()];
   const T value = from_float<T>(y);
   if (is_q()) {
@@ -268,9 +271,9 @@ __device__ __forceinline__ void Gemv<T, kHeads>::store(float y, int channel) con
   }
 }
 
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::finish_heads() {
-  const int channel = gemv_channel(part(), i(), head_dim());
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::finish_heads() {
+  const int channel = channel_of(i());
   const bool owned = has_value() && token() < call_.tokens && shared_.places[token()].position >= 0;
   float y = has_value() ? rounded(sum()) : 0.0f;
   if (owned && call_.y != nullptr) {
@@ -293,36 +296,45 @@ __device__ __forceinline__ void Gemv<T, kHeads>::finish_heads() {
   if (has_value() && token() < call_.tokens) store(y, channel);
 }
 
-template <typename T, bool kHeads>
-__device__ __forceinline__ void Gemv<T, kHeads>::run() {
+/// By one warp. Two tiles' blocks have none for it alone: the registers of two such blocks are
+/// full.
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::find_places() {
+  if (!kHeads) return;
+  // Not before: attention takes what lies in the cache for complete when it may start.
+  allow_dependent_launch();
+  if (lane_ < kGemvTokens) shared_.places[lane_] = place_of_token(a_, lane_);
+}
+
+template <typename T, bool kHeads, int kTiles>
+__device__ __forceinline__ void Gemv<T, kHeads, kTiles>::run() {
   if (sums_squares()) cluster_arrive_relaxed();
-  if (warp_ == kGemvWarps) {
-    if (call_.ahead && lane_ < kGemvColumns && row_of(lane_) < call_.columns) {
+  if (kTiles == 1 && warp_ == kGemvWarps) {
+    if (call_.ahead && lane_ < kRows && row_of(lane_) < call_.columns) {
       const T* const row =
           static_cast<const T*>(call_.w) + static_cast<std::int64_t>(row_of(lane_)) * call_.depth;
       prefetch_stretch_to_l2(row, static_cast<unsigned>(call_.depth * sizeof(T)));
     }
     wait_for_previous_grid();
-    // Not before: attention takes what lies in the cache for complete when it may start.
-    if (kHeads) allow_dependent_launch();
-    if (kHeads && lane_ < kGemvTokens) shared_.places[lane_] = place_of_token(a_, lane_);
+    find_places();
   } else {
     const int steps = gemv_steps(call_.depth);
-    GemvStep ring[kGemvAhead];
+    GemvStep ring[kRing];
 #pragma unroll
-    for (int j = 0; j < kGemvAhead; ++j) load_w(ring[j], j);
+    for (int j = 0; j < kRing; ++j) load_w(ring[j], j / kTiles, j % kTiles);
     // x is its work, w is not. Without a branch here ptxas puts the wait in front of the loads.
     if (call_.depth > 0) wait_for_previous_grid();
+    if (kTiles > 1 && warp_ == kGemvWarps - 1) find_places();
     uint4 x[2];  // from the L2, which is nearer: one step ahead
     load_x(x, 0);
-    float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float c[kTiles][4] = {};
 #pragma unroll 1
     for (int step = 0; step < steps; step += kGemvAhead) {
 #pragma unroll
-      for (int j = 0; j < kGemvAhead; ++j) {
-        multiply(c, ring[j], x);
-        load_x(x, step + j + 1);  // behind the last: nothing
-        load_w(ring[j], step + j + kGemvAhead);
+      for (int j = 0; j < kRing; ++j) {
+        multiply(c[j % kTiles], ring[j], x);
+        if (j % kTiles == kTiles - 1) load_x(x, step + j / kTiles + 1);  // behind the last: nothing
+        load_w(ring[j], step + kGemvAhead + j / kTiles, j % kTiles);
       }
     }
     leave_part(c);
@@ -336,13 +348,13 @@ __device__ __forceinline__ void Gemv<T, kHeads>::run() {
 }
 
 /// grid: x heads, z parts of a head; or x blocks of 16 rows of w.
-template <typename T, bool kHeads>
-__global__ void __launch_bounds__(kGemvThreads, kGemvBlocks)
+template <typename T, bool kHeads, int kTiles>
+__global__ void __launch_bounds__(gemv_threads(kTiles), gemv_blocks(kTiles))
     gemv_kernel(const __grid_constant__ GemvCall call) {
   extern __shared__ __align__(16) unsigned char memory[];
-  auto& shared = *reinterpret_cast<GemvShared*>(memory);
+  auto& shared = *reinterpret_cast<GemvShared<kTiles>*>(memory);
   if (!kHeads) allow_dependent_launch();
-  Gemv<T, kHeads>(call, shared).run();
+  Gemv<T, kHeads, kTiles>(call, shared).run();
 }
 
 }  // namespace attn::gpu

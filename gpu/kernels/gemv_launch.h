@@ -28,6 +28,8 @@ struct GemvGrid {
   int z = 1;
 };
 GemvGrid gemv_grid(const GemvCall& call, bool heads);
+/// Tiles of a block of heads: gemv_work.h.
+int gemv_tiles(const GemvCall& call);
 
 /// `cluster`: blocks of a cluster along z, of whole heads; 1 for no cluster.
 void launch_gemv(const GemvCall& call, bool heads, int cluster, cudaStream_t stream);

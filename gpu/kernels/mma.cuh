@@ -206,6 +206,11 @@ __device__ __forceinline__ void cluster_store(std::uint32_t address, float2 x) {
                : "memory");
 #endif
 }
+__device__ __forceinline__ void cluster_store(std::uint32_t address, float x) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+#endif
+}
 
 /// Adds one and returns what was there; what this thread has seen written is released, what the
 /// other threads that added released is seen after.

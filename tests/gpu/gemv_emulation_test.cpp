@@ -28,15 +28,19 @@ std::string gemv_mistake;
 emulator::Starved gemv_starved;
 
 void launch_gemv(const GemvCall& call, bool heads, int cluster, cudaStream_t) {
-  static_assert(sizeof(GemvShared) <= emulator::kClusterShared);
-  const auto run = [&](auto type, auto with_heads) {
+  static_assert(sizeof(GemvShared<2>) <= emulator::kClusterShared);
+  const auto run = [&](auto type, auto with_heads, auto tiles) {
     using T = decltype(type);
     const GemvGrid grid = gemv_grid(call, heads);
-    gemv_mistake = emulator::run({grid.x, grid.z, cluster}, kGemvThreads, gemv_seed, gemv_starved,
-                                 [&] { gemv_kernel<T, with_heads.value>(call); });
+    gemv_mistake =
+        emulator::run({grid.x, grid.z, cluster}, gemv_threads(tiles.value), gemv_seed, gemv_starved,
+                      [&] { gemv_kernel<T, with_heads.value, tiles.value>(call); });
   };
   const auto run_type = [&](auto type) {
-    heads ? run(type, std::true_type{}) : run(type, std::false_type{});
+    constexpr std::integral_constant<int, 1> kOne;
+    constexpr std::integral_constant<int, 2> kTwo;
+    if (!heads) return run(type, std::false_type{}, kOne);
+    gemv_tiles(call) == 1 ? run(type, std::true_type{}, kOne) : run(type, std::true_type{}, kTwo);
   };
   call.a.type == Type::kBFloat16 ? run_type(Bf16{}) : run_type(Half{});
 }
@@ -130,16 +134,18 @@ TEST(GemvEmulation, HalvesNormBiasAndTaps) {
 /// Each warp and some single lanes behind all others.
 TEST(GemvEmulation, AnyWarpOrLaneMayComeLast) {
   Problem p;
-  p.head_dim = p.rotary = 64;
   p.heads = 2;
   p.hidden = 3 * 64;
   p.norm = p.taps = true;
   p.sequences = {{1, 3}, {2, 0}};
-  for (int warp = 0; warp < kGemvThreads / 32; ++warp) {
-    for (const emulator::Starved starved :
-         {emulator::Starved{32 * warp, 32}, emulator::Starved{32 * warp + warp * 7 % 32, 1}}) {
-      gemv_starved = starved;
-      EXPECT_EQ(run(p, 3), "") << starved.first << " " << starved.count;
+  for (const int tiles : {1, 2}) {
+    p.head_dim = p.rotary = 64 * tiles;
+    for (int warp = 0; warp < gemv_threads(tiles) / 32; ++warp) {
+      for (const emulator::Starved starved :
+           {emulator::Starved{32 * warp, 32}, emulator::Starved{32 * warp + warp * 7 % 32, 1}}) {
+        gemv_starved = starved;
+        EXPECT_EQ(run(p, 3), "") << tiles << " " << starved.first << " " << starved.count;
+      }
     }
   }
   gemv_starved = {};

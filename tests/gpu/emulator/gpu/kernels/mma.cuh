@@ -56,6 +56,9 @@ inline std::uint32_t cluster_address(std::uint32_t shared, unsigned rank) {
 inline void cluster_store(std::uint32_t address, float2 x) {
   emulator::cluster_store(address, &x, sizeof(x));
 }
+inline void cluster_store(std::uint32_t address, float x) {
+  emulator::cluster_store(address, &x, sizeof(x));
+}
 inline void cluster_store(std::uint32_t address, float4 x) {
   emulator::cluster_store(address, &x, sizeof(x));
 }
