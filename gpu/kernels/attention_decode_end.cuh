@@ -39,6 +39,27 @@ __device__ __forceinline__ void add_part(float4& o, float4 x, float weight) {
   o.w = fmaf(x.w, weight, o.w);
 }
 
+/// One unit of all parts, in their order: maximum and sum to the bit as total_of() makes them, and
+/// the outputs times their weights into `o`. Two passes over the parts, where total_of() and the
+/// outputs after it are three, and eight parts at once.
+template <typename EndOf, typename OutOf>
+__device__ __forceinline__ RowTotal gather_parts(int parts, float4& o, const EndOf& end_of,
+                                                 const OutOf& out_of) {
+  RowTotal total;
+#pragma unroll 8
+  for (int i = 0; i < parts; ++i) total.max = fmaxf(total.max, end_of(i).x);
+  total.shift = total.max == -INFINITY ? 0.0f : total.max;
+  o = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 8
+  for (int i = 0; i < parts; ++i) {
+    const float2 end = end_of(i);
+    const float weight = exp2_approximate(end.x - total.shift);
+    total.sum = fmaf(end.y, weight, total.sum);
+    add_part(o, out_of(i), weight);
+  }
+  return total;
+}
+
 /// The end of a decode block. Outputs are cut into units of four channels of one row.
 template <typename T, typename C, typename Shape>
 class DecodeEnd {
@@ -47,13 +68,14 @@ class DecodeEnd {
 
   __device__ __forceinline__ DecodeEnd(const AttentionArguments& a, const Partials& partials,
                                        Shared& shared, const Sequence& sequence, int kv_head,
-                                       unsigned item)
+                                       unsigned item, bool gather = false)
       : a_(a),
         partials_(partials),
         shared_(shared),
         first_row_(sequence.first_row),
         kv_head_(kv_head),
         item_(item),
+        gather_(gather),
         rows_(static_cast<int>(sequence.rows) * partials.group),
         units_of_row_(Shape::kLean ? Shape::kHeadDim / 4 : static_cast<unsigned>(a.head_dim_v) / 4),
         units_(rows_ * static_cast<int>(units_of_row_)) {}
@@ -104,6 +126,7 @@ class DecodeEnd {
   std::int64_t first_row_;
   int kv_head_;
   unsigned item_;  ///< sequence and kv head: which of the splits' rows
+  bool gather_;    ///< DecodeWay
   int rows_;
   unsigned units_of_row_;
   int units_;
@@ -172,6 +195,14 @@ __device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_cluster() {
   cluster_wait();
   for (int i = threadIdx.x; i < share && rank * share + i < units_; i += Shape::kThreads) {
     const Unit u = unit(rank * share + i);
+    if (Shape::kLean && gather_) {
+      float4 out;
+      const RowTotal whole = gather_parts(
+          blocks, out, [&](int s) { return shared_.received.end[s][u.row]; },
+          [&](int s) { return shared_.received.out[s * share + i]; });
+      write(u, whole, out);
+      continue;
+    }
     const RowTotal total =
         total_of<8>(blocks, [&](int s) { return shared_.received.end[s][u.row]; });
     float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -327,6 +358,14 @@ __device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_share() {
   }
   __syncthreads();
   for (int i = threadIdx.x; i < own; i += Shape::kThreads) {
+    if (gather_) {
+      float4 out;
+      const RowTotal whole = gather_parts(
+          splits, out, [&](int s) { return gathered.end[s * share + i]; },
+          [&](int s) { return gathered.out[s * share + i]; });
+      write(unit(first + i), whole, out);
+      continue;
+    }
     const RowTotal total = total_of<4>(splits, [&](int s) { return gathered.end[s * share + i]; });
     float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 4

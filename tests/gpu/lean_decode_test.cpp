@@ -1,5 +1,5 @@
-// The lean decode kernel (backend cuda, and as cuda:decode=lean and lean-mail) against the exact
-// reference and against the general kernel.
+// The lean decode kernel (backend cuda, and as cuda:decode=lean, lean-mail and gather) against the
+// exact reference and against the general kernel.
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -17,7 +17,8 @@
 namespace attn::harness {
 namespace {
 
-constexpr std::array kWays{"cuda", "cuda:decode=lean", "cuda:decode=lean-mail"};
+constexpr std::array kWays{"cuda", "cuda:decode=lean", "cuda:decode=lean-mail",
+                           "cuda:decode=gather"};
 
 class LeanDecode : public OnDevice {
  protected:
