@@ -6,7 +6,6 @@
 #include "gpu/kernels/coded_store.cuh"
 #include "gpu/kernels/coded_stream_shape.h"
 #include "gpu/kernels/mma.cuh"
-#include "gpu/kernels/named_barrier.cuh"
 
 namespace attn::gpu {
 
@@ -122,18 +121,17 @@ __device__ __forceinline__ int stream_sums(int tiles, int rows) {
 }
 
 /// The warps' sums of each tile, in order, and out.
-template <int kWarps = kStreamWarps>
 __device__ __forceinline__ void store_stream(const CodedGemmArguments& a, int rows,
                                              const float* sums, std::int64_t first_tile,
                                              int tiles) {
   const int of_warp = kCodedTile * rows;
-  for (int i = static_cast<int>(threadIdx.x); i < of_warp * tiles; i += 32 * kWarps) {
+  for (int i = static_cast<int>(threadIdx.x); i < of_warp * tiles; i += kStreamThreads) {
     const int tile = i / of_warp;
     const int at = i % of_warp;
-    const float* const from = sums + tile * kWarps * of_warp + at;
+    const float* const from = sums + tile * kStreamWarps * of_warp + at;
     float y = 0.0f;
 #pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) y += from[warp * of_warp];
+    for (int warp = 0; warp < kStreamWarps; ++warp) y += from[warp * of_warp];
     const std::int64_t column = (first_tile + tile) * kCodedTile + at % kCodedTile;
     if (column < a.n) store_result(a, at / kCodedTile, column, y);
   }
@@ -162,11 +160,11 @@ struct StreamPlace {
 
 /// A block's product, of `rows` rows of x in `x_bytes` of shared memory. A warp brings the columns
 /// of x whose first job is its own: bring(to, first, end) brings those of stages [first, end)
-/// there; sums_of(x) makes what it adds its stages to. `owners`: StreamWays. kHeld: a warp keeps
+/// there; sums_of(x) makes what it adds its stages to. kHeld: a warp keeps
 /// the sums of all tiles (kMostHeldTiles) in registers, and they take the place of x at the end.
 template <typename Stage, bool kHeld, typename Bring, typename Sums>
 __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int rows, int x_bytes,
-                                               int tiles_of_block, bool owners, const Bring& bring,
+                                               int tiles_of_block, const Bring& bring,
                                                const Sums& sums_of) {
   extern __shared__ unsigned char memory[];
   constexpr int kDepth = Stage::kDepth;
@@ -215,14 +213,10 @@ __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int 
   };
   const int bring_end = min(first_unit(end) * kStagesOfUnit, stages);
   const int bring_first = first_unit(begin) * kStagesOfUnit;
-  StreamMeeting meeting;
-  if (owners) meeting = stream_meeting(tiles * stages, jobs_of_unit, warp);
   wait_for_previous_grid();
   if (bring_first < bring_end) bring(x, bring_first, bring_end);
-  if (owners) {
+  if (shares_no_unit(tiles * stages, jobs_of_unit)) {
     __syncwarp();
-    if (meeting.leave > 0) named_barrier_arrive(meeting.leave, meeting.leave_threads);
-    if (meeting.wait > 0) named_barrier_sync(meeting.wait, meeting.wait_threads);
   } else {
     __syncthreads();
   }

@@ -17,15 +17,15 @@ std::string stream_refusal(const CodedMatrix& w);
 /// 16 rows (float32: 4), other scales, no room in shared memory, or a weight with a
 /// refusal.
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
-                                  std::int64_t block, int multiprocessors, std::size_t shared_limit,
-                                  const StreamWays& ways = {});
+                                  std::int64_t block, int multiprocessors,
+                                  std::size_t shared_limit);
 
-/// Of an option's word: "stream" (all that can be streams), "owners", "one" (those, and likewise
-/// what StreamWays says), "few" (none); any other: chosen.
-StreamWays stream_ways(std::string_view word);
+/// Of an option's word: "stream" (all that can be streams), "few" (none); any other: those that
+/// pay.
+CodedStreams stream_use(std::string_view word);
 
 /// Whether the product was measured faster so than by the other kernels. `block` as above.
-bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block);
+bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t k, std::int64_t block);
 
 /// Bytes of shared memory that a block may have on the current device.
 std::size_t shared_memory_limit();

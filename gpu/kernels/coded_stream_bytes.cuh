@@ -350,7 +350,7 @@ template <CodeKind kKind, bool kSuper, int kRows>
 __global__ void __launch_bounds__(kStreamThreads, kRows > 8 ? 1 : 2)
     coded_stream(const __grid_constant__ CodedGemmArguments a,
                  const __grid_constant__ StreamImage image, const void* image_from,
-                 int tiles_of_block, bool owners) {
+                 int tiles_of_block) {
   using Stage = StreamStage<kKind, kSuper>;
   const auto unit_of = [](int stage) { return stage * Stage::kChunks * kCodedChunk / kStreamUnit; };
   StreamImage own = image;  // what the compiler can know
@@ -358,7 +358,7 @@ __global__ void __launch_bounds__(kStreamThreads, kRows > 8 ? 1 : 2)
   own.group = kSuper ? Stage::kGroup : 0;
   if (kRows == 1) own.rows = own.room = 1;
   stream_product<Stage, false>(
-      a, own.rows, image.bytes, tiles_of_block, owners,
+      a, own.rows, image.bytes, tiles_of_block,
       [&](char* to, int first, int end) {
         bring_units(a, own, kRows == 1 ? nullptr : image_from, to, unit_of(first),
                     unit_of(end - 1) + 1, static_cast<int>(threadIdx.x % 32));

@@ -12,8 +12,7 @@ void launch_kind(const CodedGemmArguments& a, const CodedStreamPlan& plan, cudaS
   const auto launch = [&](auto kernel) {
     allow_dynamic_shared(reinterpret_cast<const void*>(kernel), plan.shared_bytes);
     launch_dependent(kernel, static_cast<unsigned>(plan.blocks), 1, kStreamThreads,
-                     plan.shared_bytes, stream, a, float_stream_units(a.k), plan.tiles,
-                     plan.owners);
+                     plan.shared_bytes, stream, a, float_stream_units(a.k), plan.tiles);
   };
   if (a.m == 1) return launch(coded_stream_floats<kKind, kSuper, 1>);
   launch(coded_stream_floats<kKind, kSuper, kMostFloatStreamRows>);

@@ -159,13 +159,13 @@ struct FloatStreamSums {
 
 template <CodeKind kKind, bool kSuper, int kRows>
 __global__ void __launch_bounds__(kStreamThreads, kRows == 1 ? 2 : 1)
-    coded_stream_floats(const __grid_constant__ CodedGemmArguments a, int units, int tiles_of_block,
-                        bool owners) {
+    coded_stream_floats(const __grid_constant__ CodedGemmArguments a, int units,
+                        int tiles_of_block) {
   const int rows = static_cast<int>(a.m);
   using Stage = StreamStage<kKind, kSuper>;
   const auto unit_of = [](int stage) { return stage * Stage::kChunks * kCodedChunk / kStreamUnit; };
   stream_product<Stage, false>(
-      a, rows, rows * units * kStreamUnit * 4, tiles_of_block, owners,
+      a, rows, rows * units * kStreamUnit * 4, tiles_of_block,
       [&](char* to, int first, int end) {
         bring_floats(a, units, to, unit_of(first), unit_of(end - 1) + 1,
                      static_cast<int>(threadIdx.x % 32));

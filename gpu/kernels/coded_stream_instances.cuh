@@ -13,9 +13,11 @@ void launch_stream(const CodedGemmArguments& a, const StreamImage& image, const 
   const auto launch = [&](auto kernel) {
     allow_dynamic_shared(reinterpret_cast<const void*>(kernel), plan.shared_bytes);
     launch_dependent(kernel, static_cast<unsigned>(plan.blocks), 1, kStreamThreads,
-                     plan.shared_bytes, stream, a, image, image_from, plan.tiles, plan.owners);
+                     plan.shared_bytes, stream, a, image, image_from, plan.tiles);
   };
-  if (image.room == 1) return launch(coded_stream<kKind, kSuper, 1>);
+  if constexpr (kKind != CodeKind::kU4 || !kSuper) {  // else coded_stream_one
+    if (image.room == 1) return launch(coded_stream<kKind, kSuper, 1>);
+  }
   if (image.room == 8) return launch(coded_stream<kKind, kSuper, 8>);
   launch(coded_stream<kKind, kSuper, 16>);
 }

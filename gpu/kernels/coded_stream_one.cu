@@ -6,27 +6,18 @@
 #include "gpu/kernels/shared_allowance.cuh"
 
 namespace attn::gpu {
-namespace {
-
-template <int kWarps>
-void launch_warps(const CodedGemmArguments& a, const CodedStreamPlan& plan, cudaStream_t stream) {
-  const auto launch = [&](auto kernel) {
-    allow_dynamic_shared(reinterpret_cast<const void*>(kernel), plan.shared_bytes);
-    launch_dependent(kernel, static_cast<unsigned>(plan.blocks), 1, 32 * kWarps, plan.shared_bytes,
-                     stream, a, plan.tiles, plan.one_ask);
-  };
-  if (a.w.scaling == CodeScaling::kGroup) return launch(coded_stream_one_codes<kWarps>);
-  if (a.x_type == Type::kFloat16) return launch(coded_stream_one_weights<Half, false, kWarps>);
-  if (a.w.small_scales) return launch(coded_stream_one_weights<Bf16, true, kWarps>);
-  launch(coded_stream_one_weights<Bf16, false, kWarps>);
-}
-
-}  // namespace
 
 void launch_stream_one(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                        cudaStream_t stream) {
-  if (plan.one_warps == 16) return launch_warps<16>(a, plan, stream);
-  launch_warps<8>(a, plan, stream);
+  const auto launch = [&](auto kernel) {
+    allow_dynamic_shared(reinterpret_cast<const void*>(kernel), plan.shared_bytes);
+    launch_dependent(kernel, static_cast<unsigned>(plan.blocks), 1, kStreamThreads,
+                     plan.shared_bytes, stream, a, plan.tiles, plan.early);
+  };
+  if (a.w.scaling == CodeScaling::kGroup) return launch(coded_stream_one_codes);
+  if (a.x_type == Type::kFloat16) return launch(coded_stream_one_weights<Half, false>);
+  if (a.w.small_scales) return launch(coded_stream_one_weights<Bf16, true>);
+  launch(coded_stream_one_weights<Bf16, false>);
 }
 
 }  // namespace attn::gpu

@@ -7,6 +7,12 @@
 
 namespace attn::gpu {
 
+/// threadIdx.x, that the compiler keeps in a register: reading it anew takes longer than a load
+/// from shared memory.
+__device__ __forceinline__ int kept_thread(const CodedGemmArguments& a) {
+  return static_cast<int>(threadIdx.x | a.zero);
+}
+
 /// A job in shared memory: each lane's 16 bytes of codes of four chunks, and words behind them.
 /// What a lane copies no other reads.
 __device__ __forceinline__ void copy_job_codes(std::uint32_t slot, int lane, const char* from,
@@ -45,23 +51,24 @@ __device__ __forceinline__ void ask_for_tiles(const CodedMatrix& w, int first, i
 }
 
 /// A block's product. copy(slot, tile, stage) asks for a job, fetch(stage) for x of a stage, which
-/// bring() makes what add(slot, to) multiplies with: added to 16 sums. `ask`: so many blocks come
+/// bring() makes what add(slot, to) multiplies with: added to 16 sums. `early`: so many blocks come
 /// early, and ask the L2 for the weights of the others.
-template <int kWarps, typename Product>
+template <typename Product>
 __device__ __forceinline__ void one_row_product(const CodedGemmArguments& a, Product& product,
-                                                char* ring, float* sums, int tiles_of_block,
-                                                int ask) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const int warp = static_cast<int>(threadIdx.x / 32);
+                                                int thread, char* ring, float* sums,
+                                                int tiles_of_block, int early) {
+  const int lane = thread % 32;
+  const int warp = thread / 32;
   const int all_tiles = static_cast<int>(a.w.rows / kCodedTile);
   const int first_tile = static_cast<int>(blockIdx.x) * tiles_of_block;
   const int tiles = min(all_tiles - first_tile, tiles_of_block);
   const int stages = static_cast<int>(a.w.chunks) / 4;
-  const int begin = first_job_of(tiles * stages, kWarps, warp);
-  const int end = first_job_of(tiles * stages, kWarps, warp + 1);
+  const int begin = first_stream_job(tiles * stages, warp);
+  const int end = first_stream_job(tiles * stages, warp + 1);
   StreamPlace place = {begin, 0};
-  if (tiles > 1) {
-    place.stage = static_cast<int>(static_cast<unsigned>(begin) / static_cast<unsigned>(tiles));
+  if (tiles > 1) {  // a division is a routine
+    const auto first = static_cast<unsigned>(begin);
+    place.stage = static_cast<int>(tiles == 2 ? first / 2 : first / static_cast<unsigned>(tiles));
     place.tile = begin - place.stage * tiles;
   }
   StreamPlace next = place;
@@ -77,17 +84,17 @@ __device__ __forceinline__ void one_row_product(const CodedGemmArguments& a, Pro
     if (begin + i < end) copy_next(i);
     copy_async_commit();
   }
-  if (static_cast<int>(blockIdx.x) < ask && threadIdx.x == 0) {
+  if (static_cast<int>(blockIdx.x) < early && thread == 0) {
 #pragma unroll 1
-    for (int tile = first_tile + ask * tiles_of_block; tile < all_tiles;
-         tile += ask * tiles_of_block) {
+    for (int tile = first_tile + early * tiles_of_block; tile < all_tiles;
+         tile += early * tiles_of_block) {
       ask_for_tiles(a.w, tile, min(all_tiles - tile, tiles_of_block));
     }
   }
   allow_dependent_launch();
 #pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
-    if (lane < kCodedTile) sums[(tile * kWarps + warp) * kCodedTile + lane] = 0.0f;
+    if (lane < kCodedTile) sums[(tile * kStreamWarps + warp) * kCodedTile + lane] = 0.0f;
   }
   wait_for_previous_grid();
   if (begin < end) product.fetch(place.stage);
@@ -102,14 +109,14 @@ __device__ __forceinline__ void one_row_product(const CodedGemmArguments& a, Pro
     }
     copy_async_wait<kOneRowDepth - 1>();
     product.add(own_ring + slot * Product::kJobBytes,
-                sums + (place.tile * kWarps + warp) * kCodedTile);
+                sums + (place.tile * kStreamWarps + warp) * kCodedTile);
     if (job + kOneRowDepth < end) copy_next(slot);
     copy_async_commit();
     slot = slot + 1 == kOneRowDepth ? 0 : slot + 1;
     place.advance(tiles);
   }
   __syncthreads();
-  store_stream<kWarps>(a, 1, sums, first_tile, tiles);
+  store_stream(a, 1, sums, first_tile, tiles);
 }
 
 }  // namespace attn::gpu

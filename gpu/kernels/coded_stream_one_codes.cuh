@@ -143,16 +143,16 @@ struct OneRowOfCodes {
   }
 };
 
-template <int kWarps>
-__global__ void __launch_bounds__(32 * kWarps, one_row_blocks(kWarps))
+__global__ void __launch_bounds__(kStreamThreads, 2)
     coded_stream_one_codes(const __grid_constant__ CodedGemmArguments a, int tiles_of_block,
-                           int ask) {
+                           int early) {
   extern __shared__ unsigned char memory[];
-  OneRowOfCodes product(a, static_cast<int>(threadIdx.x % 32));
+  const int thread = kept_thread(a);
+  OneRowOfCodes product(a, thread % 32);
   char* const codes = reinterpret_cast<char*>(memory);
-  one_row_product<kWarps>(a, product, codes,
-                          reinterpret_cast<float*>(codes + kWarps * kOneRowDepth * kOneRowCodesJob),
-                          tiles_of_block, ask);
+  one_row_product(a, product, thread, codes,
+                  reinterpret_cast<float*>(codes + kStreamWarps * kOneRowDepth * kOneRowCodesJob),
+                  tiles_of_block, early);
 }
 
 }  // namespace attn::gpu

@@ -26,26 +26,29 @@ int bytes_of_ring(const CodedMatrix& w) {
                                    : stage_bytes<CodeKind::kU6, true>();
 }
 
-/// One row by a kernel of its own: q4_k, and gptq in groups of whole chunks and widths of whole
-/// stages.
-void plan_one_row(const CodedMatrix& w, std::int64_t k, int multiprocessors, const StreamWays& ways,
-                  CodedStreamPlan& plan) {
+/// One row by a kernel of its own: q4_k, and gptq in groups of two chunks and more and widths of
+/// whole stages.
+bool takes_one_row(const CodedMatrix& w, std::int64_t m, std::int64_t k, std::int64_t block) {
+  if (m != 1 || !stream_refusal(w).empty()) return false;
+  if (w.scaling == CodeScaling::kWeight) return w.group_shift >= 7 && k % kStreamUnit == 0;
+  return is_super(w) && w.kind == CodeKind::kU4 && block == kStreamUnit;
+}
+
+/// Two blocks a multiprocessor. Those for which the product before leaves room come early.
+void plan_one_row(const CodedMatrix& w, int multiprocessors, CodedStreamPlan& plan) {
   const bool weights = w.scaling == CodeScaling::kWeight;
-  const bool known =
-      weights ? w.group_shift >= 6 && k % kStreamUnit == 0 : is_super(w) && w.kind == CodeKind::kU4;
-  if (!known) return;
-  plan.one_warps = ways.one_warps;
-  plan.one_ask = ways.one_ask;
   const std::int64_t tiles = w.rows / kCodedTile;
-  const std::int64_t places = std::int64_t{multiprocessors} * one_row_blocks(ways.one_warps);
-  const std::int64_t each = ways.one_tiles > 0 ? ways.one_tiles : (tiles + places - 1) / places;
-  plan.tiles = static_cast<int>(std::clamp<std::int64_t>(each, 1, kMostStreamTiles));
+  const std::int64_t places = 2 * static_cast<std::int64_t>(multiprocessors);
+  plan.tiles = static_cast<int>(
+      std::clamp<std::int64_t>((tiles + places - 1) / places, 1, kMostStreamTiles));
   plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);
-  const auto warps = static_cast<std::size_t>(plan.one_warps);
-  plan.shared_bytes = sizeof(float) * kCodedTile * warps * static_cast<std::size_t>(plan.tiles) +
-                      (weights ? 2 * kStreamUnit * warps : 0) +
-                      kOneRowDepth * (weights ? kOneRowWeightsJob : kOneRowCodesJob) * warps;
-  plan.taken = plan.fused = true;
+  plan.early = static_cast<int>(std::max<std::int64_t>(places - plan.blocks, 0));
+  const int of_warp =
+      weights ? kOneRowDepth * kOneRowWeightsJob + 2 * kStreamUnit : kOneRowDepth * kOneRowCodesJob;
+  plan.shared_bytes =
+      kStreamWarps * (static_cast<std::size_t>(of_warp) +
+                      sizeof(float) * kCodedTile * static_cast<std::size_t>(plan.tiles));
+  plan.one_row = plan.fused = true;
 }
 
 }  // namespace
@@ -78,26 +81,24 @@ StreamImage stream_image_of(const CodedMatrix& w, std::int64_t m, std::int64_t k
   return stream_image(static_cast<int>(m), k, is_super(w) ? kStreamUnit : 32, group);
 }
 
-StreamWays stream_ways(std::string_view word) {
-  StreamWays ways;
-  ways.one_row = word.starts_with("one");
-  ways.owners = ways.one_row || word == "owners";
-  if (ways.owners || word == "stream") ways.use = CodedStreams::kAlways;
-  if (word == "few") ways.use = CodedStreams::kNever;
-  return ways;
+CodedStreams stream_use(std::string_view word) {
+  return word == "stream" ? CodedStreams::kAlways
+         : word == "few"  ? CodedStreams::kNever
+                          : CodedStreams::kWhereTheyPay;
 }
 
-bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t block) {
+bool stream_pays(const CodedMatrix& w, std::int64_t m, std::int64_t k, std::int64_t block) {
   // The most rows for which it does; docs/kernels.md has the figures. gptq's weights are decoded by
   // as many instructions either way.
   constexpr std::int64_t kOfFloats = 4;
   constexpr std::int64_t kOfCodes = 16;
-  return w.scaling != CodeScaling::kWeight && m <= (block == 0 ? kOfFloats : kOfCodes);
+  if (w.scaling == CodeScaling::kWeight) return takes_one_row(w, m, k, block);
+  return m <= (block == 0 ? kOfFloats : kOfCodes);
 }
 
 CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int64_t k,
-                                  std::int64_t block, int multiprocessors, std::size_t shared_limit,
-                                  const StreamWays& ways) {
+                                  std::int64_t block, int multiprocessors,
+                                  std::size_t shared_limit) {
   CodedStreamPlan plan;
   const bool weights = w.scaling == CodeScaling::kWeight;
   const bool floats = !weights && block == 0;
@@ -108,10 +109,10 @@ CodedStreamPlan plan_coded_stream(const CodedMatrix& w, std::int64_t m, std::int
   if (block != (weights || floats ? 0 : is_super(w) ? kStreamUnit : 32)) return plan;
   plan.floats = floats;
   if (!weights && k % 32 != 0) return plan;
-  plan.owners = ways.owners;
-  if (ways.one_row && m == 1 && !floats) {
-    plan_one_row(w, k, multiprocessors, ways, plan);
-    if (plan.taken) return plan;
+  if (takes_one_row(w, m, k, block)) {
+    plan_one_row(w, multiprocessors, plan);
+    plan.taken = plan.shared_bytes <= shared_limit;
+    return plan;
   }
   const std::int64_t tiles = w.rows / kCodedTile;
   const std::int64_t each = (tiles + multiprocessors - 1) / multiprocessors;

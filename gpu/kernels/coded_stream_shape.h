@@ -24,12 +24,10 @@ inline constexpr int kMostFusedRows = 2;
 inline constexpr int kStreamDepth = 2;
 inline constexpr int kShortStreamDepth = 3;
 /// Jobs that a warp of the kernel of one row has under way, and bytes of each: codes of four
-/// chunks, three or four words of each lane.
+/// chunks, three or two words of each lane.
 inline constexpr int kOneRowDepth = 2;
-/// Its blocks that a multiprocessor holds: by registers 48 and 64.
-ATTN_HOST_DEVICE constexpr int one_row_blocks(int warps) { return warps == 8 ? 5 : 2; }
 inline constexpr int kOneRowCodesJob = 4 * 512 + 3 * 128;
-inline constexpr int kOneRowWeightsJob = 4 * 512 + 4 * 128;
+inline constexpr int kOneRowWeightsJob = 4 * 512 + 2 * 128;
 /// Shared memory of a multiprocessor of compute capability 9.0, and of it what the system keeps of
 /// each block's.
 inline constexpr std::size_t kSharedOfMultiprocessor = 228 * 1024;
@@ -131,50 +129,13 @@ ATTN_HOST_DEVICE int float_stream_units(std::int64_t k) {
 /// Jobs [first, end) of a warp, of a block's `jobs`: each is a stage of a tile; of a stage all
 /// tiles one after the other, so that few warps need the same columns of x. The sums of a job are
 /// added to those of the warp's earlier jobs of the tile.
-ATTN_HOST_DEVICE int first_job_of(int jobs, int warps, int warp) {
-  return static_cast<int>(static_cast<unsigned>(jobs) * static_cast<unsigned>(warp) /
-                          static_cast<unsigned>(warps));
-}
 ATTN_HOST_DEVICE int first_stream_job(int jobs, int warp) {
-  return first_job_of(jobs, kStreamWarps, warp);
+  return static_cast<int>(static_cast<std::int64_t>(jobs) * warp / kStreamWarps);
 }
 
-/// What a warp has to do with the warps whose first or last unit of x is its own, too. A unit is
-/// brought by its owner, the warp that has the first of its jobs. Those that share one meet at a
-/// barrier: number 1 + owner, which the owner does not wait at. Warps without jobs share nothing.
-struct StreamMeeting {
-  int wait = 0;  ///< barrier that it waits at before its first job, 0: none
-  int wait_threads = 0;
-  int leave = 0;  ///< and at which it tells others that its last unit is there
-  int leave_threads = 0;
-};
-ATTN_HOST_DEVICE StreamMeeting stream_meeting(int jobs, int jobs_of_unit, int warp) {
-  StreamMeeting meeting;
-  const int begin = first_stream_job(jobs, warp);
-  const int end = first_stream_job(jobs, warp + 1);
-  if (begin == end) return meeting;
-  // The warp of a job: the last that begins no later.
-  const auto warp_of = [&](int job) {
-    return static_cast<int>((static_cast<unsigned>(job + 1) * kStreamWarps - 1) /
-                            static_cast<unsigned>(jobs));
-  };
-  const auto barrier_of = [&](int unit, int owner, int& threads) {
-    const int first = unit * jobs_of_unit;
-    const int behind = first + jobs_of_unit < jobs ? first + jobs_of_unit : jobs;
-    // Of fewer jobs than warps each is another warp's, and warps between have none.
-    const int warps = jobs < kStreamWarps ? behind - first : warp_of(behind - 1) - owner + 1;
-    threads = 32 * warps;
-    return warps > 1 ? owner + 1 : 0;
-  };
-  const int first_unit = begin / jobs_of_unit;
-  if (begin > first_unit * jobs_of_unit) {
-    meeting.wait = barrier_of(first_unit, warp_of(first_unit * jobs_of_unit), meeting.wait_threads);
-  }
-  const int last_unit = (end - 1) / jobs_of_unit;
-  if (begin <= last_unit * jobs_of_unit) {
-    meeting.leave = barrier_of(last_unit, warp, meeting.leave_threads);
-  }
-  return meeting;
+/// Whether each warp's jobs are those of whole units of x, so that it shares none with another.
+ATTN_HOST_DEVICE bool shares_no_unit(int jobs, int jobs_of_unit) {
+  return jobs % (kStreamWarps * jobs_of_unit) == 0;
 }
 
 /// Which products are the streams', of those that they can take.
@@ -184,24 +145,13 @@ enum class CodedStreams : std::uint8_t {
   kNever,
 };
 
-/// How streams are made where there are several ways.
-struct StreamWays {
-  CodedStreams use = CodedStreams::kWhereTheyPay;
-  /// Warps that share units of x meet in twos and threes; else all of a block.
-  bool owners = false;
-  /// One row of x by a kernel of its own (coded_stream_one), where there is one.
-  bool one_row = false;
-  int one_warps = 8;  ///< of its blocks: 8 or 16
-  int one_tiles = 0;  ///< of W, in a block; 0: chosen
-  int one_ask = 0;    ///< blocks that ask the L2 for the others' weights
-};
-
 /// How a product is shared out; decided on the host.
 struct CodedStreamPlan {
   bool taken = false;
-  bool owners = false;  ///< StreamWays
-  int one_warps = 0;    ///< of a block of coded_stream_one, 0: another kernel
-  int one_ask = 0;
+  /// One row by a kernel of its own (coded_stream_one): the first `early` blocks ask the L2 for the
+  /// weights of the others.
+  bool one_row = false;
+  int early = 0;
   bool floats = false;  ///< x stays float32, and weights become it
   bool fused = false;   ///< every block makes the codes of x itself, or there are none
   int tiles = 0;        ///< of a block

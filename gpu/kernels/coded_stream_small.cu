@@ -23,7 +23,7 @@ std::size_t shared_memory_limit() {
 void coded_stream(const CodedGemmArguments& a, const CodedStreamPlan& plan, void* image_memory,
                   StreamHandle stream) {
   if (a.m == 0 || a.n == 0) return;
-  if (plan.one_warps > 0) return launch_stream_one(a, plan, stream);
+  if (plan.one_row) return launch_stream_one(a, plan, stream);
   if (a.w.scaling == CodeScaling::kWeight) return launch_stream_weights(a, plan, stream);
   if (plan.floats) return launch_stream_floats(a, plan, stream);
   const StreamImage image = stream_image_of(a.w, a.m, a.k);

@@ -11,7 +11,7 @@ void launch_stream_weights(const CodedGemmArguments& a, const CodedStreamPlan& p
   const auto launch = [&](auto kernel) {
     allow_dynamic_shared(reinterpret_cast<const void*>(kernel), plan.shared_bytes);
     launch_dependent(kernel, static_cast<unsigned>(plan.blocks), 1, kStreamThreads,
-                     plan.shared_bytes, stream, a, plan.tiles, plan.owners);
+                     plan.shared_bytes, stream, a, plan.tiles);
   };
   const bool one_scale = a.w.group_shift >= 6;
   const auto launch_type = [&](auto type) {

@@ -162,11 +162,10 @@ struct WeightStreamSums {
 
 template <typename T, bool kOneScale, int kTiles>
 __global__ void __launch_bounds__(kStreamThreads, kTiles == 1 ? 2 : 1)
-    coded_stream_weights(const __grid_constant__ CodedGemmArguments a, int tiles_of_block,
-                         bool owners) {
+    coded_stream_weights(const __grid_constant__ CodedGemmArguments a, int tiles_of_block) {
   const int rows = static_cast<int>(a.m);
   stream_product<WeightStage<kOneScale>, (kTiles > 1)>(
-      a, rows, rows * weight_x_stride(a.w), tiles_of_block, owners,
+      a, rows, rows * weight_x_stride(a.w), tiles_of_block,
       [&](char* to, int first, int end) {
         bring_rows(a, to, first, end, static_cast<int>(threadIdx.x % 32));
       },

@@ -104,13 +104,14 @@ CodedProductPlan plan_coded_product(const CodedWeight& weight, const Fp8Weight* 
       weight.matrix.scaling == CodeScaling::kWeight
           ? narrow && !is_quantised(format)
           : format.format == ActivationFormat::kInt8 || (!narrow && !is_quantised(format));
-  const bool wanted = options.streams.use == CodedStreams::kAlways ||
-                      (options.streams.use == CodedStreams::kWhereTheyPay &&
-                       stream_pays(weight.matrix, shape.m, format.block));
+  const bool by_clusters =
+      options.clusters == CodedClusters::kAlways && weight.matrix.scaling == CodeScaling::kWeight;
+  const bool wanted = options.streams == CodedStreams::kAlways ||
+                      (options.streams == CodedStreams::kWhereTheyPay && !by_clusters &&
+                       stream_pays(weight.matrix, shape.m, shape.k, format.block));
   if (wanted && streamed) {
-    plan.stream =
-        plan_coded_stream(weight.matrix, shape.m, shape.k, format.block, options.multiprocessors,
-                          shared_memory_limit(), options.streams);
+    plan.stream = plan_coded_stream(weight.matrix, shape.m, shape.k, format.block,
+                                    options.multiprocessors, shared_memory_limit());
     if (plan.stream.taken) return plan;
   }
   const bool clustered =

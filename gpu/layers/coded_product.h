@@ -56,7 +56,8 @@ struct CodedProductOptions {
   Fp8Products fp8 = Fp8Products::kAuto;
   int tile = 0;  ///< of the wgmma kernel: 0 chooses
   int multiprocessors = 0;
-  StreamWays streams;  ///< kNever where the input is several slices
+  /// kNever where the input is several slices.
+  CodedStreams streams = CodedStreams::kNever;
   CodedClusters clusters = CodedClusters::kNever;
 };
 

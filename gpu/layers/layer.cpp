@@ -378,7 +378,7 @@ void AttentionLayer::plan_coded(LayerPlan& plan) const {
         add(coded.weight, coded.plain.get(), coded.input.format, rows_of(whole, coded.input)));
   }
   if (weights_->o_coded == nullptr) return;
-  if (slices_of_devices(config_).size() > 1) options.streams.use = CodedStreams::kNever;
+  if (slices_of_devices(config_).size() > 1) options.streams = CodedStreams::kNever;
   plan.out_coded =
       add(*weights_->o_coded, weights_->o_plain.get(), weights_->o_format, out_shape(plan.tokens));
 }

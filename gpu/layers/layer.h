@@ -50,7 +50,7 @@ struct LayerOptions {
   int coded_tile = 0;                    ///< rows of x in a tile of the coded products, 0: chosen
   /// Products of few rows with gguf's weights and gptq's by coded_stream(), of those that
   /// plan_coded_stream() takes; all others as without.
-  StreamWays coded_streams;
+  CodedStreams coded_streams = CodedStreams::kWhereTheyPay;
   /// Products with gptq's weights by coded_cluster(), of those that plan_coded_cluster() takes.
   CodedClusters coded_clusters = CodedClusters::kWhereTheyPay;
 };

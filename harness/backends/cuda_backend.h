@@ -28,9 +28,9 @@ struct CudaOptions {
   bool cublas = true;         ///< cuBLASLt where it can be loaded
   bool fp8_own = false;       ///< float8 codes by our own kernels only
   bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
-  /// Few rows with gguf's and gptq's weights as streams: wherever that goes, "stream", with other
-  /// ways of their own, "owners" and "one"; never, "few". "cluster": any rows with gptq's weights
-  /// of 4 bits by clusters of blocks that share out the columns; "few": none. "": chosen.
+  /// Few rows with gguf's and gptq's weights as streams wherever that goes, "stream"; any rows with
+  /// gptq's weights of 4 bits by clusters of blocks that share out the columns, "cluster"; neither,
+  /// "few"; "": chosen.
   std::string coded;
   /// How calls of one query a sequence are decoded where a leaner kernel takes them: "general",
   /// "lean", "lean-mail", "gather"; "": chosen.

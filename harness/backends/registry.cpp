@@ -94,7 +94,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
   };
   constexpr std::array<std::string_view, 4> kWays{"general", "lean", "lean-mail", "gather"};
-  constexpr std::array<std::string_view, 5> kCodedWays{"stream", "owners", "one", "few", "cluster"};
+  constexpr std::array<std::string_view, 3> kCodedWays{"stream", "few", "cluster"};
   for (const Option& option : options) {
     if (option.name == "splits") {
       result.splits = positive_int(spec, option);
@@ -120,8 +120,8 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
              "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
              "prefill=fp8, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
-             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=owners, "
-             "coded=one, coded=few, coded=cluster, decode=general, decode=lean, decode=lean-mail, "
+             "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=few, "
+             "coded=cluster, decode=general, decode=lean, decode=lean-mail, "
              "decode=gather, splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
@@ -155,7 +155,7 @@ std::vector<BackendInfo> list_backends() {
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
-       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|owners|one|few|cluster "
+       "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|few|cluster "
        "decode=general|lean|lean-mail|gather splits=N",
        cuda_unavailable_reason()},
   };

@@ -1,6 +1,5 @@
 // The CUDA layers behind a C interface, so that a script that holds another implementation's
 // tensors (harness/bench/peers) can time both in one process, on the same memory and stream.
-#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -78,13 +77,7 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kAhead;
     } else if (word.starts_with("coded=")) {
       options.coded_clusters = attn::gpu::cluster_use(word.substr(6));
-      options.coded_streams = attn::gpu::stream_ways(word.substr(6));
-      int warps = 0, tiles = 0, ask = 0;  // of an experiment: coded=one-8-1-0
-      if (std::sscanf(word.c_str(), "coded=one-%d-%d-%d", &warps, &tiles, &ask) == 3) {
-        options.coded_streams.one_warps = warps;
-        options.coded_streams.one_tiles = tiles;
-        options.coded_streams.one_ask = ask;
-      }
+      options.coded_streams = attn::gpu::stream_use(word.substr(6));
     } else if (word.starts_with("decode=")) {
       options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {

@@ -27,8 +27,8 @@ std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                        std::uint64_t seed) {
   const int units = float_stream_units(a.k);
   return emulator::run(plan.blocks, kStreamThreads, seed, {}, [&] {
-    if (a.m == 1) return coded_stream_floats<kKind, kSuper, 1>(a, units, plan.tiles, plan.owners);
-    coded_stream_floats<kKind, kSuper, kMostFloatStreamRows>(a, units, plan.tiles, plan.owners);
+    if (a.m == 1) return coded_stream_floats<kKind, kSuper, 1>(a, units, plan.tiles);
+    coded_stream_floats<kKind, kSuper, kMostFloatStreamRows>(a, units, plan.tiles);
   });
 }
 std::string launch(const CodedGemmArguments& a, const CodedStreamPlan& plan, std::uint64_t seed) {
@@ -47,8 +47,8 @@ std::string mistake_in(const Problem& p, std::uint64_t seed, bool single) {
   const Tensor stored = random_blocks(p, random);
   const Weight weight(p, stored);
   const reference::Matrix w = reference::decode_gguf(p.format.encoding, stored);
-  const CodedStreamPlan plan = plan_coded_stream(weight.matrix, p.rows, p.width, 0,
-                                                 p.multiprocessors, kEmulatedShared, p.ways);
+  const CodedStreamPlan plan =
+      plan_coded_stream(weight.matrix, p.rows, p.width, 0, p.multiprocessors, kEmulatedShared);
   if (!plan.taken || !plan.floats) return "not taken";
   std::vector<float> x(at(p.rows * p.width), 0.0f);
   std::normal_distribution<float> normal;
@@ -115,7 +115,6 @@ TEST(CodedStreamFloats, MakesTheDeclaredWeightsToTheBitAndSums) {
     p.rows = seed % 2 == 0 ? 1 : draw(2, kMostFloatStreamRows);
     p.bias = random() % 3 == 0;
     p.multiprocessors = deep ? 1 : draw(1, 9);
-    p.ways = random_ways(random);
     EXPECT_EQ(mistake_in(p, seed, seed % 4 < 2), "") << "seed " << seed << ": " << p.text();
   }
 }

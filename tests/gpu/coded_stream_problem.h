@@ -15,7 +15,6 @@
 #include "reference/core/quant_internal.h"
 #include "tests/gpu/emulator/bits.h"
 #include "tests/gpu/emulator/device.h"
-#include "tests/gpu/random_ways.h"
 
 namespace attn::gpu::stream_test {
 
@@ -36,14 +35,13 @@ struct Problem {
   bool bias = false;
   float clip = kNoBound;
   int multiprocessors = 1;
-  StreamWays ways;
 
   std::int64_t block() const { return gguf_block(format.encoding).elements; }
   std::string text() const {
     std::ostringstream s;
     s << format.name << " rows " << rows << " width " << width << " out " << out << " type "
       << static_cast<int>(type) << " bias " << bias << " clip " << clip << " processors "
-      << multiprocessors << text_of(ways);
+      << multiprocessors;
     return s.str();
   }
 };

@@ -23,25 +23,22 @@ template <typename T>
 void run_instance(const CodedGemmArguments& a, const CodedStreamPlan& plan) {
   const bool one_scale = a.w.group_shift >= 6;
   if (a.m > kMostUnheldRows) {
-    return one_scale ? coded_stream_weights<T, true, 2>(a, plan.tiles, plan.owners)
-                     : coded_stream_weights<T, false, 2>(a, plan.tiles, plan.owners);
+    return one_scale ? coded_stream_weights<T, true, 2>(a, plan.tiles)
+                     : coded_stream_weights<T, false, 2>(a, plan.tiles);
   }
-  return one_scale ? coded_stream_weights<T, true, 1>(a, plan.tiles, plan.owners)
-                   : coded_stream_weights<T, false, 1>(a, plan.tiles, plan.owners);
+  return one_scale ? coded_stream_weights<T, true, 1>(a, plan.tiles)
+                   : coded_stream_weights<T, false, 1>(a, plan.tiles);
 }
-template <int kWarps>
 void run_one_row(const CodedGemmArguments& a, const CodedStreamPlan& plan) {
-  const auto run = [&](auto kernel) { kernel(a, plan.tiles, plan.one_ask); };
-  if (a.x_type == Type::kFloat16) return run(coded_stream_one_weights<Half, false, kWarps>);
-  if (a.w.small_scales) return run(coded_stream_one_weights<Bf16, true, kWarps>);
-  run(coded_stream_one_weights<Bf16, false, kWarps>);
+  const auto run = [&](auto kernel) { kernel(a, plan.tiles, plan.early); };
+  if (a.x_type == Type::kFloat16) return run(coded_stream_one_weights<Half, false>);
+  if (a.w.small_scales) return run(coded_stream_one_weights<Bf16, true>);
+  run(coded_stream_one_weights<Bf16, false>);
 }
 std::string run_kernel(const CodedGemmArguments& a, const CodedStreamPlan& plan,
                        std::uint64_t seed) {
-  const int threads = plan.one_warps > 0 ? 32 * plan.one_warps : kStreamThreads;
-  return emulator::run(plan.blocks, threads, seed, {}, [&] {
-    if (plan.one_warps == 8) return run_one_row<8>(a, plan);
-    if (plan.one_warps == 16) return run_one_row<16>(a, plan);
+  return emulator::run(plan.blocks, kStreamThreads, seed, {}, [&] {
+    if (plan.one_row) return run_one_row(a, plan);
     if (a.x_type == Type::kFloat16) return run_instance<Half>(a, plan);
     run_instance<Bf16>(a, plan);
   });
@@ -52,8 +49,8 @@ std::string mistake_in(const Problem& p, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const Weight weight(p, random);
   Operands operands(p, random);
-  const CodedStreamPlan plan = plan_coded_stream(weight.matrix, p.rows, p.width, 0,
-                                                 p.multiprocessors, kEmulatedShared, p.ways);
+  const CodedStreamPlan plan =
+      plan_coded_stream(weight.matrix, p.rows, p.width, 0, p.multiprocessors, kEmulatedShared);
   if (!plan.taken) return "not taken";
   const CodedGemmArguments a = operands.arguments(p, weight);
   emulator::copy_only_from(weight.places);
@@ -83,7 +80,6 @@ TEST(CodedStreamWeights, EqualsTheDeclaredWeightsToTheBit) {
     p.multiprocessors = deep ? 1 : draw(1, 5);
     // All far below a half, just below it, and some above.
     p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
-    p.ways = random_ways(random);
     EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
   }
 }
@@ -93,15 +89,14 @@ TEST(CodedStreamWeights, TakesOneRowByItself) {
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     std::mt19937_64 random(seed ^ 0x0e5);
     Problem p;
-    p.group = std::array{64, 128, 256, -1}.at(seed % 4);
+    p.group = std::array{128, 256, 512, -1}.at(seed % 4);
     p.width = kStreamUnit * std::uniform_int_distribution<int>(1, seed % 5 == 0 ? 24 : 6)(random);
     if (p.group >= p.width) p.group = -1;
     p.out = 8 * std::uniform_int_distribution<int>(1, 8)(random);
     p.type = random() % 3 != 0 ? Type::kBFloat16 : Type::kFloat16;
     p.bias = random() % 2 == 0;
     p.unit = std::array{0x1p-12, 0x1p-9, 0x1p-8}.at(random() % 3);
-    p.ways = random_ways(random);
-    p.ways.one_row = true;
+    p.multiprocessors = std::uniform_int_distribution<int>(1, 4)(random);
     EXPECT_EQ(mistake_in(p, seed), "") << "seed " << seed << ": " << p.text();
   }
 }
@@ -141,24 +136,24 @@ TEST(CodedStreamWeights, SaysWhatItTakes) {
   EXPECT_TRUE(plan_of(8, 0).taken);
   EXPECT_TRUE(plan_of(8, 0).fused);
   EXPECT_EQ(plan_of(8, 0).image_bytes, 0U);
-  EXPECT_EQ(plan_of(1, 0).blocks, 128);
-  EXPECT_LE(2 * (plan_of(1, 0).shared_bytes + 1024), 228U * 1024);
+  EXPECT_EQ(plan_of(2, 0).blocks, 128);
+  EXPECT_LE(2 * (plan_of(2, 0).shared_bytes + 1024), 228U * 1024);
   EXPECT_TRUE(plan_of(16, 0).taken);
   EXPECT_EQ(plan_of(16, 0).tiles, 3);
   EXPECT_FALSE(plan_of(17, 0).taken);
   EXPECT_FALSE(plan_of(1, 256).taken);  // codes of x
-  // One row by itself: all blocks at once, and more of the next product's than not.
-  StreamWays one;
-  one.one_row = true;
   const auto one_row = [&](std::int64_t m, std::int64_t k) {
-    return plan_coded_stream(w, m, k, 0, 132, 227 * 1024, one);
+    return plan_coded_stream(w, m, k, 0, 132, 227 * 1024);
   };
-  EXPECT_EQ(one_row(1, 4096).one_warps, 8);
-  EXPECT_EQ(one_row(1, 4096).blocks, 384);
-  EXPECT_LE(5 * (one_row(1, 4096).shared_bytes + kSharedOfSystem), kSharedOfMultiprocessor);
-  EXPECT_EQ(one_row(2, 4096).one_warps, 0);
-  EXPECT_EQ(one_row(1, 4096 - 128).one_warps, 0);
+  EXPECT_TRUE(one_row(1, 4096).one_row);
+  EXPECT_EQ(one_row(1, 4096).blocks, 192);
+  EXPECT_EQ(one_row(1, 4096).early, 72);
+  EXPECT_FALSE(one_row(2, 4096).one_row);
+  EXPECT_FALSE(one_row(1, 4096 - 128).one_row);
   EXPECT_TRUE(one_row(1, 4096 - 128).taken);
+  EXPECT_TRUE(stream_pays(w, 1, 4096, 0));
+  EXPECT_FALSE(stream_pays(w, 2, 4096, 0));
+  EXPECT_FALSE(stream_pays(w, 1, 4096 - 128, 0));
   w.kind = CodeKind::kI8;
   EXPECT_NE(stream_refusal(w), "");
 }

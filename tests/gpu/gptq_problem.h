@@ -14,7 +14,6 @@
 #include "gpu/layers/coded_weights.h"
 #include "tests/gpu/emulator/bits.h"
 #include "tests/gpu/emulator/device.h"
-#include "tests/gpu/random_ways.h"
 
 namespace attn::gpu::gptq_test {
 
@@ -28,13 +27,12 @@ struct Problem {
   float clip = kNoBound;
   int multiprocessors = 1;
   double unit = 0x1p-12;  ///< of scales, which are up to 255 of them
-  StreamWays ways;        ///< of the streamed products
 
   std::string text() const {
     std::ostringstream s;
     s << "rows " << rows << " width " << width << " out " << out << " group " << group << " half "
       << (type == Type::kFloat16) << " bias " << bias << " clip " << clip << " processors "
-      << multiprocessors << " unit " << unit << text_of(ways);
+      << multiprocessors << " unit " << unit;
     return s.str();
   }
 };

@@ -69,7 +69,6 @@ TEST_F(GpuLayer, PassesASmallCoveringSet) {
                                "cuda:prefill=tiled",
                                "cuda:fp8=cublaslt",
                                "cuda:coded=stream",
-                               "cuda:coded=one",
                                "cuda:coded=few",
                                "cuda:coded=cluster",
                                "cuda:attention=plain,gemv=0,gemm=own",

@@ -16,7 +16,7 @@ IMMA, LDGSTS, LDG, ACQBULK = 0x037, 0x1AE, 0x181, 0x02E  # ACQBULK: griddepcontr
 # two lines of two rows.
 AHEAD, GEMV_AHEAD = 6, 8
 # One row: both jobs of a warp whole, codes and scales.
-ONE_ROW_AHEAD = 14
+ONE_ROW_AHEAD = 12
 # Instructions of the lean decode kernel up to the wait for the grid before, and up to the first copy of keys (of
 # which about 60 are for lengths that were not planned): 61 and 217 by nvcc 13.0; the general kernel has 189 and 549.
 LEAN_WAIT, LEAN_COPY = 70, 240

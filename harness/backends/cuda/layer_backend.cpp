@@ -31,7 +31,7 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.cublas = options.cublas;
   if (options.fp8_cublas) layer.fp8 = gpu::Fp8Products::kLibrary;
   if (options.fp8_own) layer.fp8 = gpu::Fp8Products::kOwn;
-  layer.coded_streams = gpu::stream_ways(options.coded);
+  layer.coded_streams = gpu::stream_use(options.coded);
   layer.coded_clusters = gpu::cluster_use(options.coded);
   layer.decode = gpu::decode_way(options.decode);
   layer.fixed_splits = options.splits;
