@@ -43,6 +43,8 @@ void plan_one_row(const CodedMatrix& w, int multiprocessors, CodedStreamPlan& pl
       std::clamp<std::int64_t>((tiles + places - 1) / places, 1, kMostStreamTiles));
   plan.blocks = static_cast<int>((tiles + plan.tiles - 1) / plan.tiles);
   plan.early = static_cast<int>(std::max<std::int64_t>(places - plan.blocks, 0));
+  constexpr int kMostAsked = 3;  // blocks for which one asks: a single thread does
+  if (plan.blocks > (1 + kMostAsked) * plan.early) plan.early = 0;
   const int of_warp =
       weights ? kOneRowDepth * kOneRowWeightsJob + 2 * kStreamUnit : kOneRowDepth * kOneRowCodesJob;
   plan.shared_bytes =

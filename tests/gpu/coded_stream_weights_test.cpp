@@ -148,6 +148,9 @@ TEST(CodedStreamWeights, SaysWhatItTakes) {
   EXPECT_TRUE(one_row(1, 4096).one_row);
   EXPECT_EQ(one_row(1, 4096).blocks, 192);
   EXPECT_EQ(one_row(1, 4096).early, 72);
+  w.rows = 4096;  // 256 blocks: 8 that come early would ask for too many
+  EXPECT_EQ(one_row(1, 4096).early, 0);
+  w.rows = 6144;
   EXPECT_FALSE(one_row(2, 4096).one_row);
   EXPECT_FALSE(one_row(1, 4096 - 128).one_row);
   EXPECT_TRUE(one_row(1, 4096 - 128).taken);
