@@ -34,13 +34,16 @@ class HopperConsumer {
       kFp8, HopperFp8Shared<kSlabs>,
       std::conditional_t<
           kImages, HopperImagesShared<T, kSlabs>,
-          std::conditional_t<
-              kCoded, HopperCodedShared<T, kSlabs>,
-              std::conditional_t<kShares, HopperSharesShared<T, kSlabs>, HopperShared<T, kSlabs>>>>>;
+          std::conditional_t<kCoded, HopperCodedShared<T, kSlabs>,
+                             std::conditional_t<kShares, HopperSharesShared<T, kSlabs>,
+                                                HopperShared<T, kSlabs>>>>>;
   using V = std::conditional_t<kCoded, Half, T>;
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread
   static constexpr int kOutputs = kSlabs * kSlabColumns / 2;  // likewise
+  /// The next tile's first scores begin before this one's outputs are written: 4 % of the time for
+  /// heads of 64 and 256 channels, but 1 % more for those of 128 (docs/kernels.md).
+  static constexpr bool kOpensEarly = kSlabs != 2;
   static constexpr int kProbabilities = kFp8 ? kScores / 4 : kScores / 2;
 
   __device__ HopperConsumer(const HopperCall& call, Shared& shared)
@@ -54,7 +57,11 @@ class HopperConsumer {
   __device__ __forceinline__ void run();
 
  private:
-  __device__ __forceinline__ bool attend(int turn);
+  /// Steps of a tile, or that there was none left.
+  static constexpr int kNone = -1;
+  __device__ __forceinline__ int open(int turn, float (&s)[kScores]);
+  __device__ __forceinline__ void begin_rows(const HopperTile& t, int slot);
+  __device__ __forceinline__ int attend(int turn, int steps, float (&s)[kScores]);
   __device__ __forceinline__ void compute_scores(float (&s)[kScores], int slot, int stage) const;
   __device__ __forceinline__ void add_values(float (&o)[kOutputs],
                                              const std::uint32_t (&p)[kProbabilities],
@@ -270,53 +277,72 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::online_softmax_
   }
 }
 
-/// False: there was no tile left.
+/// Waits for a tile and lets its first scores begin.
 template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn) {
+__device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::open(int turn,
+                                                                     float (&s)[kScores]) {
   const int slot = ring_slot(turn, kHopperTileSlots);
   barrier_wait(&shared_.full_rows[slot], ring_full_parity(turn, kHopperTileSlots));
-  const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
-  // Through shuffles, so that the compiler knows a warp to agree on its branches.
-  const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
-  if (agreed(t.sequence) < 0) return false;
-  const int steps = agreed(t.steps);
-  const int last_step = agreed(t.last_step);
-  if constexpr (kCoded) {  // scales are those of the tile's kv head
-    const float scale = call_.a.scale * shared_.scales[slot].x;
-    units_.transforms = agreed(transforms_scores(call_.a) || !(scale > 0.0f) ? 1 : 0) != 0;
-    units_.scale_log2 = units_.transforms ? 1.0f : scale * kLog2E;
-  }
-  if constexpr (kFp8) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      row_scale_[h] =
-          units_.transforms ? 1.0f : units_.scale_log2 * shared_.query_scale[slot][row_of(h)];
-    }
-  }
-  // With a soft-cap each score is changed on its way.
-  const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
-  const int first_plain = agreed(walk.x);
-  const int last_plain = agreed(walk.y);
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    max_[h] = -INFINITY;
-    sum_[h] = 0.0f;
-  }
-  float o[kOutputs];
-#pragma unroll
-  for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
-
+  const HopperTile& t = shared_.tile[slot];
+  // Through a shuffle, so that the compiler knows a warp to agree on its branches.
+  const int steps = __shfl_sync(0xffffffffu, t.sequence < 0 ? kNone : t.steps, 0);
   // Codes of queries came with what is said of the rows, and stay as long as the tile.
   if constexpr (!kFp8) {
-    barrier_wait(&shared_.full_q[group_], turn % 2);
+    if (steps != kNone) barrier_wait(&shared_.full_q[group_], turn % 2);
     if (steps == 0) {
       __syncwarp();  // or a lane that came late would wait for the phase after
       release(&shared_.empty_q[group_]);
     }
   }
+  if (steps > 0) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
+  // Without steps of whatever lies there: products under a condition ptxas puts one after the
+  // other.
+  compute_scores(s, slot, k_.slot);
+  return steps;
+}
+
+/// What the rows of a tile begin with, and what makes exponents of their scores.
+template <typename T, int kSlabs, int kWay>
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::begin_rows(const HopperTile&,
+                                                                            int slot) {
+  if constexpr (kCoded) {  // scales are those of the tile's kv head
+    const float scale = call_.a.scale * shared_.scales[slot].x;
+    const int transforms = transforms_scores(call_.a) || !(scale > 0.0f) ? 1 : 0;
+    units_.transforms = __shfl_sync(0xffffffffu, transforms, 0) != 0;
+    units_.scale_log2 = units_.transforms ? 1.0f : scale * kLog2E;
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    if constexpr (kFp8) {
+      row_scale_[h] =
+          units_.transforms ? 1.0f : units_.scale_log2 * shared_.query_scale[slot][row_of(h)];
+    }
+    max_[h] = -INFINITY;
+    sum_[h] = 0.0f;
+  }
+}
+
+/// A tile from its first scores on, to its outputs; opens the next one.
+template <typename T, int kSlabs, int kWay>
+__device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::attend(int turn, int steps,
+                                                                       float (&s)[kScores]) {
+  const int slot = ring_slot(turn, kHopperTileSlots);
+  const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
+  const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
+  const int last_step = agreed(t.last_step);
+  begin_rows(t, slot);
+  // With a soft-cap each score is changed on its way.
+  const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
+  const int first_plain = agreed(walk.x);
+  const int last_plain = agreed(walk.y);
+  float o[kOutputs];
+#pragma unroll
+  for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
+
+  std::uint32_t p[kProbabilities];  // read until the last product is waited for
+  wgmma_wait<0>();
+  pin_registers(s);
   if (steps > 0) {
-    float s[kScores];
-    std::uint32_t p[kProbabilities];
     float correction[2] = {1.0f, 1.0f};
     const int last = steps - 1;
     const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
@@ -354,10 +380,6 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn
 #pragma unroll
       for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
     };
-    await_keys(0);
-    compute_scores(s, slot, k_.slot);
-    wgmma_wait<0>();
-    pin_registers(s);
     release_keys(0);
     hide(s, slot, key_of(0));
     online_softmax_of(s, correction);
@@ -396,20 +418,32 @@ __device__ __forceinline__ bool HopperConsumer<T, kSlabs, kWay>::attend(int turn
     rescale();
     barrier_wait(&shared_.full_v[v_.slot], v_.parity);
     add(v_.slot);
+  }
+  int next = 0;
+  if constexpr (kOpensEarly) {
+    next = open(turn + 1, s);
+    wgmma_wait<1>();
+  } else {
     wgmma_wait<0>();
-    pin_registers(o);
-    release_values();
+  }
+  pin_registers(o);
+  if (steps > 0) {
+    release(&shared_.empty_v[v_.slot]);
+    v_.advance();
   }
   write(t, slot, o);
   barrier_arrive(&shared_.empty_tile[slot]);
-  return true;
+  if constexpr (!kOpensEarly) next = open(turn + 1, s);
+  return next;
 }
 
 template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::run() {
   if constexpr (!kCoded) units_ = score_units(call_.a);
-  for (int turn = 0; attend(turn); ++turn) {
-  }
+  float s[kScores];
+  int steps = open(0, s);
+  for (int turn = 0; steps != kNone; ++turn) steps = attend(turn, steps, s);
+  wgmma_wait<0>();
 }
 
 }  // namespace attn::gpu
