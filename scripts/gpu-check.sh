@@ -9,8 +9,8 @@
 #   layers     the layers against themselves: fused and unfused kernels, repeats, large caches
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   memcheck, racecheck, synccheck, initcheck
-#              compute-sanitizer on 149 small cases, and on the pass that makes float8 codes, in one
-#              process
+#              compute-sanitizer on 149 small cases, on prefill from images of codes, and on the
+#              pass that makes float8 codes, in one process
 #   faults     planted bugs of the CUDA path: which does the pr gate notice? Writes faults.json
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json
@@ -67,7 +67,7 @@ sanitizer_run() {
   # One host thread: racecheck loses launches that overlap.
   LD_LIBRARY_PATH=$programs/../lib:${LD_LIBRARY_PATH:-} ATTN_GPU_THREADS=1 within \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$target" \
-    --gtest_filter='*.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit' > "$out/.$tool.log" 2>&1 ||
+    --gtest_filter='*.PassesASmallCoveringSet:GpuFp8.QuantisesToTheBit:HopperPrefill.PassesOneTile*Codes:HopperPrefill.PassesOneTileByFp8Products' > "$out/.$tool.log" 2>&1 ||
     { tail -n 20 "$out/.$tool.log"; return 1; }
   tail -n 1 "$out/.$tool.log"
 }
