@@ -74,8 +74,7 @@ struct DecodeWay {
   bool two_blocks = false;  ///< on a multiprocessor: one fills its ring while the other ends
   bool mail = true;         ///< splits leave each other their parts and wait for them
   /// From so many keys on: below it clusters are faster (docs/kernels.md, "Decoding").
-  std::int64_t mail_keys = 4096;
-  bool gather = false;  ///< parts are added up in two passes over them, not three
+  std::int64_t mail_keys = 2048;
 };
 
 /// How one call is cut into blocks: made on the host from upper bounds of the lengths, so that a

@@ -68,14 +68,13 @@ class DecodeEnd {
 
   __device__ __forceinline__ DecodeEnd(const AttentionArguments& a, const Partials& partials,
                                        Shared& shared, const Sequence& sequence, int kv_head,
-                                       unsigned item, bool gather = false)
+                                       unsigned item)
       : a_(a),
         partials_(partials),
         shared_(shared),
         first_row_(sequence.first_row),
         kv_head_(kv_head),
         item_(item),
-        gather_(gather),
         rows_(static_cast<int>(sequence.rows) * partials.group),
         units_of_row_(Shape::kLean ? Shape::kHeadDim / 4 : static_cast<unsigned>(a.head_dim_v) / 4),
         units_(rows_ * static_cast<int>(units_of_row_)) {}
@@ -126,7 +125,6 @@ class DecodeEnd {
   std::int64_t first_row_;
   int kv_head_;
   unsigned item_;  ///< sequence and kv head: which of the splits' rows
-  bool gather_;    ///< DecodeWay
   int rows_;
   unsigned units_of_row_;
   int units_;
@@ -195,22 +193,10 @@ __device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_cluster() {
   cluster_wait();
   for (int i = threadIdx.x; i < share && rank * share + i < units_; i += Shape::kThreads) {
     const Unit u = unit(rank * share + i);
-    if (Shape::kLean && gather_) {
-      float4 out;
-      const RowTotal whole = gather_parts(
-          blocks, out, [&](int s) { return shared_.received.end[s][u.row]; },
-          [&](int s) { return shared_.received.out[s * share + i]; });
-      write(u, whole, out);
-      continue;
-    }
-    const RowTotal total =
-        total_of<8>(blocks, [&](int s) { return shared_.received.end[s][u.row]; });
-    float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 8
-    for (int s = 0; s < blocks; ++s) {
-      add_part(o, shared_.received.out[s * share + i],
-               exp2_approximate(shared_.received.end[s][u.row].x - total.shift));
-    }
+    float4 o;
+    const RowTotal total = gather_parts(
+        blocks, o, [&](int s) { return shared_.received.end[s][u.row]; },
+        [&](int s) { return shared_.received.out[s * share + i]; });
     write(u, total, o);
   }
 }
@@ -358,21 +344,10 @@ __device__ __forceinline__ void DecodeEnd<T, C, Shape>::combine_share() {
   }
   __syncthreads();
   for (int i = threadIdx.x; i < own; i += Shape::kThreads) {
-    if (gather_) {
-      float4 out;
-      const RowTotal whole = gather_parts(
-          splits, out, [&](int s) { return gathered.end[s * share + i]; },
-          [&](int s) { return gathered.out[s * share + i]; });
-      write(unit(first + i), whole, out);
-      continue;
-    }
-    const RowTotal total = total_of<4>(splits, [&](int s) { return gathered.end[s * share + i]; });
-    float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 4
-    for (int s = 0; s < splits; ++s) {
-      add_part(o, gathered.out[s * share + i],
-               exp2_approximate(gathered.end[s * share + i].x - total.shift));
-    }
+    float4 o;
+    const RowTotal total = gather_parts(
+        splits, o, [&](int s) { return gathered.end[s * share + i]; },
+        [&](int s) { return gathered.out[s * share + i]; });
     write(unit(first + i), total, o);
   }
 }

@@ -38,7 +38,6 @@ DecodeWay decode_way(std::string_view word) {
   way.lean = word != "general";
   if (word == "lean") way.mail = false;
   if (word == "lean-mail") way.mail_keys = 0;
-  way.gather = word == "gather";
   return way;
 }
 
@@ -65,7 +64,6 @@ LeanDecode lean_decode(const AttentionArguments& a, const AttentionPlan& plan) {
   l.page_mask = static_cast<std::uint32_t>(cache.page_size - 1);
   l.planned_keys = static_cast<std::uint32_t>(plan.max_keys);
   l.splits = plan.splits;
-  l.gather = plan.way.gather;
   l.each = lean_runs(static_cast<int>(plan.max_keys), plan.splits);
   l.group = static_cast<int>(a.num_heads / a.num_kv_heads);
   l.num_heads = static_cast<std::uint32_t>(a.num_heads);

@@ -299,7 +299,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     if (shared.duty.last) l.words[item] = 0;
   }
   __syncthreads();
-  DecodeEnd<T, C, Shape>(a, partials, shared, sequence, static_cast<int>(blockIdx.x), item, l.gather).run();
+  DecodeEnd<T, C, Shape>(a, partials, shared, sequence, static_cast<int>(blockIdx.x), item).run();
 }
 
 }  // namespace attn::gpu

@@ -60,7 +60,6 @@ struct LeanDecode {
   std::uint32_t planned_keys = 0;
   int each = 0;  ///< runs of a split, of planned_keys
   int splits = 1;
-  bool gather = false;  ///< DecodeWay
   int group = 1;
   std::uint32_t num_heads = 0;
   float scale_log2 = 0.0f;
@@ -78,7 +77,7 @@ struct LeanDecode {
 /// power of two from 16 on.
 LeanDecode lean_decode(const AttentionArguments& a, const AttentionPlan& plan);
 
-/// Of "general", "lean", "lean-mail" and "gather"; "" is what is chosen.
+/// Of "general", "lean" and "lean-mail"; "" is what is chosen.
 DecodeWay decode_way(std::string_view word);
 
 }  // namespace attn::gpu

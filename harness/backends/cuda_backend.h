@@ -33,7 +33,7 @@ struct CudaOptions {
   /// "few"; "": chosen.
   std::string coded;
   /// How calls of one query a sequence are decoded where a leaner kernel takes them: "general",
-  /// "lean", "lean-mail", "gather"; "": chosen.
+  /// "lean", "lean-mail"; "": chosen.
   std::string decode;
   int splits = 0;  ///< parts of the keys of a row; 0: chosen from the batch
 };

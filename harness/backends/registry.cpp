@@ -93,7 +93,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fp8", "own"}, &result.fp8_own},
       {{"fp8", "cublaslt"}, &result.fp8_cublas},
   };
-  constexpr std::array<std::string_view, 4> kWays{"general", "lean", "lean-mail", "gather"};
+  constexpr std::array<std::string_view, 3> kWays{"general", "lean", "lean-mail"};
   constexpr std::array<std::string_view, 3> kCodedWays{"stream", "few", "cluster"};
   for (const Option& option : options) {
     if (option.name == "splits") {
@@ -122,7 +122,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
              "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=few, "
              "coded=cluster, decode=general, decode=lean, decode=lean-mail, "
-             "decode=gather, splits=N");
+             "splits=N");
     }
     *word->second = option.name != "fused" && option.name != "gemm";
   }
@@ -156,7 +156,7 @@ std::vector<BackendInfo> list_backends() {
       {"cuda", "the layers as CUDA kernels, on the first device",
        "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
        "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|few|cluster "
-       "decode=general|lean|lean-mail|gather splits=N",
+       "decode=general|lean|lean-mail splits=N",
        cuda_unavailable_reason()},
   };
 }

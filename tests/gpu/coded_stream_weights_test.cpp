@@ -89,8 +89,8 @@ TEST(CodedStreamWeights, TakesOneRowByItself) {
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     std::mt19937_64 random(seed ^ 0x0e5);
     Problem p;
-    p.group = std::array{128, 256, 512, -1}.at(seed % 4);
-    p.width = kStreamUnit * std::uniform_int_distribution<int>(1, seed % 5 == 0 ? 24 : 6)(random);
+    p.group = std::array{64, 128, 256, 512, -1}.at(seed % 5);
+    p.width = kStreamUnit * std::uniform_int_distribution<int>(1, seed % 7 == 0 ? 24 : 6)(random);
     if (p.group >= p.width) p.group = -1;
     p.out = 8 * std::uniform_int_distribution<int>(1, 8)(random);
     p.type = random() % 3 != 0 ? Type::kBFloat16 : Type::kFloat16;
@@ -148,6 +148,9 @@ TEST(CodedStreamWeights, SaysWhatItTakes) {
   EXPECT_TRUE(one_row(1, 4096).one_row);
   EXPECT_EQ(one_row(1, 4096).blocks, 192);
   EXPECT_EQ(one_row(1, 4096).early, 72);
+  w.group_shift = 6;
+  EXPECT_FALSE(one_row(1, 4096).one_row);
+  w.group_shift = 7;
   w.rows = 4096;  // 256 blocks: 8 that come early would ask for too many
   EXPECT_EQ(one_row(1, 4096).early, 0);
   w.rows = 6144;

@@ -32,7 +32,6 @@ struct Way {
   Meet meet = Meet::kWorkspace;
   int longer = 0;  ///< keys that the plan expects and that are not there
   bool old_keys_ready = false;
-  bool gather = false;
 };
 
 /// What the grid before has yet to write is NaN, and numbers that are none, until it is waited for.
@@ -121,7 +120,6 @@ Decoded decode(const EmulatedCall& p, const Way& way, std::uint64_t seed) {
   AttentionPlan plan;
   plan.decode = true;
   plan.way.lean = true;
-  plan.way.gather = way.gather;
   plan.decode_rows = 8;
   plan.max_rows = 1;
   for (const auto& [rows, keys] : p.sequences) {
@@ -234,11 +232,9 @@ TEST(DecodeEmulation, SplitsMeetInEveryWay) {
     const auto seed = static_cast<std::uint64_t>(splits);
     const Decoded general = decode(p, {false, 2, splits, Meet::kWorkspace, 0, false}, seed);
     for (const Meet meet : {Meet::kWorkspace, Meet::kCluster, Meet::kMail, Meet::kMailAlone}) {
-      for (const bool gather : {false, true}) {
-        expect_same(
-            general, decode(p, {true, 2, splits, meet, 0, false, gather}, seed),
-            std::to_string(splits) + " splits, way " + std::to_string(static_cast<int>(meet)));
-      }
+      expect_same(
+          general, decode(p, {true, 2, splits, meet, 0, false}, seed),
+          std::to_string(splits) + " splits, way " + std::to_string(static_cast<int>(meet)));
     }
   }
 }
@@ -290,7 +286,6 @@ TEST(DecodeEmulation, RandomCalls) {
     way.lean = true;
     way.slots = draw(2, 4);
     way.meet = static_cast<Meet>(draw(0, 3));
-    way.gather = draw(0, 1) == 0;
     expect_same(general, decode(p, way, seed), std::to_string(seed) + ": " + p.text());
   }
 }

@@ -1,4 +1,4 @@
-// The lean decode kernel (backend cuda, and as cuda:decode=lean, lean-mail and gather) against the
+// The lean decode kernel (backend cuda, and as cuda:decode=lean and lean-mail) against the
 // exact reference and against the general kernel.
 #include <array>
 #include <cstdint>
@@ -17,8 +17,7 @@
 namespace attn::harness {
 namespace {
 
-constexpr std::array kWays{"cuda", "cuda:decode=lean", "cuda:decode=lean-mail",
-                           "cuda:decode=gather"};
+constexpr std::array kWays{"cuda", "cuda:decode=lean", "cuda:decode=lean-mail"};
 
 class LeanDecode : public OnDevice {
  protected:

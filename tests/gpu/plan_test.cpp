@@ -95,16 +95,17 @@ TEST(AttentionPlan, NoPartOfTheLongestSequenceIsEmpty) {
 }
 
 TEST(AttentionPlan, ShortRowsAreSplitOverClusters) {
-  const AttentionPlan p = plan(1, 1, 2048, 32, 8);
+  EXPECT_TRUE(plan(1, 1, 2048, 32, 8).way.mail);
+  const AttentionPlan p = plan(1, 1, 2047, 32, 8);
   EXPECT_TRUE(p.cluster);
   EXPECT_EQ(p.splits, kMostCluster);
   EXPECT_TRUE(combines_in_kernel(p));
   EXPECT_EQ(partial_floats(p, 1, 32, 128), 0);
   EXPECT_FALSE(plan(1, 1, 8192, 32, 8).cluster);          // too few blocks
-  EXPECT_FALSE(plan(1, 1, 2048, 32, 8, 128, 4).cluster);  // fixed: the same everywhere
+  EXPECT_FALSE(plan(1, 1, 2047, 32, 8, 128, 4).cluster);  // fixed: the same everywhere
   AttentionShape s = shape(32, 8);
   s.clusters = false;
-  EXPECT_FALSE(plan_attention(s, 1, 1, 2048).cluster);
+  EXPECT_FALSE(plan_attention(s, 1, 1, 2047).cluster);
 }
 
 /// What splits leave each other has its place.
