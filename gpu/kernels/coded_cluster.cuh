@@ -1,14 +1,15 @@
 // Products of some rows of x, up to a tile of 16 to 128, with weights of 4 bits that are made in
 // the type of x (gptq), by wgmma: W is A, decoded in registers, x is B in shared memory.
 //
-// A block has up to 192 rows of W, a warpgroup each 64, and of the columns a part; the blocks of a
-// cluster share out the columns, so that a block has few columns of x (128 KB of 64 rows at 4096
-// columns in four parts) and reads its codes once. A warp brings its own 16 rows' codes, 16 chunks
-// of 64 columns under way, from before the grid before has ended; a lane reads what it brought
-// itself. One thread more brings x, a box of 64 columns for each chunk. While the tensor cores
-// multiply a chunk, a warp takes the next one's codes apart.
+// A block's warpgroups have 64 rows of W each and form sets, each with columns of its own: of a
+// product's columns, parts are shared out to the sets of all blocks of a cluster, so that a block
+// has few columns of x. A warp brings its own 16 rows' codes, up to 1024 columns under way, from
+// before the grid before has ended; a lane reads the codes that it brought itself. One thread of a
+// set brings x, 128 columns at a time. While the tensor cores multiply a chunk of 64 columns, a
+// warp makes the next one's weights, in other registers; with two sets a scheduler has four warps,
+// each of which waits for its own results most of the time.
 //
-// At the end each block finishes some rows of x: the others' sums of these come to its shared
+// At the end each part finishes some rows of x: the others' sums of these come to its shared
 // memory, one cluster barrier, added in the order of the parts. Compute capability 9.0a only;
 // elsewhere the kernel is empty.
 #pragma once
@@ -20,18 +21,23 @@
 
 namespace attn::gpu {
 
-/// The block's place, the same for all its threads.
-struct ClusterBlock {
+/// What a set of warpgroups has, the same for all its threads.
+struct ClusterPart {
   int part, parts;
-  int first, chunks;  ///< of its part
+  int set, sets;
+  int first, chunks, pairs;  ///< chunks from `first` on, an even one
   int stages;
-  int threads;             ///< that multiply
+  int threads;             ///< of the set
   std::int64_t first_row;  ///< of x
   ClusterMemory at;
   char* memory;
 
+  __device__ __forceinline__ char* x(int stage_bytes) const {
+    return memory + set * stages * stage_bytes;
+  }
   __device__ __forceinline__ std::uint64_t* full(int stage) const {
-    return reinterpret_cast<std::uint64_t*>(memory + at.barriers) + stage;
+    return reinterpret_cast<std::uint64_t*>(memory + at.barriers + set * kClusterBarrierBytes) +
+           stage;
   }
   __device__ __forceinline__ std::uint64_t* empty(int stage) const {
     return full(kMostClusterStages + stage);
@@ -49,66 +55,95 @@ struct ClusterTurn {
   }
 };
 
-/// One thread: the part's chunks of x.
+/// One thread: a pair of x, to the stage that is empty.
 template <int kColumns>
-__device__ __forceinline__ void bring_x(const ClusterBlock& block, const CUtensorMap* map) {
-  constexpr int kBytes = ClusterTile<kColumns>::kStageBytes;
-  ClusterTurn turn;
-#pragma unroll 1
-  for (int i = 0; i < block.chunks; ++i) {
-    if (i >= block.stages) barrier_wait(block.empty(turn.stage), turn.parity ^ 1);
-    barrier_arrive_bytes(block.full(turn.stage), kBytes);
-    tensor_load_3d(block.memory + turn.stage * kBytes, map, block.full(turn.stage),
-                   (block.first + i) * kCodedChunk, static_cast<int>(block.first_row), 0);
-    turn.advance(block.stages);
-  }
+__device__ __forceinline__ void bring_pair(const ClusterPart& part, const CUtensorMap* map,
+                                           int pair, int stage) {
+  constexpr int kBytes = ClusterTile<kColumns>::kChunkBytes;
+  char* const to = part.x(2 * kBytes) + stage * 2 * kBytes;
+  std::uint64_t* const full = part.full(stage);
+  const int chunk = part.first + 2 * pair;
+  const auto row = static_cast<int>(part.first_row);
+  barrier_arrive_bytes(full, 2 * kBytes);
+  tensor_load_3d(to, map, full, chunk * kCodedChunk, row, 0);
+  tensor_load_3d(to + kBytes, map, full, (chunk + 1) * kCodedChunk, row, 0);
 }
 
-/// A warp's 16 rows of W: what a lane copies of each chunk.
+/// A warp's 16 rows of W: what a lane copies.
 struct ClusterCopies {
-  const char* codes;
-  const char* scales;  ///< null: no part of them is this lane's
-  int scale_bytes, scale_shift;
+  const char* codes;  ///< of the part's first chunk
   std::uint32_t to;
+  int single;  ///< the pair that has one chunk, or none
 
-  __device__ __forceinline__ ClusterCopies(const CodedMatrix& w, std::int64_t tile, int lane,
-                                           const char* ring)
-      : codes(static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes + 16 * lane),
-        scales(16 * lane < w.inner.bytes
-                   ? static_cast<const char*>(w.inner.data) + tile * w.inner.tile_bytes + 16 * lane
-                   : nullptr),
-        scale_bytes(w.inner.bytes),
-        scale_shift(w.inner.shift),
-        to(shared_address(ring) + 16 * lane) {}
+  __device__ __forceinline__ ClusterCopies(const CodedMatrix& w, std::int64_t tile,
+                                           const ClusterPart& part, int lane, const char* ring)
+      : codes(static_cast<const char*>(w.codes.data) + tile * w.codes.tile_bytes +
+              static_cast<std::int64_t>(part.first) * 512 + 16 * lane),
+        to(shared_address(ring) + 16 * lane),
+        single(part.chunks % 2 == 0 ? -1 : part.pairs - 1) {}
 
-  __device__ __forceinline__ void operator()(int chunk, int slot_at) const {
-    copy_async_16(to + slot_at, codes + static_cast<std::int64_t>(chunk) * 512, true);
-    if (scales != nullptr) {
-      copy_async_16(to + slot_at + 512,
-                    scales + static_cast<std::int64_t>(chunk >> scale_shift) * scale_bytes, true);
-    }
+  /// Of a pair of chunks, the second of which may not be there: the first again, times zeros of x.
+  __device__ __forceinline__ void operator()(int pair, int slot) const {
+    const char* const from = codes + static_cast<std::int64_t>(pair) * 1024;
+    copy_async_16(to + 1024 * slot, from, true);
+    copy_async_16(to + 1024 * slot + 512, pair == single ? from : from + 512, true);
   }
 };
 
-/// The weights of a chunk of a warp: taken apart, and then made. Small: SmallScales.
+/// All scales of a warp's part.
+__device__ __forceinline__ void copy_scales(const CodedMatrix& w, const ClusterPart& part,
+                                            std::int64_t tile, int lane, std::uint32_t to) {
+  const int first = part.first >> w.inner.shift;
+  const int bytes = (((part.first + part.chunks - 1) >> w.inner.shift) - first + 1) * w.inner.bytes;
+  const char* const from = static_cast<const char*>(w.inner.data) + tile * w.inner.tile_bytes +
+                           static_cast<std::int64_t>(first) * w.inner.bytes;
+#pragma unroll 1
+  for (int i = 16 * lane; i < bytes; i += 512) copy_async_16(to + i, from + i, true);
+}
+
+/// How weights are made of codes.
+enum class ClusterWay {
+  kAny,
+  kSmall,       ///< CodedMatrix::small_scales, and a chunk has one scale a row
+  kSmallPairs,  ///< likewise, and a pair has
+};
+
+/// SmallScales for codes of which those of rows lane / 4 stay in the lowest four bits: that is the
+/// code times 2^-133, and the weight a sixteenth of what it is, which the sums are multiplied by
+/// 16 for. Five instructions take eight codes apart in place of seven.
+struct LowScales {
+  std::uint32_t scale[2];
+  std::uint32_t eight[2];
+  __device__ __forceinline__ explicit LowScales(std::uint32_t pair) {
+    const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
+                                                   0x40804080u);          // 2^127, 4
+    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100bf00u);  // -1/2, -8
+    scale[0] = __byte_perm(up, up, 0x1010);
+    scale[1] = __byte_perm(up, up, 0x3232);
+    eight[0] = __byte_perm(back, back, 0x1010);
+    eight[1] = __byte_perm(back, back, 0x3232);
+  }
+  static __device__ __forceinline__ void codes_of(std::uint32_t word, std::uint32_t (&a)[4]) {
+    const std::uint32_t upper = word >> 8;
+    a[0] = word & 0x000f000fu;
+    a[1] = word & 0x00f000f0u;
+    a[2] = upper & 0x000f000fu;
+    a[3] = upper & 0x00f000f0u;
+  }
+};
+
+/// The weights of a chunk of a warp: taken apart, and then made.
 template <typename T, bool kSmall>
 struct ClusterWeights {
   std::uint32_t w[4][4];
-  uint4 codes;
-  std::uint32_t scale[kSmall ? 1 : 4];
 
-  __device__ __forceinline__ void load(const char* slot, int lane, int shift) {
-    codes = reinterpret_cast<const uint4*>(slot)[lane];
-    const auto* const scales = reinterpret_cast<const std::uint32_t*>(slot + 512) + lane / 4;
-#pragma unroll
-    for (int s = 0; s < (kSmall ? 1 : 4); ++s) scale[s] = scales[(s >> shift) * 8];
-  }
-  __device__ __forceinline__ void take_apart(std::uint32_t mask, std::uint32_t zero) {
+  __device__ __forceinline__ void take_apart(const uint4& codes, std::uint32_t mask,
+                                             std::uint32_t zero) {
     const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
       if constexpr (kSmall) {
-        SmallScales::codes_of(words[s], w[s]);
+        LowScales::codes_of(words[s], w[s]);
       } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -118,77 +153,121 @@ struct ClusterWeights {
       pin(w[s]);
     }
   }
-  __device__ __forceinline__ void make() {
-    if constexpr (kSmall) {
-      const SmallScales scales(scale[0]);
+  __device__ __forceinline__ void make(const LowScales& scales) {
 #pragma unroll
-      for (int s = 0; s < 4; ++s) {
+    for (int s = 0; s < 4; ++s) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          w[s][i] = fma_bf16_pair(w[s][i], scales.scale[i % 2], scales.eight[i % 2]);
-        }
-        pin(w[s]);
+      for (int i = 0; i < 4; ++i) {
+        w[s][i] = fma_bf16_pair(w[s][i], scales.scale[i % 2], scales.eight[i % 2]);
       }
-    } else {
+      pin(w[s]);
+    }
+  }
+  /// `scales`: of this lane's rows, for each `1 << shift` of the four steps.
+  __device__ __forceinline__ void make(const std::uint32_t* scales, int shift) {
 #pragma unroll
-      for (int s = 0; s < 4; ++s) {
-        scale_fragment<T>(scale[s], w[s]);
-        pin(w[s]);
-      }
+    for (int s = 0; s < 4; ++s) {
+      scale_fragment<T>(scales[(s >> shift) * 8], w[s]);
+      pin(w[s]);
     }
   }
 };
 
-/// The part's sums of a warp's 16 rows. Copies of the first kDepth chunks are under way.
-template <typename T, int kColumns, bool kSmall>
-__device__ __forceinline__ void multiply_part(const CodedGemmArguments& a,
-                                              const ClusterBlock& block,
-                                              const ClusterCopies& copies, const char* ring,
+/// The part's sums of a warp's 16 rows. Copies of its scales and of the first kDepth pairs are
+/// under way; `scales`: this lane's two in the first record.
+template <typename T, int kColumns, ClusterWay kWay>
+__device__ __forceinline__ void multiply_part(const CodedGemmArguments& a, const ClusterPart& part,
+                                              const CUtensorMap* map, const ClusterCopies& copies,
+                                              const char* ring, const char* scales,
                                               float (&sum)[kColumns / 2]) {
-  constexpr int kDepth = ClusterTile<kColumns>::kDepth;
+  using Tile = ClusterTile<kColumns>;
+  constexpr bool kSmall = kWay != ClusterWay::kAny;
+  constexpr int kDepth = Tile::kDepth;
+  using Weights = ClusterWeights<T, kSmall>;
   const int lane = static_cast<int>(threadIdx.x % 32);
+  const bool brings = static_cast<int>(threadIdx.x) == part.set * part.threads;
   const int shift = step_shift(a.w);
   const std::uint32_t mask = 0x000f000fu | a.zero;
   const std::uint32_t zero = ChunkCodes<CodeKind::kU4>::template zero_of<T>(a.w);
-  const std::uint32_t x = shared_address(block.memory);
-#pragma unroll
-  for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.0f;
-  ClusterTurn turn;
-  int before = 0;  // stage of the chunk before
-  int slot = 0;    // bytes
-#pragma unroll 1
-  for (int i = 0; i < block.chunks; ++i) {
-    ClusterWeights<T, kSmall> weights;
-    copy_async_wait<kDepth - 1>();
-    __syncwarp();  // scales came to other lanes' copies
-    weights.load(ring + slot, lane, shift);
-    weights.take_apart(mask, zero);
-    __syncwarp();
-    if (i + kDepth < block.chunks) copies(block.first + i + kDepth, slot);
-    copy_async_commit();
-    barrier_wait(block.full(turn.stage), turn.parity);
-    wgmma_wait<0>();
-    if (i > 0 && lane == 0) barrier_arrive(block.empty(before));
-    weights.make();
-    pin(sum);
-    const std::uint64_t b = wgmma_descriptor(x + turn.stage * ClusterTile<kColumns>::kStageBytes);
+  const std::uint32_t x = shared_address(part.x(2 * Tile::kChunkBytes));
+  const int first_record = part.first >> a.w.inner.shift;
+  const auto scales_of = [&](int chunk) {
+    const int there = chunk < part.chunks ? chunk : part.chunks - 1;
+    const int record = ((part.first + there) >> a.w.inner.shift) - first_record;
+    return reinterpret_cast<const std::uint32_t*>(scales + record * a.w.inner.bytes);
+  };
+  const auto codes_at = [&](int pair, int chunk) {
+    return reinterpret_cast<const uint4*>(ring + 1024 * (pair & (kDepth - 1)) + 512 * chunk)[lane];
+  };
+  const auto multiply = [&](const Weights& weights, std::uint32_t address) {
+    const std::uint32_t b = wgmma_lower(address);
     wgmma_fence();
 #pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      wgmma_narrow<T, kColumns>(sum, weights.w[s], b + 2 * s, 1);
-    }
+    for (int s = 0; s < 4; ++s) wgmma_narrow<T, kColumns>(sum, weights.w[s], b + 2 * s);
     wgmma_commit();
+  };
+#pragma unroll
+  for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.0f;
+  const bool refills = part.pairs > part.stages;
+  ClusterTurn turn;
+  int before = 0;  // stage of the pair before
+  unsigned parity_before = 0;
+  copy_async_wait<kDepth - 1>();
+  __syncwarp();  // scales came to other lanes' copies
+  uint4 codes[2] = {codes_at(0, 0), codes_at(0, 1)};
+#pragma unroll 1
+  for (int pair = 0; pair < part.pairs; ++pair) {
+    const std::uint32_t stage = x + turn.stage * 2 * Tile::kChunkBytes;
+    const std::uint32_t* const own = scales_of(2 * pair);
+    Weights weights;
+    weights.take_apart(codes[0], mask, zero);
+    const LowScales low(kSmall ? own[0] : 0);
+    if constexpr (kSmall) {
+      weights.make(low);
+    } else {
+      weights.make(own, shift);
+    }
+    barrier_wait(part.full(turn.stage), turn.parity);
+    wgmma_wait<0>();
+    pin(sum);
+    if (pair > 0 && refills && lane == 0) barrier_arrive(part.empty(before));
+    multiply(weights, stage);
+    Weights second;
+    second.take_apart(codes[1], mask, zero);
+    if (pair + kDepth < part.pairs) {
+      copies(pair + kDepth, pair & (kDepth - 1));
+    }
+    copy_async_commit();
+    copy_async_wait<kDepth - 1>();
+    if (pair + 1 < part.pairs) {
+      codes[0] = codes_at(pair + 1, 0);
+      codes[1] = codes_at(pair + 1, 1);
+    }
+    const std::uint32_t* const next = scales_of(2 * pair + 1);
+    if constexpr (kWay == ClusterWay::kSmallPairs) {
+      second.make(low);
+    } else if constexpr (kSmall) {
+      second.make(LowScales(next[0]));
+    } else {
+      second.make(next, shift);
+    }
+    wgmma_wait<0>();
+    pin(sum);
+    multiply(second, stage + Tile::kChunkBytes);
+    if (brings && pair > 0 && pair - 1 + part.stages < part.pairs) {
+      barrier_wait(part.empty(before), parity_before);
+      bring_pair<kColumns>(part, map, pair - 1 + part.stages, before);
+    }
     before = turn.stage;
-    turn.advance(block.stages);
-    slot += block.at.slot;
-    if (slot == kDepth * block.at.slot) slot = 0;
+    parity_before = turn.parity;
+    turn.advance(part.stages);
   }
   wgmma_wait<0>();
   pin(sum);
 }
 
-/// Of what a thread of a block finishes: `of` floats of unit `unit` of those that block `from` left
-/// for it. Both count: `unit` among the finisher's, `from` among the others.
+/// Where a thread's floats of a unit lie of what part `from` left for another; both count: `unit`
+/// among the finisher's, `from` among the others.
 template <int kColumns>
 __device__ __forceinline__ int left_floats(int from, int unit, int units, int threads, int thread) {
   constexpr int kOf = ClusterTile<kColumns>::kOfUnit;
@@ -196,28 +275,29 @@ __device__ __forceinline__ int left_floats(int from, int unit, int units, int th
   return ((from * units + unit) * (kOf / kWidth) * threads + thread) * kWidth;
 }
 
-/// Gives the other blocks of the cluster what they finish, and finishes the others' and its own.
+/// Gives the other parts what they finish, and adds up what this one does.
 template <int kColumns>
-__device__ __forceinline__ void exchange(const ClusterBlock& block, float (&sum)[kColumns / 2]) {
+__device__ __forceinline__ void exchange(const ClusterPart& part, float (&sum)[kColumns / 2]) {
   using Tile = ClusterTile<kColumns>;
   constexpr int kOf = Tile::kOfUnit;
   constexpr int kWidth = kOf < 4 ? kOf : 4;
-  const int units = Tile::kUnits / block.parts;  // of a block
-  const int thread = static_cast<int>(threadIdx.x);
-  auto* const left = reinterpret_cast<float*>(block.memory + block.at.parts);
+  const int units = Tile::kUnits / part.parts;  // of a part
+  const int thread = static_cast<int>(threadIdx.x) - part.set * part.threads;
+  char* const left = part.memory + part.at.left;
 #pragma unroll
   for (int unit = 0; unit < Tile::kUnits; ++unit) {
-    const int owner = unit * block.parts / Tile::kUnits;
-    if (owner == block.part) continue;
-    const int from = block.part < owner ? block.part : block.part - 1;
-    const std::uint32_t to =
-        cluster_address(shared_address(left + left_floats<kColumns>(from, unit - owner * units,
-                                                                    units, block.threads, thread)),
-                        static_cast<unsigned>(owner));
+    const int owner = unit * part.parts / Tile::kUnits;
+    if (owner == part.part) continue;
+    const int from = part.part < owner ? part.part : part.part - 1;
+    const int block = owner / part.sets;
+    const char* const place =
+        left + (owner - block * part.sets) * part.at.left_of_set +
+        4 * left_floats<kColumns>(from, unit - owner * units, units, part.threads, thread);
+    const std::uint32_t to = cluster_address(shared_address(place), static_cast<unsigned>(block));
 #pragma unroll
     for (int v = 0; v < kOf; v += kWidth) {
       const float* const s = sum + unit * kOf + v;
-      const std::uint32_t at = to + static_cast<std::uint32_t>(4 * v * block.threads);
+      const std::uint32_t at = to + static_cast<std::uint32_t>(4 * v * part.threads);
       if constexpr (kWidth == 4) {
         cluster_store(at, make_float4(s[0], s[1], s[2], s[3]));
       } else {
@@ -227,21 +307,22 @@ __device__ __forceinline__ void exchange(const ClusterBlock& block, float (&sum)
   }
   cluster_arrive();
   cluster_wait();
+  const auto* const own = reinterpret_cast<const float*>(left + part.set * part.at.left_of_set);
 #pragma unroll
   for (int unit = 0; unit < Tile::kUnits; ++unit) {
-    const int owner = unit * block.parts / Tile::kUnits;
-    if (owner != block.part) continue;
+    const int owner = unit * part.parts / Tile::kUnits;
+    if (owner != part.part) continue;
     float total[kOf] = {};
 #pragma unroll 1
-    for (int part = 0; part < block.parts; ++part) {
-      const int from = part < block.part ? part : part - 1;
-      const float* const own =
-          left + left_floats<kColumns>(part == block.part ? 0 : from, unit - owner * units, units,
-                                       block.threads, thread);
+    for (int other = 0; other < part.parts; ++other) {
+      const int from = other < part.part ? other : other - 1;
+      const float* const given =
+          own + left_floats<kColumns>(other == part.part ? 0 : from, unit - owner * units, units,
+                                      part.threads, thread);
 #pragma unroll
       for (int i = 0; i < kOf; ++i) {
-        total[i] += part == block.part ? sum[unit * kOf + i]
-                                       : own[i / kWidth * kWidth * block.threads + i % kWidth];
+        total[i] += other == part.part ? sum[unit * kOf + i]
+                                       : given[i / kWidth * kWidth * part.threads + i % kWidth];
       }
     }
 #pragma unroll
@@ -249,14 +330,16 @@ __device__ __forceinline__ void exchange(const ClusterBlock& block, float (&sum)
   }
 }
 
-/// Sums that this block finishes, to y, which is of the type of x.
+/// Sums that this part finishes, to y, which is of the type of x. `low`: what those of rows lane /
+/// 4 are multiplied by.
 template <typename T, int kColumns>
-__device__ __forceinline__ void store_sums(const CodedGemmArguments& a, const ClusterBlock& block,
-                                           std::int64_t tile, const float (&sum)[kColumns / 2]) {
+__device__ __forceinline__ void store_sums(const CodedGemmArguments& a, const ClusterPart& part,
+                                           std::int64_t tile, float low,
+                                           const float (&sum)[kColumns / 2]) {
   using Tile = ClusterTile<kColumns>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const std::int64_t n = tile * kCodedTile + lane / 4;  // and + 8
-  const std::int64_t m = block.first_row + 2 * (lane % 4);
+  const std::int64_t m = part.first_row + 2 * (lane % 4);
   const bool there[2] = {n < a.n, n + 8 < a.n};
   const bool has_bias = a.bias != nullptr;
   float bias[2] = {};
@@ -268,98 +351,96 @@ __device__ __forceinline__ void store_sums(const CodedGemmArguments& a, const Cl
   const int rows = static_cast<int>(a.m - m < kColumns ? a.m - m : kColumns);
 #pragma unroll
   for (int i = 0; i < Tile::kSums; ++i) {
-    if (i / Tile::kOfUnit * block.parts / Tile::kUnits != block.part) continue;
+    if (i / Tile::kOfUnit * part.parts / Tile::kUnits != part.part) continue;
     const int row = i / 4 * 8 + i % 2;
     const int h = i / 2 % 2;
-    const float biased = has_bias ? sum[i] + bias[h] : sum[i];
+    const float whole = h == 0 ? sum[i] * low : sum[i];
+    const float biased = has_bias ? whole + bias[h] : whole;
     if (row < rows && there[h]) {
       y[row * a.y_stride + 8 * h] = from_float<T>(held_within(biased, a.clip));
     }
   }
 }
 
-/// A warp that multiplies.
 template <typename T, int kColumns>
-__device__ __forceinline__ void cluster_consumer(const CodedGemmArguments& a,
-                                                 const ClusterBlock& block, std::int64_t tile,
-                                                 const ClusterCopies& copies, const char* ring) {
-  float sum[kColumns / 2];
-  constexpr bool kMayBeSmall = TypeOf<T>::value == Type::kBFloat16;
-  bool small = false;
-  if constexpr (kMayBeSmall) {
-    small = a.w.small_scales && a.w.group_shift >= 6;
-    if (small) multiply_part<T, kColumns, true>(a, block, copies, ring, sum);
-  }
-  if (!small) multiply_part<T, kColumns, false>(a, block, copies, ring, sum);
-  if (block.parts > 1) {
-    cluster_wait();  // the others have begun
-    exchange<kColumns>(block, sum);
-  }
-  store_sums<T, kColumns>(a, block, tile, sum);
-}
-
-template <typename T, int kColumns>
-__global__ void __launch_bounds__(ClusterTile<kColumns>::kMostThreads, 1)
+__global__ void __launch_bounds__(128 * ClusterTile<kColumns>::kMostWarpgroups, 1)
     coded_cluster_kernel(const __grid_constant__ CodedGemmArguments a,
-                         const __grid_constant__ CUtensorMap x, int groups, int stages) {
+                         const __grid_constant__ CUtensorMap x, int groups, int sets, int stages) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char memory[];
-  constexpr int kDepth = ClusterTile<kColumns>::kDepth;
+  using Tile = ClusterTile<kColumns>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
-  const int chunks = static_cast<int>(a.w.chunks);
-  ClusterBlock block;
-  block.part = static_cast<int>(blockIdx.z);
-  block.parts = static_cast<int>(gridDim.z);
-  block.first = cluster_chunk(chunks, block.part, block.parts);
-  block.chunks = cluster_chunk(chunks, block.part + 1, block.parts) - block.first;
-  block.stages = stages;
-  block.threads = 128 * groups;
-  block.first_row = static_cast<std::int64_t>(blockIdx.y) * kColumns;
-  // Rings of a cluster's blocks lie alike: what one leaves another is where that one has it.
-  const int most = (chunks + block.parts - 1) / block.parts;
-  block.at = cluster_memory(a.w.inner.bytes, most, groups, block.parts, kColumns, kDepth, stages);
-  block.memory = reinterpret_cast<char*>(memory) + (1024 - shared_address(memory) % 1024) % 1024;
-  if (block.parts > 1) cluster_arrive_relaxed();
+  ClusterPart part;
+  part.threads = 128 * groups;
+  part.sets = sets;
+  // By votes, so that the compiler knows that a warp has one: what follows from it stays in uniform
+  // registers, which wgmma takes its descriptors from.
+  const int own_set = static_cast<int>(threadIdx.x) / part.threads;
+  part.set = (__any_sync(0xffffffffu, own_set & 1) != 0 ? 1 : 0) +
+             (__any_sync(0xffffffffu, own_set & 2) != 0 ? 2 : 0);
+  part.parts = static_cast<int>(gridDim.z) * sets;
+  part.part = static_cast<int>(blockIdx.z) * sets + part.set;
+  const int all = cluster_pairs(a.w);
+  const int first = cluster_pair(all, part.part, part.parts);
+  part.pairs = cluster_pair(all, part.part + 1, part.parts) - first;
+  part.first = 2 * first;
+  const int there = static_cast<int>(a.w.chunks) - part.first;
+  part.chunks = there < 2 * part.pairs ? there : 2 * part.pairs;
+  part.stages = stages;
+  part.first_row = static_cast<std::int64_t>(blockIdx.y) * kColumns;
+  part.at = cluster_memory(a.w, groups, sets, part.parts, kColumns, Tile::kDepth, stages);
+  part.memory = reinterpret_cast<char*>(memory) + (1024 - shared_address(memory) % 1024) % 1024;
+  cluster_arrive_relaxed();
   const std::int64_t last = a.w.rows / kCodedTile - 1;
-  const std::int64_t own = static_cast<std::int64_t>(blockIdx.x) * (4 * groups) + warp;
-  const char* const ring = block.memory + block.at.codes + warp * block.at.ring_of_warp;
-  const bool multiplies = warp < 4 * groups;
-  // Tiles that there are not are the last again; they are not stored.
-  const ClusterCopies copies(a.w, own < last ? own : last, lane, ring);
-  if (multiplies) {  // weights do not depend on the kernel before this one
-#pragma unroll 4
-    for (int i = 0; i < kDepth; ++i) {
-      if (i < block.chunks) copies(block.first + i, i * block.at.slot);
-      copy_async_commit();
-    }
-  } else if (warp == 4 * groups && lane == 0) {
+  const std::int64_t tile =
+      static_cast<std::int64_t>(blockIdx.x) * (4 * groups) + (warp - part.set * (4 * groups));
+  const std::int64_t own = tile < last ? tile : last;  // tiles that there are not are not stored
+  const char* const ring = part.memory + part.at.codes + warp * part.at.codes_of_warp;
+  const char* const scales = part.memory + part.at.scales + warp * part.at.scales_of_warp;
+  // Weights do not depend on the kernel before this one.
+  const ClusterCopies copies(a.w, own, part, lane, ring);
+  copy_scales(a.w, part, own, lane, shared_address(scales));
+#pragma unroll
+  for (int i = 0; i < Tile::kDepth; ++i) {
+    if (i < part.pairs) copies(i, i);
+    copy_async_commit();
+  }
+  if (static_cast<int>(threadIdx.x) == part.set * part.threads) {
     prefetch_tensor_map(&x);
     for (int i = 0; i < stages; ++i) {
-      barrier_init(block.full(i), 1);
-      barrier_init(block.empty(i), static_cast<unsigned>(4 * groups));
+      barrier_init(part.full(i), 1);
+      barrier_init(part.empty(i), static_cast<unsigned>(4 * groups));
     }
     fence_barrier_init();
   }
   allow_dependent_launch();
   __syncthreads();
-  if (multiplies) {
-    if constexpr (ClusterTile<kColumns>::kGivesRegisters) raise_registers<152>();
-    cluster_consumer<T, kColumns>(a, block, own, copies, ring);
-    return;
-  }
-  if constexpr (ClusterTile<kColumns>::kGivesRegisters) drop_registers<40>();
-  if (warp == 4 * groups && lane == 0) {
+  if (static_cast<int>(threadIdx.x) == part.set * part.threads) {
     wait_for_previous_grid();
     fence_proxy_async();
-    bring_x<kColumns>(block, &x);
+#pragma unroll 1
+    for (int i = 0; i < stages && i < part.pairs; ++i) bring_pair<kColumns>(part, &x, i, i);
   }
   __syncwarp();
-  if (block.parts > 1) {
-    cluster_wait();
-    cluster_arrive();
-    cluster_wait();
+  float sum[Tile::kSums];
+  const char* const own_scales = scales + 4 * (lane / 4);
+  bool small = false;
+  if constexpr (TypeOf<T>::value == Type::kBFloat16) {
+    small = a.w.small_scales && a.w.group_shift >= 6;
+    if (small && a.w.group_shift > 6) {
+      multiply_part<T, kColumns, ClusterWay::kSmallPairs>(a, part, &x, copies, ring, own_scales,
+                                                          sum);
+    } else if (small) {
+      multiply_part<T, kColumns, ClusterWay::kSmall>(a, part, &x, copies, ring, own_scales, sum);
+    }
   }
+  if (!small) {
+    multiply_part<T, kColumns, ClusterWay::kAny>(a, part, &x, copies, ring, own_scales, sum);
+  }
+  cluster_wait();  // the others have begun
+  if (part.parts > 1) exchange<kColumns>(part, sum);
+  store_sums<T, kColumns>(a, part, tile, small ? 16.0f : 1.0f, sum);
 #endif
 }
 

@@ -8,18 +8,18 @@ void launch_cluster_bf16(const CodedGemmArguments& a, const CodedClusterPlan& pl
   launch_cluster_type<Bf16>(a, plan, x, stream);
 }
 
-int clusters_at_once(int parts) {
+int clusters_at_once(int blocks) {
   const auto kernel = coded_cluster_kernel<Bf16, 64>;
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), kMostSharedBytes);
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(1, 1, static_cast<unsigned>(parts));
-  config.blockDim = dim3(ClusterTile<64>::kMostThreads);
+  config.gridDim = dim3(1, 1, static_cast<unsigned>(blocks));
+  config.blockDim = dim3(128 * ClusterTile<64>::kMostWarpgroups);
   config.dynamicSmemBytes = kMostSharedBytes;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = 1;
   attribute.val.clusterDim.y = 1;
-  attribute.val.clusterDim.z = static_cast<unsigned>(parts);
+  attribute.val.clusterDim.z = static_cast<unsigned>(blocks);
   config.attrs = &attribute;
   config.numAttrs = 1;
   int clusters = 0;

@@ -14,10 +14,9 @@ void launch_cluster(const CodedGemmArguments& a, const CodedClusterPlan& plan, c
   const auto kernel = coded_cluster_kernel<T, kColumns>;
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), plan.shared_bytes);
   const dim3 grid(static_cast<unsigned>(plan.tiles), static_cast<unsigned>(plan.tiles_of_x),
-                  static_cast<unsigned>(plan.parts));
-  const int threads = 128 * plan.groups + ClusterTile<kColumns>::kOtherThreads;
-  launch_dependent(kernel, grid, plan.parts, threads, plan.shared_bytes, stream, a, x, plan.groups,
-                   plan.stages);
+                  static_cast<unsigned>(plan.blocks));
+  launch_dependent(kernel, grid, plan.blocks, 128 * plan.groups * plan.sets, plan.shared_bytes,
+                   stream, a, x, plan.groups, plan.sets, plan.stages);
 }
 
 template <typename T>

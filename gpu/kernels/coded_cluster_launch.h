@@ -12,7 +12,7 @@ void launch_cluster_bf16(const CodedGemmArguments& a, const CodedClusterPlan& pl
                          const CUtensorMap& x, cudaStream_t stream);
 void launch_cluster_half(const CodedGemmArguments& a, const CodedClusterPlan& plan,
                          const CUtensorMap& x, cudaStream_t stream);
-/// Clusters of `parts` blocks, of all the shared memory that a block may have, that run at once.
-int clusters_at_once(int parts);
+/// Clusters of `blocks` blocks, of all the shared memory that a block may have, that run at once.
+int clusters_at_once(int blocks);
 
 }  // namespace attn::gpu

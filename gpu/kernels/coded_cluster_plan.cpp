@@ -1,6 +1,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <mutex>
 
@@ -16,36 +17,60 @@ namespace {
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 int columns_of(std::int64_t m) { return m <= 16 ? 16 : m <= 32 ? 32 : m <= 64 ? 64 : 128; }
-int depth_of(int columns) {
-  return columns <= 64 ? ClusterTile<64>::kDepth : ClusterTile<128>::kDepth;
+
+/// Of a ClusterTile.
+struct TileShape {
+  int units = 0, depth = 0, warpgroups = 0;
+};
+template <int kColumns>
+TileShape shape_of() {
+  using Tile = ClusterTile<kColumns>;
+  return {Tile::kUnits, Tile::kDepth, Tile::kMostWarpgroups};
 }
-int units_of(int columns) {
-  return columns == 16 ? ClusterTile<16>::kUnits : ClusterTile<64>::kUnits;
+TileShape tile_shape(int columns) {
+  return columns == 16   ? shape_of<16>()
+         : columns == 32 ? shape_of<32>()
+         : columns == 64 ? shape_of<64>()
+                         : shape_of<128>();
+}
+
+std::size_t shared_bytes(const CodedMatrix& w, const CodedClusterPlan& plan, int stages) {
+  constexpr std::size_t kAlignment = 1024;
+  return static_cast<std::size_t>(cluster_memory(w, plan.groups, plan.sets, plan.parts(),
+                                                 plan.columns, tile_shape(plan.columns).depth,
+                                                 stages)
+                                      .bytes) +
+         kAlignment;
 }
 
 /// Stages of x that there is room for; 0: too few to keep the tensor cores busy.
 int stages_of(const CodedMatrix& w, const CodedClusterPlan& plan, std::size_t shared_limit) {
-  const auto most = static_cast<int>(ceil_div(w.chunks, plan.parts));
-  const auto without =
-      static_cast<std::size_t>(cluster_memory(w.inner.bytes, most, plan.groups, plan.parts,
-                                              plan.columns, depth_of(plan.columns), 0)
-                                   .bytes) +
-      1024;
+  constexpr int kFewest = 3;
+  const int most = static_cast<int>(ceil_div(cluster_pairs(w), plan.parts()));
+  const std::size_t without = shared_bytes(w, plan, 0);
   if (without >= shared_limit) return 0;
-  const auto room = static_cast<int>((shared_limit - without) /
-                                     static_cast<std::size_t>(plan.columns * 2 * kCodedChunk));
+  const auto room =
+      static_cast<int>((shared_limit - without) /
+                       static_cast<std::size_t>(plan.sets * plan.columns * 2 * kClusterPair));
   const int stages = std::min({room, most, kMostClusterStages});
-  return stages >= std::min(most, 4) ? stages : 0;
+  return stages >= std::min(most, kFewest) ? stages : 0;
 }
 
-/// About what a product takes, in chunks that a warpgroup multiplies by 64 rows of x; fewer than 48
-/// rows take no less, as codes are decoded all the same.
+/// About what a product takes, in 128 clocks: what the tensor cores take for a chunk of 64 rows of
+/// W and of x.
 double cost_of(const CodedMatrix& w, const CodedClusterPlan& plan, int places) {
-  constexpr double kStartAndEnd = 16.0;
-  const auto blocks = static_cast<std::int64_t>(plan.tiles) * plan.tiles_of_x * plan.parts;
-  const double chunk = std::max(plan.columns, 48) / 64.0;
+  constexpr double kStartAndEnd = 14.0;
+  constexpr double kOfChunk = 3.2;             // a warp's instructions, one after the other
+  constexpr double kBytesOfUnit = 34.0 * 128;  // that come to a multiprocessor
+  const auto blocks = static_cast<std::int64_t>(plan.tiles) * plan.tiles_of_x * plan.blocks;
+  const auto pairs = static_cast<double>(ceil_div(cluster_pairs(w), plan.parts()));
+  const double chunks = 2.0 * pairs * plan.sets;  // of a block
+  const double products = chunks * plan.groups * std::max(plan.columns, 40) / 64.0;
+  const double waits = 2.0 * pairs * kOfChunk;
+  const double bytes =
+      chunks * (2.0 * kCodedChunk * plan.columns + 32.0 * kClusterGroupRows * plan.groups);
   return static_cast<double>(ceil_div(blocks, places)) *
-         (kStartAndEnd + chunk * plan.groups * static_cast<double>(ceil_div(w.chunks, plan.parts)));
+         (kStartAndEnd + std::max({products, waits, bytes / kBytesOfUnit}));
 }
 
 }  // namespace
@@ -87,32 +112,35 @@ CodedClusterPlan plan_coded_cluster(const CodedMatrix& w, std::int64_t m,
   CodedClusterPlan best;
   if (m < 1 || m > kMostClusterRows || !cluster_refusal(w).empty()) return best;
   double least = 0.0;
+  const auto consider = [&](int groups, int sets, int blocks) {
+    CodedClusterPlan plan;
+    plan.columns = columns_of(m);
+    plan.groups = groups;
+    plan.sets = sets;
+    plan.blocks = blocks;
+    const TileShape shape = tile_shape(plan.columns);
+    if (groups * sets > shape.warpgroups || plan.parts() > shape.units) return;
+    if (plan.parts() > cluster_pairs(w)) return;
+    const int here =
+        places.blocks[static_cast<std::size_t>(std::countr_zero(static_cast<unsigned>(blocks)))];
+    plan.tiles = static_cast<int>(ceil_div(w.rows, kClusterGroupRows * groups));
+    plan.tiles_of_x = static_cast<int>(ceil_div(m, plan.columns));
+    plan.stages = stages_of(w, plan, shared_limit);
+    if (here == 0 || plan.stages == 0) return;
+    const double cost = cost_of(w, plan, here);
+    if (best.taken && cost >= least) return;
+    least = cost;
+    best = plan;
+    best.taken = true;
+  };
   for (int groups = kMostClusterGroups; groups > 0; --groups) {
-    for (std::size_t i = 0; i < places.blocks.size(); ++i) {
-      CodedClusterPlan plan;
-      plan.columns = columns_of(m);
-      plan.groups = groups;
-      plan.parts = 1 << i;
-      if (places.blocks[i] == 0 || plan.parts > units_of(plan.columns)) continue;
-      if (plan.parts > w.chunks) continue;
-      plan.tiles = static_cast<int>(ceil_div(w.rows, kClusterGroupRows * groups));
-      plan.tiles_of_x = static_cast<int>(ceil_div(m, plan.columns));
-      plan.stages = stages_of(w, plan, shared_limit);
-      if (plan.stages == 0) continue;
-      const double cost = cost_of(w, plan, places.blocks[i]);
-      if (best.taken && cost >= least) continue;
-      least = cost;
-      best = plan;
-      best.taken = true;
+    for (int sets = kMostClusterSets; sets > 0; sets /= 2) {
+      for (int blocks = 1; blocks <= kMostClusterBlocks; blocks *= 2) {
+        consider(groups, sets, blocks);
+      }
     }
   }
-  if (!best.taken) return best;
-  const auto most = static_cast<int>(ceil_div(w.chunks, best.parts));
-  best.shared_bytes =
-      static_cast<std::size_t>(cluster_memory(w.inner.bytes, most, best.groups, best.parts,
-                                              best.columns, depth_of(best.columns), best.stages)
-                                   .bytes) +
-      1024;
+  if (best.taken) best.shared_bytes = shared_bytes(w, best, best.stages);
   return best;
 }
 

@@ -9,31 +9,32 @@
 
 namespace attn::gpu {
 
-/// Warpgroups that multiply, at most, of 64 rows of W each.
+/// A warpgroup multiplies 64 rows of W by a tile's rows of x; those of a block are sets of up to
+/// three with rows of their own, and each set has columns of its own.
 inline constexpr int kMostClusterGroups = 3;
+inline constexpr int kMostClusterSets = 4;
 inline constexpr int kClusterGroupRows = 64;
-/// Blocks of a cluster, which share the columns of a product.
-inline constexpr int kMostClusterParts = 8;
-/// Chunks of x in shared memory, each with two barriers.
-inline constexpr int kMostClusterStages = 32;
-inline constexpr int kClusterBarrierBytes = 2 * 8 * kMostClusterStages;
+/// Blocks of a cluster.
+inline constexpr int kMostClusterBlocks = 8;
+/// Columns go by pairs of chunks, which arrive together.
+inline constexpr int kClusterPair = 2 * kCodedChunk;
+/// Pairs of x of a set in shared memory, each with two barriers.
+inline constexpr int kMostClusterStages = 16;
+inline constexpr int kClusterBarrierBytes = 2 * 8 * kMostClusterStages;  // of a set
 
 /// A block's tile for `columns` rows of x, the columns of wgmma's result.
 template <int kColumns>
 struct ClusterTile {
   static_assert(kColumns == 16 || kColumns == 32 || kColumns == 64 || kColumns == 128);
   static constexpr int kSums = kColumns / 2;  ///< registers of a thread
-  /// Sums change hands in so many units; a block of the cluster finishes as many as any other.
-  static constexpr int kUnits = kColumns == 16 ? 4 : kMostClusterParts;
+  /// Sums change hands in so many units; each part of the columns finishes as many.
+  static constexpr int kUnits = kColumns == 16 ? 4 : 8;
   static constexpr int kOfUnit = kSums / kUnits;
-  static constexpr int kStageBytes = kColumns * 2 * kCodedChunk;
-  /// Chunks of codes that a warp has under way.
-  static constexpr int kDepth = kColumns <= 64 ? 16 : 8;
-  /// Behind the threads that multiply, one of which brings x. Sums of 128 rows want more registers
-  /// than 128, which a warpgroup alone can give up.
-  static constexpr bool kGivesRegisters = kColumns == 128;
-  static constexpr int kOtherThreads = kGivesRegisters ? 128 : 32;
-  static constexpr int kMostThreads = 128 * kMostClusterGroups + kOtherThreads;
+  static constexpr int kChunkBytes = kColumns * 2 * kCodedChunk;
+  /// Pairs of codes that a warp has under way, a power of two.
+  static constexpr int kDepth = kColumns <= 32 ? 8 : 4;
+  /// Warpgroups of a block: registers.
+  static constexpr int kMostWarpgroups = kColumns == 128 ? 3 : 4;
 };
 
 /// Which products are clusters', of those that they can take.
@@ -43,40 +44,56 @@ enum class CodedClusters : std::uint8_t {
   kNever,
 };
 
-/// How a product is shared out; decided on the host.
+/// How a product is shared out; decided on the host. The columns have `parts` parts, of sets times
+/// blocks of a cluster.
 struct CodedClusterPlan {
   bool taken = false;
   int columns = 0;  ///< rows of x in a tile: 16, 32, 64 or 128
-  int groups = 0;   ///< warpgroups of a block
-  int parts = 0;    ///< blocks of a cluster, a power of two
+  int groups = 0;   ///< warpgroups of a set
+  int sets = 0;     ///< of a block
+  int blocks = 0;   ///< of a cluster
   int tiles = 0;    ///< of W
   int tiles_of_x = 0;
-  int stages = 0;  ///< chunks of x in shared memory
+  int stages = 0;  ///< pairs of x of a set in shared memory
   std::size_t shared_bytes = 0;
+
+  int parts() const { return sets * blocks; }
 };
 
-/// Chunks [cluster_chunk(chunks, part, parts), that of part + 1) are those of a block.
-ATTN_HOST_DEVICE int cluster_chunk(int chunks, int part, int parts) {
-  return static_cast<int>(static_cast<std::int64_t>(chunks) * part / parts);
+/// Pairs [cluster_pair(pairs, part, parts), that of part + 1) are those of a part.
+ATTN_HOST_DEVICE int cluster_pairs(const CodedMatrix& w) {
+  return static_cast<int>((w.chunks + 1) / 2);
+}
+ATTN_HOST_DEVICE int cluster_pair(int pairs, int part, int parts) {
+  return static_cast<int>(static_cast<std::int64_t>(pairs) * part / parts);
 }
 
-/// Offsets in a block's shared memory, from a multiple of 1024 bytes on: stages of x, what other
-/// blocks leave (floats [block of the cluster but this][unit of this][kOfUnit / w][thread][w], w =
-/// 2 or 4), barriers, and each warp's ring of codes and scales.
+/// Offsets in a block's shared memory, from a multiple of 1024 bytes on, the same in all blocks of
+/// a cluster:
+///   x       [set][stage][2 chunks][row of x][128 bytes]
+///   left    [set][part but its own][unit of its own][kOfUnit / w][thread][w]: sums of other parts,
+///           floats, w = 2 or 4
+///   full, empty barriers of each set
+///   scales  [warp]: records of the part
+///   codes   [warp][kDepth pairs][2 chunks][lane][16 bytes]
 struct ClusterMemory {
-  int parts = 0, barriers = 0, codes = 0, bytes = 0;
-  int slot = 0;  ///< bytes of a chunk of a warp: 512 of codes, then scales
-  int ring_of_warp = 0;
+  int left = 0, left_of_set = 0, barriers = 0, scales = 0, scales_of_warp = 0, codes = 0,
+      codes_of_warp = 0, bytes = 0;
 };
-ATTN_HOST_DEVICE ClusterMemory cluster_memory(int scale_bytes, int chunks_of_part, int groups,
-                                              int parts, int columns, int depth, int stages) {
+ATTN_HOST_DEVICE ClusterMemory cluster_memory(const CodedMatrix& w, int groups, int sets, int parts,
+                                              int columns, int depth, int stages) {
+  const int warps = 4 * groups * sets;
+  const int pairs = (cluster_pairs(w) + parts - 1) / parts;  // the most of a part
+  const int records = w.inner.shift >= kWholeRow ? 1 : ((2 * pairs - 1) >> w.inner.shift) + 2;
   ClusterMemory m;
-  m.parts = stages * columns * 2 * kCodedChunk;
-  m.barriers = m.parts + (parts - 1) * (columns / 2 / parts) * 4 * 128 * groups;
-  m.codes = m.barriers + kClusterBarrierBytes;
-  m.slot = 512 + scale_bytes;
-  m.ring_of_warp = m.slot * (chunks_of_part < depth ? chunks_of_part : depth);
-  m.bytes = m.codes + 4 * groups * m.ring_of_warp;
+  m.left = sets * stages * columns * 2 * kClusterPair;
+  m.left_of_set = (parts - 1) * (columns / 2 / parts) * 4 * 128 * groups;
+  m.barriers = m.left + sets * m.left_of_set;
+  m.scales = m.barriers + sets * kClusterBarrierBytes;
+  m.scales_of_warp = records * w.inner.bytes;
+  m.codes = m.scales + warps * m.scales_of_warp;
+  m.codes_of_warp = (pairs < depth ? pairs : depth) * 1024;
+  m.bytes = m.codes + warps * m.codes_of_warp;
   return m;
 }
 

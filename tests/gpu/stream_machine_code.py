@@ -37,8 +37,8 @@ def wrong_with(name, code):
         return f"it waits after {wait} instructions and copies after {copy}" if late else ""
     if "cluster" in name:
         wait = kinds.index(ACQBULK)
-        if kinds.count(HGMMA) != (4 if "half" in name else 8) or HMMA in kinds:  # of each way to decode
-            return "other products than four of wgmma a chunk"
+        if kinds.count(HGMMA) != (8 if "half" in name else 24) or HMMA in kinds:  # of each way to decode
+            return "other products than eight of wgmma a pair of chunks"
         if LDGSTS not in kinds[:wait] or UTMALDG in kinds[:wait]:
             return "no weights before it waits for the grid before, or x before that"
         return ""

@@ -6,9 +6,8 @@
 
 namespace attn::gpu {
 
-inline std::uint64_t wgmma_descriptor(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffffU) >> 4) | std::uint64_t{1} << 16 |
-         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+inline std::uint32_t wgmma_lower(std::uint32_t address) {
+  return (address & 0x3ffffU) >> 4 | std::uint32_t{1} << 16;
 }
 template <int kCount>
 void pin(float (&)[kCount]) {}
@@ -20,16 +19,14 @@ void wgmma_wait() {
   emulator::products_wait(kPending);
 }
 template <typename T, int kColumns>
-void wgmma_narrow(float (&d)[kColumns / 2], const std::uint32_t (&a)[4], std::uint64_t b,
-                  int accumulate) {
+void wgmma_narrow(float (&d)[kColumns / 2], const std::uint32_t (&a)[4], std::uint32_t lower) {
   emulator::Product p;
   p.d = d;
   p.columns = kColumns;
   p.half = TypeOf<T>::value == Type::kFloat16;
-  p.accumulate = accumulate != 0;
   p.a_held = true;  // registers: the compiler keeps them
   p.a_values = {a[0], a[1], a[2], a[3]};
-  p.b = b;
+  p.b = lower | std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
   emulator::product(p);
 }
 
