@@ -14,35 +14,11 @@
 // elsewhere the kernel is empty.
 #pragma once
 
-#include "gpu/kernels/coded_cluster_shape.h"
-#include "gpu/kernels/coded_decode.cuh"
+#include "gpu/kernels/coded_cluster_end.cuh"
+#include "gpu/kernels/coded_cluster_weights.cuh"
 #include "gpu/kernels/hopper_ptx.cuh"
-#include "gpu/kernels/wgmma_narrow.cuh"
 
 namespace attn::gpu {
-
-/// What a set of warpgroups has, the same for all its threads.
-struct ClusterPart {
-  int part, parts;
-  int set, sets;
-  int first, chunks, pairs;  ///< chunks from `first` on, an even one
-  int stages;
-  int threads;             ///< of the set
-  std::int64_t first_row;  ///< of x
-  ClusterMemory at;
-  char* memory;
-
-  __device__ __forceinline__ char* x(int stage_bytes) const {
-    return memory + set * stages * stage_bytes;
-  }
-  __device__ __forceinline__ std::uint64_t* full(int stage) const {
-    return reinterpret_cast<std::uint64_t*>(memory + at.barriers + set * kClusterBarrierBytes) +
-           stage;
-  }
-  __device__ __forceinline__ std::uint64_t* empty(int stage) const {
-    return full(kMostClusterStages + stage);
-  }
-};
 
 /// A place in a ring that one of its users goes through.
 struct ClusterTurn {
@@ -100,78 +76,6 @@ __device__ __forceinline__ void copy_scales(const CodedMatrix& w, const ClusterP
 #pragma unroll 1
   for (int i = 16 * lane; i < bytes; i += 512) copy_async_16(to + i, from + i, true);
 }
-
-/// How weights are made of codes.
-enum class ClusterWay {
-  kAny,
-  kSmall,       ///< CodedMatrix::small_scales, and a chunk has one scale a row
-  kSmallPairs,  ///< likewise, and a pair has
-};
-
-/// SmallScales for codes of which those of rows lane / 4 stay in the lowest four bits: that is the
-/// code times 2^-133, and the weight a sixteenth of what it is, which the sums are multiplied by
-/// 16 for. Five instructions take eight codes apart in place of seven.
-struct LowScales {
-  std::uint32_t scale[2];
-  std::uint32_t eight[2];
-  __device__ __forceinline__ explicit LowScales(std::uint32_t pair) {
-    const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
-                                                   0x40804080u);          // 2^127, 4
-    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100bf00u);  // -1/2, -8
-    scale[0] = __byte_perm(up, up, 0x1010);
-    scale[1] = __byte_perm(up, up, 0x3232);
-    eight[0] = __byte_perm(back, back, 0x1010);
-    eight[1] = __byte_perm(back, back, 0x3232);
-  }
-  static __device__ __forceinline__ void codes_of(std::uint32_t word, std::uint32_t (&a)[4]) {
-    const std::uint32_t upper = word >> 8;
-    a[0] = word & 0x000f000fu;
-    a[1] = word & 0x00f000f0u;
-    a[2] = upper & 0x000f000fu;
-    a[3] = upper & 0x00f000f0u;
-  }
-};
-
-/// The weights of a chunk of a warp: taken apart, and then made.
-template <typename T, bool kSmall>
-struct ClusterWeights {
-  std::uint32_t w[4][4];
-
-  __device__ __forceinline__ void take_apart(const uint4& codes, std::uint32_t mask,
-                                             std::uint32_t zero) {
-    const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      if constexpr (kSmall) {
-        LowScales::codes_of(words[s], w[s]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          w[s][i] = Pairs<T>::subtract((words[s] >> 4 * i & mask) | Pairs<T>::kMagic, zero);
-        }
-      }
-      pin(w[s]);
-    }
-  }
-  __device__ __forceinline__ void make(const LowScales& scales) {
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        w[s][i] = fma_bf16_pair(w[s][i], scales.scale[i % 2], scales.eight[i % 2]);
-      }
-      pin(w[s]);
-    }
-  }
-  /// `scales`: of this lane's rows, for each `1 << shift` of the four steps.
-  __device__ __forceinline__ void make(const std::uint32_t* scales, int shift) {
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      scale_fragment<T>(scales[(s >> shift) * 8], w[s]);
-      pin(w[s]);
-    }
-  }
-};
 
 /// The part's sums of a warp's 16 rows. Copies of its scales and of the first kDepth pairs are
 /// under way; `scales`: this lane's two in the first record.
@@ -264,102 +168,6 @@ __device__ __forceinline__ void multiply_part(const CodedGemmArguments& a, const
   }
   wgmma_wait<0>();
   pin(sum);
-}
-
-/// Where a thread's floats of a unit lie of what part `from` left for another; both count: `unit`
-/// among the finisher's, `from` among the others.
-template <int kColumns>
-__device__ __forceinline__ int left_floats(int from, int unit, int units, int threads, int thread) {
-  constexpr int kOf = ClusterTile<kColumns>::kOfUnit;
-  constexpr int kWidth = kOf < 4 ? kOf : 4;
-  return ((from * units + unit) * (kOf / kWidth) * threads + thread) * kWidth;
-}
-
-/// Gives the other parts what they finish, and adds up what this one does.
-template <int kColumns>
-__device__ __forceinline__ void exchange(const ClusterPart& part, float (&sum)[kColumns / 2]) {
-  using Tile = ClusterTile<kColumns>;
-  constexpr int kOf = Tile::kOfUnit;
-  constexpr int kWidth = kOf < 4 ? kOf : 4;
-  const int units = Tile::kUnits / part.parts;  // of a part
-  const int thread = static_cast<int>(threadIdx.x) - part.set * part.threads;
-  char* const left = part.memory + part.at.left;
-#pragma unroll
-  for (int unit = 0; unit < Tile::kUnits; ++unit) {
-    const int owner = unit * part.parts / Tile::kUnits;
-    if (owner == part.part) continue;
-    const int from = part.part < owner ? part.part : part.part - 1;
-    const int block = owner / part.sets;
-    const char* const place =
-        left + (owner - block * part.sets) * part.at.left_of_set +
-        4 * left_floats<kColumns>(from, unit - owner * units, units, part.threads, thread);
-    const std::uint32_t to = cluster_address(shared_address(place), static_cast<unsigned>(block));
-#pragma unroll
-    for (int v = 0; v < kOf; v += kWidth) {
-      const float* const s = sum + unit * kOf + v;
-      const std::uint32_t at = to + static_cast<std::uint32_t>(4 * v * part.threads);
-      if constexpr (kWidth == 4) {
-        cluster_store(at, make_float4(s[0], s[1], s[2], s[3]));
-      } else {
-        cluster_store(at, make_float2(s[0], s[1]));
-      }
-    }
-  }
-  cluster_arrive();
-  cluster_wait();
-  const auto* const own = reinterpret_cast<const float*>(left + part.set * part.at.left_of_set);
-#pragma unroll
-  for (int unit = 0; unit < Tile::kUnits; ++unit) {
-    const int owner = unit * part.parts / Tile::kUnits;
-    if (owner != part.part) continue;
-    float total[kOf] = {};
-#pragma unroll 1
-    for (int other = 0; other < part.parts; ++other) {
-      const int from = other < part.part ? other : other - 1;
-      const float* const given =
-          own + left_floats<kColumns>(other == part.part ? 0 : from, unit - owner * units, units,
-                                      part.threads, thread);
-#pragma unroll
-      for (int i = 0; i < kOf; ++i) {
-        total[i] += other == part.part ? sum[unit * kOf + i]
-                                       : given[i / kWidth * kWidth * part.threads + i % kWidth];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kOf; ++i) sum[unit * kOf + i] = total[i];
-  }
-}
-
-/// Sums that this part finishes, to y, which is of the type of x. `low`: what those of rows lane /
-/// 4 are multiplied by.
-template <typename T, int kColumns>
-__device__ __forceinline__ void store_sums(const CodedGemmArguments& a, const ClusterPart& part,
-                                           std::int64_t tile, float low,
-                                           const float (&sum)[kColumns / 2]) {
-  using Tile = ClusterTile<kColumns>;
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const std::int64_t n = tile * kCodedTile + lane / 4;  // and + 8
-  const std::int64_t m = part.first_row + 2 * (lane % 4);
-  const bool there[2] = {n < a.n, n + 8 < a.n};
-  const bool has_bias = a.bias != nullptr;
-  float bias[2] = {};
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    if (has_bias && there[h]) bias[h] = a.bias[n + 8 * h];
-  }
-  T* const y = static_cast<T*>(a.y) + m * a.y_stride + n;
-  const int rows = static_cast<int>(a.m - m < kColumns ? a.m - m : kColumns);
-#pragma unroll
-  for (int i = 0; i < Tile::kSums; ++i) {
-    if (i / Tile::kOfUnit * part.parts / Tile::kUnits != part.part) continue;
-    const int row = i / 4 * 8 + i % 2;
-    const int h = i / 2 % 2;
-    const float whole = h == 0 ? sum[i] * low : sum[i];
-    const float biased = has_bias ? whole + bias[h] : whole;
-    if (row < rows && there[h]) {
-      y[row * a.y_stride + 8 * h] = from_float<T>(held_within(biased, a.clip));
-    }
-  }
 }
 
 template <typename T, int kColumns>
