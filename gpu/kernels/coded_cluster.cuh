@@ -59,10 +59,10 @@ struct ClusterCopies {
         single(part.chunks % 2 == 0 ? -1 : part.pairs - 1) {}
 
   /// Of a pair of chunks, the second of which may not be there: the first again, times zeros of x.
-  __device__ __forceinline__ void operator()(int pair, int slot) const {
-    const char* const from = codes + static_cast<std::int64_t>(pair) * 1024;
-    copy_async_16(to + 1024 * slot, from, true);
-    copy_async_16(to + 1024 * slot + 512, pair == single ? from : from + 512, true);
+  /// `from`: codes + 1024 for each pair, `slot`: 1024 for each place in the ring.
+  __device__ __forceinline__ void operator()(const char* from, int slot, bool one) const {
+    copy_async_16(to + slot, from, true);
+    copy_async_16(to + slot + 512, one ? from : from + 512, true);
   }
 };
 
@@ -100,8 +100,8 @@ __device__ __forceinline__ void multiply_part(const CodedGemmArguments& a, const
     const int record = ((part.first + there) >> a.w.inner.shift) - first_record;
     return reinterpret_cast<const std::uint32_t*>(scales + record * a.w.inner.bytes);
   };
-  const auto codes_at = [&](int pair, int chunk) {
-    return reinterpret_cast<const uint4*>(ring + 1024 * (pair & (kDepth - 1)) + 512 * chunk)[lane];
+  const auto codes_at = [&](int slot, int chunk) {
+    return reinterpret_cast<const uint4*>(ring + slot + 512 * chunk)[lane];
   };
   const auto multiply = [&](const Weights& weights, std::uint32_t address) {
     const std::uint32_t b = wgmma_lower(address);
@@ -114,6 +114,8 @@ __device__ __forceinline__ void multiply_part(const CodedGemmArguments& a, const
   for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.0f;
   const bool refills = part.pairs > part.stages;
   ClusterTurn turn;
+  int slot = 0;
+  const char* refill = copies.codes + 1024 * kDepth;
   int before = 0;  // stage of the pair before
   unsigned parity_before = 0;
   copy_async_wait<kDepth - 1>();
@@ -138,14 +140,14 @@ __device__ __forceinline__ void multiply_part(const CodedGemmArguments& a, const
     multiply(weights, stage);
     Weights second;
     second.take_apart(codes[1], mask, zero);
-    if (pair + kDepth < part.pairs) {
-      copies(pair + kDepth, pair & (kDepth - 1));
-    }
+    if (pair + kDepth < part.pairs) copies(refill, slot, pair + kDepth == copies.single);
+    refill += 1024;
+    slot = (slot + 1024) & (1024 * kDepth - 1);
     copy_async_commit();
     copy_async_wait<kDepth - 1>();
     if (pair + 1 < part.pairs) {
-      codes[0] = codes_at(pair + 1, 0);
-      codes[1] = codes_at(pair + 1, 1);
+      codes[0] = codes_at(slot, 0);
+      codes[1] = codes_at(slot, 1);
     }
     const std::uint32_t* const next = scales_of(2 * pair + 1);
     if constexpr (kWay == ClusterWay::kSmallPairs) {
@@ -173,7 +175,8 @@ __device__ __forceinline__ void multiply_part(const CodedGemmArguments& a, const
 template <typename T, int kColumns>
 __global__ void __launch_bounds__(128 * ClusterTile<kColumns>::kMostWarpgroups, 1)
     coded_cluster_kernel(const __grid_constant__ CodedGemmArguments a,
-                         const __grid_constant__ CUtensorMap x, int groups, int sets, int stages) {
+                         const __grid_constant__ CUtensorMap x, int groups, int sets_shift,
+                         int parts_shift, int stages) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ unsigned char memory[];
   using Tile = ClusterTile<kColumns>;
@@ -181,23 +184,25 @@ __global__ void __launch_bounds__(128 * ClusterTile<kColumns>::kMostWarpgroups, 
   const int warp = static_cast<int>(threadIdx.x / 32);
   ClusterPart part;
   part.threads = 128 * groups;
-  part.sets = sets;
-  // By votes, so that the compiler knows that a warp has one: what follows from it stays in uniform
-  // registers, which wgmma takes its descriptors from.
-  const int own_set = static_cast<int>(threadIdx.x) / part.threads;
-  part.set = (__any_sync(0xffffffffu, own_set & 1) != 0 ? 1 : 0) +
-             (__any_sync(0xffffffffu, own_set & 2) != 0 ? 2 : 0);
-  part.parts = static_cast<int>(gridDim.z) * sets;
-  part.part = static_cast<int>(blockIdx.z) * sets + part.set;
+  part.sets_shift = sets_shift;
+  // By votes, so that the compiler knows that a warp has one.
+  const int of_set = 4 * groups;
+  part.set = (__any_sync(0xffffffffu, warp >= of_set ? 1 : 0) != 0 ? 1 : 0) +
+             (__any_sync(0xffffffffu, warp >= 2 * of_set ? 1 : 0) != 0 ? 1 : 0) +
+             (__any_sync(0xffffffffu, warp >= 3 * of_set ? 1 : 0) != 0 ? 1 : 0);
+  part.parts = static_cast<int>(gridDim.z) << sets_shift;
+  part.parts_shift = parts_shift;
+  part.part = (static_cast<int>(blockIdx.z) << sets_shift) + part.set;
   const int all = cluster_pairs(a.w);
-  const int first = cluster_pair(all, part.part, part.parts);
-  part.pairs = cluster_pair(all, part.part + 1, part.parts) - first;
+  const int first = cluster_pair(all, part.part, parts_shift);
+  part.pairs = cluster_pair(all, part.part + 1, parts_shift) - first;
   part.first = 2 * first;
   const int there = static_cast<int>(a.w.chunks) - part.first;
   part.chunks = there < 2 * part.pairs ? there : 2 * part.pairs;
   part.stages = stages;
   part.first_row = static_cast<std::int64_t>(blockIdx.y) * kColumns;
-  part.at = cluster_memory(a.w, groups, sets, part.parts, kColumns, Tile::kDepth, stages);
+  part.at =
+      cluster_memory(a.w, groups, 1 << sets_shift, parts_shift, kColumns, Tile::kDepth, stages);
   part.memory = reinterpret_cast<char*>(memory) + (1024 - shared_address(memory) % 1024) % 1024;
   cluster_arrive_relaxed();
   const std::int64_t last = a.w.rows / kCodedTile - 1;
@@ -211,7 +216,7 @@ __global__ void __launch_bounds__(128 * ClusterTile<kColumns>::kMostWarpgroups, 
   copy_scales(a.w, part, own, lane, shared_address(scales));
 #pragma unroll
   for (int i = 0; i < Tile::kDepth; ++i) {
-    if (i < part.pairs) copies(i, i);
+    if (i < part.pairs) copies(copies.codes + 1024 * i, 1024 * i, i == copies.single);
     copy_async_commit();
   }
   if (static_cast<int>(threadIdx.x) == part.set * part.threads) {
@@ -247,8 +252,10 @@ __global__ void __launch_bounds__(128 * ClusterTile<kColumns>::kMostWarpgroups, 
     multiply_part<T, kColumns, ClusterWay::kAny>(a, part, &x, copies, ring, own_scales, sum);
   }
   cluster_wait();  // the others have begun
-  if (part.parts > 1) exchange<kColumns>(part, sum);
-  store_sums<T, kColumns>(a, part, tile, small ? 16.0f : 1.0f, sum);
+  leave_sums<kColumns>(part, sum);
+  cluster_arrive();
+  cluster_wait();
+  finish_sums<T, kColumns>(a, part, tile, small ? 16.0f : 1.0f, sum);
 #endif
 }
 

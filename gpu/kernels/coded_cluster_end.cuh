@@ -10,8 +10,8 @@ namespace attn::gpu {
 
 /// What a set of warpgroups has, the same for all its threads.
 struct ClusterPart {
-  int part, parts;
-  int set, sets;
+  int part, parts, parts_shift;
+  int set, sets_shift;
   int first, chunks, pairs;  ///< chunks from `first` on, an even one
   int stages;
   int threads;             ///< of the set
@@ -40,25 +40,28 @@ __device__ __forceinline__ int left_floats(int from, int unit, int units, int th
   return ((from * units + unit) * (kOf / kWidth) * threads + thread) * kWidth;
 }
 
-/// Gives the other parts what they finish, and adds up what this one does.
+/// Gives the other parts what they finish.
 template <int kColumns>
-__device__ __forceinline__ void exchange(const ClusterPart& part, float (&sum)[kColumns / 2]) {
+__device__ __forceinline__ void leave_sums(const ClusterPart& part,
+                                           const float (&sum)[kColumns / 2]) {
   using Tile = ClusterTile<kColumns>;
   constexpr int kOf = Tile::kOfUnit;
   constexpr int kWidth = kOf < 4 ? kOf : 4;
-  const int units = Tile::kUnits / part.parts;  // of a part
+  const int units = Tile::kUnits >> part.parts_shift;  // of a part
   const int thread = static_cast<int>(threadIdx.x) - part.set * part.threads;
-  char* const left = part.memory + part.at.left;
+  const std::uint32_t left = shared_address(part.memory + part.at.left);
 #pragma unroll
   for (int unit = 0; unit < Tile::kUnits; ++unit) {
     const int owner = unit * part.parts / Tile::kUnits;
     if (owner == part.part) continue;
     const int from = part.part < owner ? part.part : part.part - 1;
-    const int block = owner / part.sets;
-    const char* const place =
-        left + (owner - block * part.sets) * part.at.left_of_set +
-        4 * left_floats<kColumns>(from, unit - owner * units, units, part.threads, thread);
-    const std::uint32_t to = cluster_address(shared_address(place), static_cast<unsigned>(block));
+    const int block = owner >> part.sets_shift;
+    const int floats =
+        left_floats<kColumns>(from, unit - owner * units, units, part.threads, thread);
+    const std::uint32_t to = cluster_address(
+        left + static_cast<std::uint32_t>(
+                   (owner - (block << part.sets_shift)) * part.at.left_of_set + 4 * floats),
+        static_cast<unsigned>(block));
 #pragma unroll
     for (int v = 0; v < kOf; v += kWidth) {
       const float* const s = sum + unit * kOf + v;
@@ -70,41 +73,24 @@ __device__ __forceinline__ void exchange(const ClusterPart& part, float (&sum)[k
       }
     }
   }
-  cluster_arrive();
-  cluster_wait();
-  const auto* const own = reinterpret_cast<const float*>(left + part.set * part.at.left_of_set);
-#pragma unroll
-  for (int unit = 0; unit < Tile::kUnits; ++unit) {
-    const int owner = unit * part.parts / Tile::kUnits;
-    if (owner != part.part) continue;
-    float total[kOf] = {};
-#pragma unroll 1
-    for (int other = 0; other < part.parts; ++other) {
-      const int from = other < part.part ? other : other - 1;
-      const float* const given =
-          own + left_floats<kColumns>(other == part.part ? 0 : from, unit - owner * units, units,
-                                      part.threads, thread);
-#pragma unroll
-      for (int i = 0; i < kOf; ++i) {
-        total[i] += other == part.part ? sum[unit * kOf + i]
-                                       : given[i / kWidth * kWidth * part.threads + i % kWidth];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kOf; ++i) sum[unit * kOf + i] = total[i];
-  }
 }
 
-/// Sums that this part finishes, to y, which is of the type of x. `low`: what those of rows lane /
-/// 4 are multiplied by.
+/// All parts' sums of what this one finishes, in their order, to y, which is of the type of x.
+/// `low`: what those of rows lane / 4 are multiplied by. A loop: each instruction of the end is
+/// waited for that is not in the instruction cache.
 template <typename T, int kColumns>
-__device__ __forceinline__ void store_sums(const CodedGemmArguments& a, const ClusterPart& part,
-                                           std::int64_t tile, float low,
-                                           const float (&sum)[kColumns / 2]) {
+__device__ __forceinline__ void finish_sums(const CodedGemmArguments& a, const ClusterPart& part,
+                                            std::int64_t tile, float low,
+                                            const float (&sum)[kColumns / 2]) {
   using Tile = ClusterTile<kColumns>;
+  constexpr int kOf = Tile::kOfUnit;
+  constexpr int kWidth = kOf < 4 ? kOf : 4;
   const int lane = static_cast<int>(threadIdx.x % 32);
+  const int thread = static_cast<int>(threadIdx.x) - part.set * part.threads;
+  const int units = Tile::kUnits >> part.parts_shift;
+  const auto* const left =
+      reinterpret_cast<const float*>(part.memory + part.at.left + part.set * part.at.left_of_set);
   const std::int64_t n = tile * kCodedTile + lane / 4;  // and + 8
-  const std::int64_t m = part.first_row + 2 * (lane % 4);
   const bool there[2] = {n < a.n, n + 8 < a.n};
   const bool has_bias = a.bias != nullptr;
   float bias[2] = {};
@@ -112,17 +98,40 @@ __device__ __forceinline__ void store_sums(const CodedGemmArguments& a, const Cl
   for (int h = 0; h < 2; ++h) {
     if (has_bias && there[h]) bias[h] = a.bias[n + 8 * h];
   }
-  T* const y = static_cast<T*>(a.y) + m * a.y_stride + n;
-  const int rows = static_cast<int>(a.m - m < kColumns ? a.m - m : kColumns);
+  const std::int64_t rows_left = a.m - part.first_row;
+  const int rows = static_cast<int>(rows_left < kColumns ? rows_left : kColumns);
+  T* const y = static_cast<T*>(a.y) + part.first_row * a.y_stride + n;
+#pragma unroll 1
+  for (int u = 0; u < units; ++u) {
+    const int unit = part.part * units + u;
+    float own[kOf] = {};
 #pragma unroll
-  for (int i = 0; i < Tile::kSums; ++i) {
-    if (i / Tile::kOfUnit * part.parts / Tile::kUnits != part.part) continue;
-    const int row = i / 4 * 8 + i % 2;
-    const int h = i / 2 % 2;
-    const float whole = h == 0 ? sum[i] * low : sum[i];
-    const float biased = has_bias ? whole + bias[h] : whole;
-    if (row < rows && there[h]) {
-      y[row * a.y_stride + 8 * h] = from_float<T>(held_within(biased, a.clip));
+    for (int which = 0; which < Tile::kUnits; ++which) {
+#pragma unroll
+      for (int i = 0; i < kOf; ++i) own[i] = which == unit ? sum[which * kOf + i] : own[i];
+    }
+    float total[kOf] = {};
+#pragma unroll 1
+    for (int other = 0; other < part.parts; ++other) {
+      const int from = other < part.part ? other : other == part.part ? 0 : other - 1;
+      const float* const given = left + left_floats<kColumns>(from, u, units, part.threads, thread);
+#pragma unroll
+      for (int i = 0; i < kOf; ++i) {
+        float theirs = own[i];
+        if (other != part.part) theirs = given[i / kWidth * kWidth * part.threads + i % kWidth];
+        total[i] += theirs;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kOf; ++i) {
+      const int at = unit * kOf + i;  // as the sums of a thread lie
+      const int row = at / 4 * 8 + 2 * (lane % 4) + i % 2;
+      const int h = at / 2 % 2;
+      const float whole = h == 0 ? total[i] * low : total[i];
+      const float biased = has_bias ? whole + (h == 0 ? bias[0] : bias[1]) : whole;
+      if (row < rows && (h == 0 ? there[0] : there[1])) {
+        y[row * a.y_stride + 8 * h] = from_float<T>(held_within(biased, a.clip));
+      }
     }
   }
 }

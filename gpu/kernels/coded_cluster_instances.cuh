@@ -16,7 +16,7 @@ void launch_cluster(const CodedGemmArguments& a, const CodedClusterPlan& plan, c
   const dim3 grid(static_cast<unsigned>(plan.tiles), static_cast<unsigned>(plan.tiles_of_x),
                   static_cast<unsigned>(plan.blocks));
   launch_dependent(kernel, grid, plan.blocks, 128 * plan.groups * plan.sets, plan.shared_bytes,
-                   stream, a, x, plan.groups, plan.sets, plan.stages);
+                   stream, a, x, plan.groups, plan.sets_shift(), plan.parts_shift(), plan.stages);
 }
 
 template <typename T>

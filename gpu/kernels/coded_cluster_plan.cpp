@@ -36,7 +36,7 @@ TileShape tile_shape(int columns) {
 
 std::size_t shared_bytes(const CodedMatrix& w, const CodedClusterPlan& plan, int stages) {
   constexpr std::size_t kAlignment = 1024;
-  return static_cast<std::size_t>(cluster_memory(w, plan.groups, plan.sets, plan.parts(),
+  return static_cast<std::size_t>(cluster_memory(w, plan.groups, plan.sets, plan.parts_shift(),
                                                  plan.columns, tile_shape(plan.columns).depth,
                                                  stages)
                                       .bytes) +
@@ -121,8 +121,7 @@ CodedClusterPlan plan_coded_cluster(const CodedMatrix& w, std::int64_t m,
     const TileShape shape = tile_shape(plan.columns);
     if (groups * sets > shape.warpgroups || plan.parts() > shape.units) return;
     if (plan.parts() > cluster_pairs(w)) return;
-    const int here =
-        places.blocks[static_cast<std::size_t>(std::countr_zero(static_cast<unsigned>(blocks)))];
+    const int here = places.blocks[static_cast<std::size_t>(plan.blocks_shift())];
     plan.tiles = static_cast<int>(ceil_div(w.rows, kClusterGroupRows * groups));
     plan.tiles_of_x = static_cast<int>(ceil_div(m, plan.columns));
     plan.stages = stages_of(w, plan, shared_limit);

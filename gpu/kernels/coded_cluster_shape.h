@@ -58,14 +58,24 @@ struct CodedClusterPlan {
   std::size_t shared_bytes = 0;
 
   int parts() const { return sets * blocks; }
+  int sets_shift() const { return shift_of(sets); }  ///< logarithms
+  int blocks_shift() const { return shift_of(blocks); }
+  int parts_shift() const { return shift_of(parts()); }
+
+ private:
+  static int shift_of(int power) {
+    int shift = 0;
+    while (1 << shift < power) ++shift;
+    return shift;
+  }
 };
 
-/// Pairs [cluster_pair(pairs, part, parts), that of part + 1) are those of a part.
+/// Pairs [cluster_pair(pairs, part, shift), that of part + 1) are those of a part, of 2^shift.
 ATTN_HOST_DEVICE int cluster_pairs(const CodedMatrix& w) {
   return static_cast<int>((w.chunks + 1) / 2);
 }
-ATTN_HOST_DEVICE int cluster_pair(int pairs, int part, int parts) {
-  return static_cast<int>(static_cast<std::int64_t>(pairs) * part / parts);
+ATTN_HOST_DEVICE int cluster_pair(int pairs, int part, int parts_shift) {
+  return static_cast<int>(static_cast<std::int64_t>(pairs) * part >> parts_shift);
 }
 
 /// Offsets in a block's shared memory, from a multiple of 1024 bytes on, the same in all blocks of
@@ -80,14 +90,15 @@ struct ClusterMemory {
   int left = 0, left_of_set = 0, barriers = 0, scales = 0, scales_of_warp = 0, codes = 0,
       codes_of_warp = 0, bytes = 0;
 };
-ATTN_HOST_DEVICE ClusterMemory cluster_memory(const CodedMatrix& w, int groups, int sets, int parts,
-                                              int columns, int depth, int stages) {
+ATTN_HOST_DEVICE ClusterMemory cluster_memory(const CodedMatrix& w, int groups, int sets,
+                                              int parts_shift, int columns, int depth, int stages) {
   const int warps = 4 * groups * sets;
-  const int pairs = (cluster_pairs(w) + parts - 1) / parts;  // the most of a part
+  const int parts = 1 << parts_shift;
+  const int pairs = (cluster_pairs(w) + parts - 1) >> parts_shift;  // the most of a part
   const int records = w.inner.shift >= kWholeRow ? 1 : ((2 * pairs - 1) >> w.inner.shift) + 2;
   ClusterMemory m;
   m.left = sets * stages * columns * 2 * kClusterPair;
-  m.left_of_set = (parts - 1) * (columns / 2 / parts) * 4 * 128 * groups;
+  m.left_of_set = (parts - 1) * (columns / 2 >> parts_shift) * 4 * 128 * groups;
   m.barriers = m.left + sets * m.left_of_set;
   m.scales = m.barriers + sets * kClusterBarrierBytes;
   m.scales_of_warp = records * w.inner.bytes;

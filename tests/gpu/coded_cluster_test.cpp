@@ -34,13 +34,17 @@ void emulate(const CodedGemmArguments& a, const CodedClusterPlan& plan, const CU
   cluster_mistake = emulator::run(grid, threads, cluster_seed, cluster_starved, [&] {
     switch (plan.columns) {
       case 16:
-        return coded_cluster_kernel<T, 16>(a, x, plan.groups, plan.sets, plan.stages);
+        return coded_cluster_kernel<T, 16>(a, x, plan.groups, plan.sets_shift(), plan.parts_shift(),
+                                           plan.stages);
       case 32:
-        return coded_cluster_kernel<T, 32>(a, x, plan.groups, plan.sets, plan.stages);
+        return coded_cluster_kernel<T, 32>(a, x, plan.groups, plan.sets_shift(), plan.parts_shift(),
+                                           plan.stages);
       case 64:
-        return coded_cluster_kernel<T, 64>(a, x, plan.groups, plan.sets, plan.stages);
+        return coded_cluster_kernel<T, 64>(a, x, plan.groups, plan.sets_shift(), plan.parts_shift(),
+                                           plan.stages);
       default:
-        return coded_cluster_kernel<T, 128>(a, x, plan.groups, plan.sets, plan.stages);
+        return coded_cluster_kernel<T, 128>(a, x, plan.groups, plan.sets_shift(),
+                                            plan.parts_shift(), plan.stages);
     }
   });
 }
