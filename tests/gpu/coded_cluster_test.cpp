@@ -151,6 +151,27 @@ TEST(CodedCluster, TakesEachSizeOfClusterAndTile) {
   }
 }
 
+/// Scales below a half and above, by each way that weights are made; parts that begin within a
+/// group.
+TEST(CodedCluster, MakesWeightsOfGroupsOfEachWidth) {
+  std::uint64_t seed = 0;
+  for (const int group : {16, 32, 64, 128, 256, 512, 1024, -1}) {
+    for (const double unit : {0x1p-12, 0x1p-8}) {
+      Shares shares;
+      shares.places.blocks = {0, 0, 0, 0};
+      shares.places.blocks[++seed % 3] = 132;
+      Problem p;
+      p.group = group;
+      p.unit = unit;
+      p.rows = seed % 2 == 0 ? 5 : 20;
+      p.width = group == 1024 ? 3072 : 1536;
+      p.out = 48;
+      p.bias = true;
+      EXPECT_EQ(mistake_in(p, shares, seed), "") << p.text();
+    }
+  }
+}
+
 /// Single warps, and single threads, of all blocks or one, behind all others; rings of few stages.
 TEST(CodedCluster, WaitsForWhoeverIsLate) {
   for (int warp = 0; warp < 16; ++warp) {
