@@ -91,6 +91,7 @@ TEST(CodedStreamWeights, TakesOneRowByItself) {
     Problem p;
     p.group = std::array{64, 128, 256, 512, -1}.at(seed % 5);
     p.width = kStreamUnit * std::uniform_int_distribution<int>(1, seed % 7 == 0 ? 24 : 6)(random);
+    if (p.group > kStreamUnit) p.width = (p.width + p.group - 1) / p.group * p.group;
     if (p.group >= p.width) p.group = -1;
     p.out = 8 * std::uniform_int_distribution<int>(1, 8)(random);
     p.type = random() % 3 != 0 ? Type::kBFloat16 : Type::kFloat16;
