@@ -102,8 +102,6 @@ struct Block {
   std::vector<Warp> warps;
   // -1 - f: products of the warpgroup whose first fiber is f; 1000 + r: all threads of block r
   std::map<int, Meeting> named;
-  std::map<int, Meeting> meetings;                          ///< at barriers 1 to 15 of each block
-  std::map<const Meeting*, int> expected;                   ///< threads, there
   std::map<std::pair<int, const void*>, Barrier> barriers;  // of a bank
   std::vector<Copy> copies;
   std::vector<int> ready;
@@ -134,23 +132,6 @@ void meet(Meeting& meeting, int expected, const Work& work) {
   wake(meeting.waiting);
   block.ready.push_back(block.current);  // not ahead of the others
   yield();
-}
-/// Of this thread's block.
-Meeting& meeting_at(int barrier) {
-  return block.meetings[16 * (block.current / block.threads) + barrier];
-}
-/// Whether it was the last; then the others go on.
-bool come_to(int barrier, int threads) {
-  if (barrier < 1 || barrier > 15) fail("a barrier that there is not");
-  if (threads % 32 != 0 || threads <= 0) fail("a barrier of parts of warps");
-  Meeting& meeting = meeting_at(barrier);
-  int& expected = block.expected[&meeting];
-  if (meeting.come > 0 && expected != threads) fail("threads disagree on who meets at a barrier");
-  expected = threads;
-  if (++meeting.come < threads) return false;
-  meeting.come = 0;
-  wake(meeting.waiting);
-  return true;
 }
 void show_stored(Warp& warp) {
   for (const auto& [address, word] : warp.stored) std::memcpy(memory + address, &word, 4);
@@ -338,7 +319,6 @@ void reset(int block_threads, int cluster, std::size_t shared) {
   block.mail_waiting.clear();
   block.warps.assign(static_cast<std::size_t>(threads / 32), {});
   block.named.clear();
-  block.meetings.clear();
   block.barriers.clear();
   block.copies.clear();
   block.ready.clear();
@@ -421,9 +401,6 @@ void run_block(int threads, const Grid& grid, Starved starved) {
   }
   for (const auto& [at, barrier] : block.barriers) {
     if (barrier.bytes != 0) fail("a barrier is left with bytes to come");
-  }
-  for (const auto& [at, meeting] : block.meetings) {
-    if (meeting.come != 0) fail("a barrier that some came to, and not all");
   }
   if (!block.stores.empty()) fail("a store to another block that nobody released");
 }
@@ -549,15 +526,6 @@ void sync_threads() {
   show_stored(own_warp());
   meet(block.named[1000 + block.current / block.threads], block.threads, [] {});
 }
-void named_sync(int barrier, int threads) {
-  if (!come_to(barrier, threads)) {
-    meeting_at(barrier).waiting.push_back(block.current);
-    return yield();
-  }
-  block.ready.push_back(block.current);  // not ahead of the others
-  yield();
-}
-void named_arrive(int barrier, int threads) { come_to(barrier, threads); }
 void sync_warp() {
   Warp& warp = own_warp();
   meet(warp.meeting, 32, [&] { show_stored(warp); });

@@ -98,9 +98,6 @@ void fail(const std::string& what);
 bool wrote_behind(std::size_t first);
 
 void sync_threads();
-/// Barriers of some threads; all that meet at one say how many they are.
-void named_sync(int barrier, int threads);
-void named_arrive(int barrier, int threads);
 void sync_warp();
 std::uint64_t shuffle(std::uint64_t value, int from_lane);
 void barrier_init(const void* barrier, unsigned count);
