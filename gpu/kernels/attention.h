@@ -88,7 +88,8 @@ struct AttentionPlan {
   int decode_rows = 0;            ///< packed rows that its products are made for, 8 or 16
   bool cluster = false;           ///< the splits are one cluster
   std::int64_t decode_items = 0;  ///< sequences times kv heads: blocks of each split
-  DecodeWay way{false};           ///< of calls that lean_decode() takes
+  /// Of calls that lean_decode() takes; the general kernel has none of it.
+  DecodeWay way{false, false, false};
   // As planned: where decode blocks expect their first keys.
   std::int64_t max_rows = 0;
   std::int64_t max_keys = 0;

@@ -108,6 +108,24 @@ TEST(AttentionPlan, ShortRowsAreSplitOverClusters) {
   EXPECT_FALSE(plan_attention(s, 1, 1, 2047).cluster);
 }
 
+/// Its splits are chosen, and are clusters, as if there were no mail.
+TEST(AttentionPlan, TheGeneralKernelHasNoMail) {
+  AttentionShape s = shape(32, 8);
+  s.decode = decode_way("general");
+  AttentionShape lean = shape(32, 8);
+  lean.decode = decode_way("lean");
+  for (const std::int64_t keys : {2048, 3000, 8192, 100'000}) {
+    const AttentionPlan p = plan_attention(s, 1, 1, keys);
+    EXPECT_FALSE(p.way.mail) << keys;
+    EXPECT_FALSE(plan(1, 2, keys, 32, 8).way.mail) << keys;
+    EXPECT_FALSE(plan(1, 1, keys, 32, 8, 64).way.mail) << keys;
+    const AttentionPlan same = plan_attention(lean, 1, 1, keys);
+    EXPECT_EQ(p.splits, same.splits) << keys;
+    EXPECT_EQ(p.cluster, same.cluster) << keys;
+  }
+  EXPECT_TRUE(plan_attention(s, 1, 1, 3000).cluster);
+}
+
 /// What splits leave each other has its place.
 TEST(AttentionPlan, MailHasItsPlace) {
   AttentionShape s = shape(32, 8);
