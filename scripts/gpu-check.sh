@@ -9,8 +9,8 @@
 #   layers     the layers against themselves: fused and unfused kernels, repeats, large caches
 #   variants   every proof of data/variants.json; writes variants.json, which docs/variants.md shows
 #   memcheck, racecheck, synccheck, initcheck
-#              compute-sanitizer on 149 small cases, on prefill from images of codes, and on the
-#              pass that makes float8 codes, in one process
+#              compute-sanitizer on 149 small cases, on prefill from images of codes, on products of
+#              gptq and q4_k, and on the pass that makes float8 codes, in one process
 #   faults     planted bugs of the CUDA path: which does the pr gate notice? Writes faults.json
 #              and the line of docs/power.md; needs libattn_faulty_cuda.so beside the programs
 #   bench      our kernels by themselves; writes DEVICE-attn-bench.json

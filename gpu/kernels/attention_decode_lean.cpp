@@ -36,7 +36,7 @@ bool takes(const AttentionArguments& a, const AttentionPlan& plan) {
 DecodeWay decode_way(std::string_view word) {
   DecodeWay way;
   way.lean = word != "general";
-  if (word == "lean") way.mail = false;
+  if (word == "lean" || word == "general") way.mail = false;
   if (word == "lean-mail") way.mail_keys = 0;
   return way;
 }

@@ -197,7 +197,6 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   if (tiles > kMostTiles) return plan;
   if (s.fp8 || (s.cache_type == Type::kFloat8E4M3 && row_tiles * (group / pack) >= image_tiles)) {
     plan_images(s, batch, max_keys, plan);
-    if (s.fp8 && plan.image_steps == 0) return plan;
   }
   // Units of one kv head share its keys and values.
   const std::int64_t head_bytes =
@@ -206,7 +205,7 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   plan.section = static_cast<int>(std::min<std::int64_t>(kv_heads * (group / pack), units));
   plan.blocks = static_cast<int>(std::min<std::int64_t>(multiprocessors, tiles));
   plan.shares = s.shares;
-  plan.fp8 = s.fp8;
+  plan.fp8 = s.fp8 && plan.image_steps > 0;
   plan.taken = true;
   return plan;
 }

@@ -53,8 +53,8 @@ inline constexpr std::int64_t kImageTiles = 4;
 inline constexpr std::int64_t kMostImageBytes = std::int64_t{1} << 30;
 
 /// A call of up to `max_rows` queries and `max_keys` keys a sequence. Not taken: calls of so few
-/// rows that they decode, of too many sequences, without keys, or beyond the kernel's numbers, and
-/// products of codes whose images would be larger than kMostImageBytes.
+/// rows that they decode, of too many sequences, without keys, or beyond the kernel's numbers.
+/// Products of codes whose images would be larger than kMostImageBytes widen them on their way.
 HopperPlan plan_hopper(const HopperShape& shape, int multiprocessors, std::int64_t batch,
                        std::int64_t max_rows, std::int64_t max_keys,
                        std::int64_t image_tiles = kImageTiles);

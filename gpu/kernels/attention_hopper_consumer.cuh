@@ -60,7 +60,7 @@ class HopperConsumer {
   /// Steps of a tile, or that there was none left.
   static constexpr int kNone = -1;
   __device__ __forceinline__ int open(int turn, float (&s)[kScores]);
-  __device__ __forceinline__ void begin_rows(const HopperTile& t, int slot);
+  __device__ __forceinline__ void begin_rows(int slot);
   __device__ __forceinline__ int attend(int turn, int steps, float (&s)[kScores]);
   __device__ __forceinline__ void compute_scores(float (&s)[kScores], int slot, int stage) const;
   __device__ __forceinline__ void add_values(float (&o)[kOutputs],
@@ -303,8 +303,7 @@ __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::open(int turn,
 
 /// What the rows of a tile begin with, and what makes exponents of their scores.
 template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::begin_rows(const HopperTile&,
-                                                                            int slot) {
+__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::begin_rows(int slot) {
   if constexpr (kCoded) {  // scales are those of the tile's kv head
     const float scale = call_.a.scale * shared_.scales[slot].x;
     const int transforms = transforms_scores(call_.a) || !(scale > 0.0f) ? 1 : 0;
@@ -330,7 +329,7 @@ __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::attend(int turn,
   const HopperTile& t = shared_.tile[slot];  // stays until this warp has left it
   const auto agreed = [](int x) { return __shfl_sync(0xffffffffu, x, 0); };
   const int last_step = agreed(t.last_step);
-  begin_rows(t, slot);
+  begin_rows(slot);
   // With a soft-cap each score is changed on its way.
   const int2 walk = units_.transforms ? make_int2(steps, steps) : shared_.plain[slot][group_];
   const int first_plain = agreed(walk.x);

@@ -105,7 +105,7 @@ __device__ __forceinline__ void ValueTurner<kSlabs>::store(unsigned char* image)
 template <int kSlabs>
 __global__ void __launch_bounds__(kTurnThreads)
     turn_images_kernel(const __grid_constant__ HopperCall call) {
-  extern __shared__ unsigned char memory[];
+  extern __shared__ __align__(16) unsigned char memory[];
   constexpr int kBytes = hopper_turned_bytes(kSlabs);
   allow_dependent_launch();
   wait_for_previous_grid();

@@ -144,6 +144,7 @@ class HopperImageProducer : public HopperProducer<T, kSlabs, SharedMemory> {
 template <typename T, int kSlabs, typename SharedMemory>
 __device__ __forceinline__ void HopperImageProducer<T, kSlabs, SharedMemory>::load_keys_and_queries(
     const CUtensorMap* map_q) {
+  static_assert(sizeof(shared_.k[0]) == hopper_widened_bytes(kSlabs));
   RingPlace<Shared::kStages> ring;
   for (int turn = 0;; ++turn) {
     const HopperTile t = this->next_tile(turn);
@@ -172,6 +173,7 @@ template <typename T, int kSlabs, typename SharedMemory>
 __device__ __forceinline__ void HopperImageProducer<T, kSlabs, SharedMemory>::load_values() {
   // Of 16-bit elements, or a byte a code.
   constexpr int kBytes = sizeof(shared_.v[0]);
+  static_assert(kBytes == hopper_widened_bytes(kSlabs) || kBytes == hopper_turned_bytes(kSlabs));
   RingPlace<Shared::kStages> ring;
   for (int turn = 0;; ++turn) {
     const HopperTile t = this->next_tile(turn);

@@ -114,13 +114,8 @@ struct StreamCopies {
   }
 };
 
-/// [tile][warp][row of x][row of W]: a warp has sums of the tiles that its stages are of, and
-/// zeros.
-__device__ __forceinline__ int stream_sums(int tiles, int rows) {
-  return tiles * kStreamWarps * kCodedTile * rows;
-}
-
-/// The warps' sums of each tile, in order, and out.
+/// The warps' sums [tile][warp][row of x][row of W] of each tile, in order, and out. A warp has
+/// sums of the tiles that its stages are of, and zeros.
 __device__ __forceinline__ void store_stream(const CodedGemmArguments& a, int rows,
                                              const float* sums, std::int64_t first_tile,
                                              int tiles) {
@@ -160,8 +155,8 @@ struct StreamPlace {
 
 /// A block's product, of `rows` rows of x in `x_bytes` of shared memory. A warp brings the columns
 /// of x whose first job is its own: bring(to, first, end) brings those of stages [first, end)
-/// there; sums_of(x) makes what it adds its stages to. kHeld: a warp keeps
-/// the sums of all tiles (kMostHeldTiles) in registers, and they take the place of x at the end.
+/// there; sums_of(x) makes what it adds its stages to. kHeld: a warp keeps the sums of all tiles
+/// (kMostHeldTiles) in registers, and they take the place of x at the end.
 template <typename Stage, bool kHeld, typename Bring, typename Sums>
 __device__ __forceinline__ void stream_product(const CodedGemmArguments& a, int rows, int x_bytes,
                                                int tiles_of_block, const Bring& bring,

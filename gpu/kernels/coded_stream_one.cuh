@@ -96,6 +96,7 @@ __device__ __forceinline__ void one_row_product(const CodedGemmArguments& a, Pro
   for (int tile = 0; tile < tiles; ++tile) {
     if (lane < kCodedTile) sums[(tile * kStreamWarps + warp) * kCodedTile + lane] = 0.0f;
   }
+  __syncwarp();  // other lanes add to them
   wait_for_previous_grid();
   if (begin < end) product.fetch(place.stage);
   int stage = -1;  // that x is of

@@ -1,11 +1,13 @@
 #include "gpu/layers/layer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
 #include "gpu/faults/fault_switch.h"
 #include "gpu/kernels/attention.h"
+#include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/kernels/cublas_lt.h"
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/gemm.h"
@@ -56,7 +58,7 @@ AttentionShape attention_shape(const AttentionConfig& config, const LayerOptions
   shape.multiprocessors = multiprocessor_count();
   shape.clusters = runs_hopper_code();
   shape.fixed_splits = options.fixed_splits;
-  shape.decode = options.decode;
+  shape.decode = may_decode_lean(config) ? options.decode : decode_way("general");
   return shape;
 }
 
@@ -142,6 +144,18 @@ std::string unsupported_reason(const AttentionConfig& config) {
     return "head_dim above " + std::to_string(kMostHeadDim) + " is not implemented";
   }
   return "";
+}
+
+bool may_decode_lean(const AttentionConfig& config) {
+  const bool sees_all =
+      config.mask.variant == MaskVariant::kNull ||
+      (config.mask.variant == MaskVariant::kCausal && config.mask.align == MaskAlign::kBottomRight);
+  const auto page = static_cast<std::uint64_t>(config.kv_cache.page_size);
+  const bool by_token = config.kv_cache.dtype == ElementType::kFloat8E4M3FN &&
+                        config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
+  return sees_all && !by_token && config.logit_softcap.value_or(0.0) == 0.0 &&
+         config.softmax_scale() > 0.0 && config.head_dim == kLeanHeadDim &&
+         config.head_dim_v == kLeanHeadDim && std::has_single_bit(page) && page >= kDecodeKeys;
 }
 
 std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options) {

@@ -58,6 +58,11 @@ struct LayerOptions {
 /// "" when AttentionLayer runs the config, else one line why not.
 std::string unsupported_reason(const AttentionConfig& config);
 
+/// Nothing of the layer keeps the lean decode kernel from its calls: else their splits would be
+/// planned for mail, which the general kernel has not. What only a call knows, its cache's strides,
+/// is alike in caches of this project.
+bool may_decode_lean(const AttentionConfig& config);
+
 /// "" when the PrefillKernel of these options (kChosen: kHopper) takes the config on the current
 /// device, else one line why not. A config without attention is always taken.
 std::string hopper_unsupported_reason(const AttentionConfig& config, const LayerOptions& options);

@@ -75,10 +75,10 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.gemv = attn::gpu::GemvUse::kFewRows;
     } else if (word == "gemv=ahead") {
       options.gemv = attn::gpu::GemvUse::kAhead;
-    } else if (word.starts_with("coded=")) {
+    } else if (word == "coded=stream" || word == "coded=few" || word == "coded=cluster") {
       options.coded_clusters = attn::gpu::cluster_use(word.substr(6));
       options.coded_streams = attn::gpu::stream_use(word.substr(6));
-    } else if (word.starts_with("decode=")) {
+    } else if (word == "decode=general" || word == "decode=lean" || word == "decode=lean-mail") {
       options.decode = attn::gpu::decode_way(word.substr(7));
     } else if (word == "gemm=own") {
       options.cublas = false;

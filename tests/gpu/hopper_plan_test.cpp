@@ -212,8 +212,9 @@ TEST(HopperPlan, HasImagesOfCodesThatManyTilesWant) {
   codes.fp8 = true;
   EXPECT_EQ(plan(17, 129).key_image_bytes, 0u);
   EXPECT_EQ(plan(17, 129).value_image_bytes, std::size_t{2 * 8 * 2 * 128 * 128});
-  EXPECT_FALSE(plan(17, 32'769, 32).taken);
-  EXPECT_TRUE(plan(17, 32'768, 32).taken);
+  EXPECT_TRUE(plan(17, 32'768, 32).fp8);
+  EXPECT_TRUE(plan(17, 32'769, 32).taken);
+  EXPECT_FALSE(plan(17, 32'769, 32).fp8);
   HopperShape typed = shape();
   EXPECT_EQ(plan_hopper(typed, kMultiprocessors, 1, 4096, 4096).image_bytes(), 0u);
 }

@@ -10,6 +10,7 @@
 #include "gpu/kernels/attention.h"
 #include "gpu/kernels/attention_decode_lean.h"
 #include "gpu/kernels/prefill_shape.h"
+#include "gpu/layers/layer.h"
 
 namespace attn::gpu {
 namespace {
@@ -124,6 +125,31 @@ TEST(AttentionPlan, TheGeneralKernelHasNoMail) {
     EXPECT_EQ(p.cluster, same.cluster) << keys;
   }
   EXPECT_TRUE(plan_attention(s, 1, 1, 3000).cluster);
+}
+
+TEST(AttentionPlan, WhatKeepsTheLeanKernelFromALayer) {
+  AttentionConfig config;
+  config.head_dim = config.head_dim_v = 128;
+  config.kv_cache.page_size = 64;
+  EXPECT_TRUE(may_decode_lean(config));
+  const auto with = [&](auto change) {
+    AttentionConfig changed = config;
+    change(changed);
+    return may_decode_lean(changed);
+  };
+  EXPECT_TRUE(with([](auto& c) { c.mask.variant = MaskVariant::kNull; }));
+  EXPECT_TRUE(with([](auto& c) { c.kv_cache.dtype = ElementType::kFloat8E4M3FN; }));
+  EXPECT_FALSE(with([](auto& c) { c.mask.variant = MaskVariant::kSlidingWindowCausal; }));
+  EXPECT_FALSE(with([](auto& c) { c.mask.align = MaskAlign::kTopLeft; }));
+  EXPECT_FALSE(with([](auto& c) { c.logit_softcap = 20.0; }));
+  EXPECT_FALSE(with([](auto& c) { c.scale = -0.1; }));
+  EXPECT_FALSE(with([](auto& c) { c.head_dim = c.head_dim_v = 64; }));
+  EXPECT_FALSE(with([](auto& c) { c.kv_cache.page_size = 24; }));
+  EXPECT_FALSE(with([](auto& c) { c.kv_cache.page_size = 8; }));
+  EXPECT_FALSE(with([](auto& c) {
+    c.kv_cache.dtype = ElementType::kFloat8E4M3FN;
+    c.kv_cache.scale_granularity = ScaleGranularity::kTokenHead;
+  }));
 }
 
 /// What splits leave each other has its place.
