@@ -25,8 +25,8 @@ ATTN_HOST_DEVICE constexpr int gemv_blocks(int tiles) { return tiles == 1 ? 3 : 
 inline constexpr int kGemvMostParts = 8;
 
 /// Tiles of 16 rows of w that a block has. Two for heads of 128 channels that are normalised: their
-/// clusters would be of 8 blocks, of which an H200 has 45 at a time where 48 heads want 48, and the
-/// last ones' time is added; clusters of 4 such blocks it has 60.
+/// clusters would be of 8 blocks, of which an H200 seems to have 45 at a time where 48 heads want
+/// 48, and the last ones' time is added; clusters of 4 such blocks it has 60.
 ATTN_HOST_DEVICE constexpr int gemv_tiles(int head_dim, bool norm) {
   return norm && head_dim > 4 * kGemvColumns ? 2 : 1;
 }

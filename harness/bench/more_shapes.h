@@ -7,8 +7,7 @@
 
 namespace attn::bench {
 
-/// The rows of the speed goals that shapes() does not have: group "targets". Peers do not time
-/// them.
+/// The rows of the speed goals that shapes() does not have: group "targets".
 std::vector<Shape> target_shapes();
 
 /// Layers of public models, group "models": of each case file of `folder` (data/models) that says
