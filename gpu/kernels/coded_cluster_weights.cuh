@@ -16,18 +16,8 @@ enum class ClusterWay {
 /// SmallScales for codes of which those of rows lane / 4 stay in the lowest four bits: that is the
 /// code times 2^-133, and the weight a sixteenth of what it is, which the sums are multiplied by
 /// 16 for. Five instructions take eight codes apart in place of seven.
-struct LowScales {
-  std::uint32_t scale[2];
-  std::uint32_t eight[2];
-  __device__ __forceinline__ explicit LowScales(std::uint32_t pair) {
-    const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
-                                                   0x40804080u);          // 2^127, 4
-    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100bf00u);  // -1/2, -8
-    scale[0] = __byte_perm(up, up, 0x1010);
-    scale[1] = __byte_perm(up, up, 0x3232);
-    eight[0] = __byte_perm(back, back, 0x1010);
-    eight[1] = __byte_perm(back, back, 0x3232);
-  }
+struct LowScales : ScalePairs<0xc100bf00u> {  // -1/2, -8
+  using ScalePairs::ScalePairs;
   static __device__ __forceinline__ void codes_of(std::uint32_t word, std::uint32_t (&a)[4]) {
     const std::uint32_t upper = word >> 8;
     a[0] = word & 0x000f000fu;

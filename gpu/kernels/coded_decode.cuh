@@ -141,23 +141,30 @@ __device__ __forceinline__ void scale_fragment(std::uint32_t pair, std::uint32_t
   for (int i = 0; i < 4; ++i) a[i] = Pairs<T>::multiply(a[i], i % 2 == 0 ? first : second);
 }
 
-/// Scales below a half in magnitude (CodedMatrix::small_scales) of rows lane / 4 and + 8, as they
-/// multiply codes of 4 bits that are left where they are: from the fourth bit of a bfloat16 on
-/// these are the code times 2^-129, below the normal numbers and in the first of their powers
-/// alike. One fused multiply-add is (code - 8) times the scale then, rounded once, as it is
-/// declared: 8 times a bfloat16 is one.
-struct SmallScales {
+/// Of a pair of scales, of rows lane / 4 and + 8, each twice: 2^129 times the scale, and what takes
+/// 8 times it off again, the pair times the two bfloat16 of kBack.
+template <std::uint32_t kBack>
+struct ScalePairs {
   std::uint32_t scale[2];
   std::uint32_t eight[2];
-  __device__ __forceinline__ explicit SmallScales(std::uint32_t pair) {
+  __device__ __forceinline__ explicit ScalePairs(std::uint32_t pair) {
     const std::uint32_t up = Pairs<Bf16>::multiply(Pairs<Bf16>::multiply(pair, 0x7f007f00u),
-                                                   0x40804080u);          // 2^127, 4
-    const std::uint32_t back = Pairs<Bf16>::multiply(pair, 0xc100c100u);  // -8
+                                                   0x40804080u);  // 2^127, 4
+    const std::uint32_t back = Pairs<Bf16>::multiply(pair, kBack);
     scale[0] = __byte_perm(up, up, 0x1010);
     scale[1] = __byte_perm(up, up, 0x3232);
     eight[0] = __byte_perm(back, back, 0x1010);
     eight[1] = __byte_perm(back, back, 0x3232);
   }
+};
+
+/// Scales below a half in magnitude (CodedMatrix::small_scales) of rows lane / 4 and + 8, as they
+/// multiply codes of 4 bits that are left where they are: from the fourth bit of a bfloat16 on
+/// these are the code times 2^-129, below the normal numbers and in the first of their powers
+/// alike. One fused multiply-add is (code - 8) times the scale then, rounded once, as it is
+/// declared: 8 times a bfloat16 is one.
+struct SmallScales : ScalePairs<0xc100c100u> {  // -8
+  using ScalePairs::ScalePairs;
   /// The codes of a step, in their places.
   static __device__ __forceinline__ void codes_of(std::uint32_t word, std::uint32_t (&a)[4]) {
     const std::uint32_t upper = word >> 8;
