@@ -155,10 +155,6 @@ std::string hopper_refusal(const HopperShape& s) {
     return "head_dim " + std::to_string(s.head_dim) + " and " + std::to_string(s.head_dim_v) +
            " do not fill as many slabs of 64 columns";
   }
-  if (s.shares && (coded || hopper_slabs(s.head_dim) == 3)) {
-    return std::string("probabilities through shared memory are not implemented for ") +
-           (coded ? "caches of codes" : "head_dim 136 to 192");
-  }
   if (hopper_piece(s.page_size, hopper_keys(1)) == 0) {
     return "page_size " + std::to_string(s.page_size) + " is no multiple of 8";
   }
@@ -204,7 +200,6 @@ HopperPlan plan_hopper(const HopperShape& s, int multiprocessors, std::int64_t b
   const std::int64_t kv_heads = std::max<std::int64_t>(1, kSectionBytes / head_bytes);
   plan.section = static_cast<int>(std::min<std::int64_t>(kv_heads * (group / pack), units));
   plan.blocks = static_cast<int>(std::min<std::int64_t>(multiprocessors, tiles));
-  plan.shares = s.shares;
   plan.fp8 = s.fp8 && plan.image_steps > 0;
   plan.taken = true;
   return plan;
@@ -251,11 +246,6 @@ void attention_hopper(const AttentionArguments& a, const HopperPlan& plan, unsig
   }
   const HopperMaps maps{query_map(a, call.pack), cache_map(a, false, call.piece),
                         cache_map(a, true, call.piece)};
-  if (plan.shares) {
-    if (slabs == 1) return launch_hopper_shares<1>(maps, call, plan.blocks, stream);
-    if (slabs == 2) return launch_hopper_shares<2>(maps, call, plan.blocks, stream);
-    return launch_hopper_shares<4>(maps, call, plan.blocks, stream);
-  }
   if (slabs == 1) return launch_hopper<1>(maps, call, plan.blocks, stream);
   if (slabs == 2) return launch_hopper<2>(maps, call, plan.blocks, stream);
   if (slabs == 3) return launch_hopper<3>(maps, call, plan.blocks, stream);

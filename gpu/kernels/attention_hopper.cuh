@@ -25,16 +25,15 @@
 
 namespace attn::gpu {
 
-/// grid: blocks that stay. kShares: HopperWay's.
-template <typename T, int kSlabs, bool kShares = false>
+/// grid: blocks that stay.
+template <typename T, int kSlabs>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     attention_hopper_kernel(const __grid_constant__ CUtensorMap map_q,
                             const __grid_constant__ CUtensorMap map_k,
                             const __grid_constant__ CUtensorMap map_v,
                             const __grid_constant__ HopperCall call) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using Consumer = HopperConsumer<T, kSlabs, kShares ? kHopperShares : kHopperTyped>;
-  using Shared = typename Consumer::Shared;
+  using Shared = HopperShared<T, kSlabs>;
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
@@ -62,7 +61,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     }
   } else {
     raise_registers<kHopperConsumerRegisters>();
-    Consumer(call, shared).run();
+    HopperConsumer<T, kSlabs>(call, shared).run();
   }
 #endif
 }

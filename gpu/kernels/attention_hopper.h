@@ -20,7 +20,6 @@ struct HopperShape {
   bool mask_tensor = false;
   int fixed_splits = 0;
   bool token_scales = false;  ///< of a coded cache: by token and head
-  bool shares = false;        ///< probabilities go through shared memory
   bool fp8 = false;           ///< products of e4m3 codes
 };
 
@@ -34,11 +33,10 @@ std::string hopper_device_refusal();
 
 /// How one call is cut into blocks.
 struct HopperPlan {
-  bool taken = false;   ///< else the call goes to the kernels of attention_tensor_core
-  int blocks = 0;       ///< which stay and draw tiles
-  int section = 1;      ///< units of a section: hopper_work.h
-  bool shares = false;  ///< HopperShape's
-  bool fp8 = false;     ///< likewise
+  bool taken = false;  ///< else the call goes to the kernels of attention_tensor_core
+  int blocks = 0;      ///< which stay and draw tiles
+  int section = 1;     ///< units of a section: hopper_work.h
+  bool fp8 = false;    ///< HopperShape's
   // Images of a cache of codes (hopper_work.h), none: codes are widened where they are wanted.
   int image_steps = 0;  ///< of a kv head of a sequence
   std::size_t key_image_bytes = 0;

@@ -15,10 +15,8 @@ namespace attn::gpu {
 enum HopperWay : int {
   kHopperTyped = 0,  ///< keys and values of type T, probabilities of it from registers
   kHopperCodes = 1,  ///< codes widened, not yet scaled: keys to T, values and probabilities float16
-  kHopperShares = 2,  ///< typed, with probabilities from shared memory: a product with its operand
-                      ///< in registers keeps the warp until it has been read
-  kHopperFp8 = 3,     ///< codes as they are: queries and probabilities are turned to e4m3
-  kHopperImages = 4,  ///< as kHopperCodes, but widened by a pass before the kernel
+  kHopperFp8 = 2,    ///< codes as they are: queries and probabilities are turned to e4m3
+  kHopperImages = 3,  ///< as kHopperCodes, but widened by a pass before the kernel
 };
 
 /// A warpgroup with its 64 rows of a tile.
@@ -27,16 +25,13 @@ class HopperConsumer {
   static constexpr bool kFp8 = kWay == kHopperFp8;
   static constexpr bool kImages = kWay == kHopperImages;
   static constexpr bool kCoded = kWay == kHopperCodes || kImages || kFp8;
-  static constexpr bool kShares = kWay == kHopperShares;
 
  public:
-  using Shared = std::conditional_t<
-      kFp8, HopperFp8Shared<kSlabs>,
-      std::conditional_t<
-          kImages, HopperImagesShared<T, kSlabs>,
-          std::conditional_t<kCoded, HopperCodedShared<T, kSlabs>,
-                             std::conditional_t<kShares, HopperSharesShared<T, kSlabs>,
-                                                HopperShared<T, kSlabs>>>>>;
+  using Shared =
+      std::conditional_t<kFp8, HopperFp8Shared<kSlabs>,
+                         std::conditional_t<kImages, HopperImagesShared<T, kSlabs>,
+                                            std::conditional_t<kCoded, HopperCodedShared<T, kSlabs>,
+                                                               HopperShared<T, kSlabs>>>>;
   using V = std::conditional_t<kCoded, Half, T>;
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread
@@ -49,9 +44,7 @@ class HopperConsumer {
   __device__ HopperConsumer(const HopperCall& call, Shared& shared)
       : call_(call),
         shared_(shared),
-        // Agreed upon, so that addresses are made once for the warp.
-        group_(kShares ? __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128 - 1, 0)
-                       : static_cast<int>(threadIdx.x) / 128 - 1),
+        group_(static_cast<int>(threadIdx.x) / 128 - 1),
         lane_(static_cast<int>(threadIdx.x % 32)) {}
 
   __device__ __forceinline__ void run();
@@ -68,8 +61,6 @@ class HopperConsumer {
                                              int stage) const;
   __device__ __forceinline__ void to_fragments(std::uint32_t (&p)[kProbabilities],
                                                const float (&s)[kScores]) const;
-  __device__ __forceinline__ void leave_probabilities(const float (&s)[kScores]) const;
-  __device__ __forceinline__ void add_shared_values(float (&o)[kOutputs], int stage) const;
   __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
   __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
   __device__ __forceinline__ void write(const HopperTile& t, int slot, float (&o)[kOutputs]);
@@ -89,12 +80,6 @@ class HopperConsumer {
   __device__ __forceinline__ float scale_log2(int h) const {
     if constexpr (kFp8) return row_scale_[h];
     return units_.scale_log2;
-  }
-  /// Of the warpgroup: slabs of 64 rows.
-  __device__ __forceinline__ std::uint32_t probabilities() const {
-    constexpr int kBytes = kKeys / kSlabColumns * Shared::kQuerySlab * 2;
-    if constexpr (kSlabs == 1 && kShares) return shared_address(shared_.probabilities[group_]);
-    return shared_address(shared_.out) + group_ * kBytes;
   }
   __device__ __forceinline__ void release(std::uint64_t* barrier) const {
     if (lane_ == 0) barrier_arrive(barrier);
@@ -184,40 +169,6 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::to_fragments(
 #pragma unroll
     for (int i = 0; i < kProbabilities; ++i) p[i] = pack2<V>(s[2 * i], s[2 * i + 1]);
   }
-}
-
-/// The warp's rows, which its part of the product alone reads.
-template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::leave_probabilities(
-    const float (&s)[kScores]) const {
-  const int thread = static_cast<int>(threadIdx.x);
-  const std::uint32_t rows = probabilities() + thread / 32 % 4 * 2048;
-#pragma unroll
-  for (int i = 0; i < kKeys / 16; ++i) {
-    const float* const x = s + 8 * i;
-    store_matrix_x4(rows + i / 4 * Shared::kQuerySlab * 2 + output_store_byte(thread, i),
-                    pack2<V>(x[0], x[1]), pack2<V>(x[2], x[3]), pack2<V>(x[4], x[5]),
-                    pack2<V>(x[6], x[7]));
-  }
-  fence_proxy_async_shared();
-  __syncwarp();
-}
-
-template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_shared_values(
-    float (&o)[kOutputs], int stage) const {
-  const std::uint64_t v =
-      here(slab_descriptor_transposed(shared_address(shared_.v[stage]), Shared::kSlab * 2));
-  const std::uint64_t p = here(slab_descriptor(probabilities()));
-  pin_registers(o);
-  wgmma_fence();
-#pragma unroll
-  for (int i = 0; i < kKeys / 16; ++i) {
-    wgmma_shared_values<V, kSlabs * kSlabColumns>(
-        o, descriptor_after(p, (i / 4 * Shared::kQuerySlab * 2 + i % 4 * 32) / 16),
-        descriptor_after(v, 2048 / 16 * i));
-  }
-  wgmma_commit();
 }
 
 /// Soft-cap, and what the thread's rows do not see.
@@ -345,20 +296,8 @@ __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::attend(int turn,
     float correction[2] = {1.0f, 1.0f};
     const int last = steps - 1;
     const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
-    const auto keep_probabilities = [&] {
-      if constexpr (kShares) {
-        leave_probabilities(s);
-      } else {
-        to_fragments(p, s);
-      }
-    };
-    const auto add = [&](int stage) {
-      if constexpr (kShares) {
-        add_shared_values(o, stage);
-      } else {
-        add_values(o, p, stage);
-      }
-    };
+    const auto keep_probabilities = [&] { to_fragments(p, s); };
+    const auto add = [&](int stage) { add_values(o, p, stage); };
     const auto await_keys = [&](int i) {
       if (i <= last) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
     };

@@ -8,13 +8,12 @@
 
 namespace attn::gpu {
 
-template <typename T, int kSlabs, bool kShares>
+template <typename T, int kSlabs>
 void launch_hopper_type(const HopperMaps& maps, const HopperCall& call, int blocks,
                         cudaStream_t stream) {
-  constexpr std::size_t kBytes =
-      kShares ? kHopperSharesBytes<T, kSlabs> : kHopperSharedBytes<T, kSlabs>;
+  constexpr std::size_t kBytes = kHopperSharedBytes<T, kSlabs>;
   static_assert(kBytes <= kMostSharedBytes);
-  const auto kernel = attention_hopper_kernel<T, kSlabs, kShares>;
+  const auto kernel = attention_hopper_kernel<T, kSlabs>;
   allow_dynamic_shared(reinterpret_cast<const void*>(kernel), kBytes);
   launch_dependent(kernel, dim3(static_cast<unsigned>(blocks)), 1, kHopperThreads, kBytes, stream,
                    maps.q, maps.k, maps.v, call);
@@ -24,19 +23,9 @@ template <int kSlabs>
 void launch_hopper(const HopperMaps& maps, const HopperCall& call, int blocks,
                    cudaStream_t stream) {
   if (call.a.type == Type::kBFloat16) {
-    launch_hopper_type<Bf16, kSlabs, false>(maps, call, blocks, stream);
+    launch_hopper_type<Bf16, kSlabs>(maps, call, blocks, stream);
   } else {
-    launch_hopper_type<Half, kSlabs, false>(maps, call, blocks, stream);
-  }
-}
-
-template <int kSlabs>
-void launch_hopper_shares(const HopperMaps& maps, const HopperCall& call, int blocks,
-                          cudaStream_t stream) {
-  if (call.a.type == Type::kBFloat16) {
-    launch_hopper_type<Bf16, kSlabs, true>(maps, call, blocks, stream);
-  } else {
-    launch_hopper_type<Half, kSlabs, true>(maps, call, blocks, stream);
+    launch_hopper_type<Half, kSlabs>(maps, call, blocks, stream);
   }
 }
 

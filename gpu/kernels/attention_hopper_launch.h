@@ -38,10 +38,6 @@ struct HopperMaps {
 /// Launches of one number of slabs (64 columns) a row; one source file instantiates each.
 template <int kSlabs>
 void launch_hopper(const HopperMaps& maps, const HopperCall& call, int blocks, cudaStream_t stream);
-/// The same with probabilities through shared memory; of 1, 2 and 4 slabs.
-template <int kSlabs>
-void launch_hopper_shares(const HopperMaps& maps, const HopperCall& call, int blocks,
-                          cudaStream_t stream);
 /// The same of caches of e4m3 codes, which come without a map; of 1, 2 and 4 slabs.
 template <int kSlabs>
 void launch_hopper_codes(const CUtensorMap& map_q, const HopperCall& call, int blocks,

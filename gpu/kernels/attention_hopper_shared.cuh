@@ -2,8 +2,6 @@
 // starts.
 #pragma once
 
-#include <type_traits>
-
 #include "gpu/kernels/attention_hopper_launch.h"
 #include "gpu/kernels/batch.cuh"
 #include "gpu/kernels/hopper_ptx.cuh"
@@ -82,20 +80,7 @@ struct HopperCodedShared : HopperShared<T, kSlabs> {
   std::uint32_t within[2][kPairs][128];
 };
 
-/// With room for a step's probabilities of narrow heads. Those of others lie where outputs do: a
-/// warp's own rows, in a slab of its warpgroup's.
-template <typename T>
-struct HopperRoomyShared : HopperShared<T, 1> {
-  alignas(1024) T probabilities[kHopperGroups][2][HopperShared<T, 1>::kQuerySlab];
-};
-
-template <typename T, int kSlabs>
-using HopperSharesShared =
-    std::conditional_t<kSlabs == 1, HopperRoomyShared<T>, HopperShared<T, kSlabs>>;
-
 /// With room to begin at a multiple of 1024.
-template <typename T, int kSlabs>
-inline constexpr std::size_t kHopperSharesBytes = sizeof(HopperSharesShared<T, kSlabs>) + 1024;
 template <typename T, int kSlabs>
 inline constexpr std::size_t kHopperSharedBytes = sizeof(HopperShared<T, kSlabs>) + 1024;
 template <typename T, int kSlabs>

@@ -34,19 +34,14 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::write(const Hop
   const int warp = thread / 32 - 4;
   const int first_row = t.first_row + 16 * warp;
   const int columns = static_cast<int>(a.head_dim_v);
-  // Where probabilities lie in the same place, a warp's rows are in slabs of its warpgroup's.
-  constexpr bool kTogether = kShares && kOutSlabs == 2;
-  constexpr int kSlabBytes = kTogether ? kHopperGroupRows * kSlabRowBytes : 2048;
-  const int first_byte = kTogether ? warp / 4 * 2 * kSlabBytes + warp % 4 * 2048 : 0;
-  const std::uint32_t out =
-      kTogether ? shared_address(shared_.out) + first_byte : shared_address(shared_.out[warp]);
+  const std::uint32_t out = shared_address(shared_.out[warp]);
 #pragma unroll
   for (int first = 0; first < kSlabs * 4; first += kOutSlabs * 4) {
     if (first > 0) __syncwarp();  // the slabs before have left
 #pragma unroll
     for (int i = first; i < first + kOutSlabs * 4; ++i) {
       const float* const x = o + 8 * i;
-      store_matrix_x4(out + (i - first) / 4 * kSlabBytes + output_store_byte(thread, i),
+      store_matrix_x4(out + (i - first) / 4 * 2048 + output_store_byte(thread, i),
                       pack2<T>(x[0] * factor[0], x[1] * factor[0]),
                       pack2<T>(x[2] * factor[1], x[3] * factor[1]),
                       pack2<T>(x[4] * factor[0], x[5] * factor[0]),
@@ -59,9 +54,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::write(const Hop
       const int row = first_row + r;
       const int column = i / 4 * kSlabColumns + output_chunk(thread) * 8;
       const uint4 x = *reinterpret_cast<const uint4*>(
-          (kTogether ? reinterpret_cast<const unsigned char*>(shared_.out) + first_byte +
-                           (i - first) / 4 * kSlabBytes
-                     : reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4])) +
+          reinterpret_cast<const unsigned char*>(shared_.out[warp][(i - first) / 4]) +
           swizzle_128(r, output_chunk(thread) * 16));
       if (row >= t.rows || column >= columns) continue;
       *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + vector_of(t, row) * columns + column) = x;

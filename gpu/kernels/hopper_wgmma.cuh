@@ -117,27 +117,6 @@ __device__ __forceinline__ void pin_registers(float (&r)[kCount]) {
       ATTN_REGISTERS_128 "}, " \
       "{%128, %129, %130, %131}, %132, p, 1, 1, 1;\n}" \
       : ATTN_SUMS_128 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-#define ATTN_WGMMA_SHARED_VALUES_64(TYPES) \
-  asm volatile( \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " {" \
-      ATTN_REGISTERS_32 "}, " \
-      "%32, %33, p, 1, 1, 0, 1;\n}" \
-      : ATTN_SUMS_32 : "l"(a), "l"(b))
-#define ATTN_WGMMA_SHARED_VALUES_128(TYPES) \
-  asm volatile( \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES " {" \
-      ATTN_REGISTERS_64 "}, " \
-      "%64, %65, p, 1, 1, 0, 1;\n}" \
-      : ATTN_SUMS_64 : "l"(a), "l"(b))
-#define ATTN_WGMMA_SHARED_VALUES_256(TYPES) \
-  asm volatile( \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n" \
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPES " {" \
-      ATTN_REGISTERS_128 "}, " \
-      "%128, %129, p, 1, 1, 0, 1;\n}" \
-      : ATTN_SUMS_128 : "l"(a), "l"(b))
 // clang-format on
 
 /// d (+)= a b^T of one 16 deep step, d [64, kColumns]; `accumulate` 0: d begins at 0.
@@ -200,36 +179,6 @@ __device__ __forceinline__ void wgmma_values(float (&d)[kColumns / 2], const std
   }
 }
 
-/// The same with a in shared memory, rows of k as wgmma_scores() has them.
-template <typename T, int kColumns>
-__device__ __forceinline__ void wgmma_shared_values(float (&d)[kColumns / 2], std::uint64_t a,
-                                                    std::uint64_t b) {
-  static_assert(kColumns == 64 || kColumns == 128 || kColumns == 256);
-  constexpr bool kHalf = TypeOf<T>::value == Type::kFloat16;
-  if constexpr (kColumns == 64) {
-    if constexpr (kHalf) {
-      ATTN_WGMMA_SHARED_VALUES_64("f16.f16");
-    } else {
-      ATTN_WGMMA_SHARED_VALUES_64("bf16.bf16");
-    }
-  } else if constexpr (kColumns == 128) {
-    if constexpr (kHalf) {
-      ATTN_WGMMA_SHARED_VALUES_128("f16.f16");
-    } else {
-      ATTN_WGMMA_SHARED_VALUES_128("bf16.bf16");
-    }
-  } else {
-    if constexpr (kHalf) {
-      ATTN_WGMMA_SHARED_VALUES_256("f16.f16");
-    } else {
-      ATTN_WGMMA_SHARED_VALUES_256("bf16.bf16");
-    }
-  }
-}
-
-#undef ATTN_WGMMA_SHARED_VALUES_64
-#undef ATTN_WGMMA_SHARED_VALUES_128
-#undef ATTN_WGMMA_SHARED_VALUES_256
 #undef ATTN_WGMMA_SCORES_64
 #undef ATTN_WGMMA_SCORES_128
 #undef ATTN_WGMMA_SCORES_256

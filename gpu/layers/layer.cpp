@@ -74,7 +74,6 @@ HopperShape hopper_shape(const AttentionConfig& config, const LayerOptions& opti
   shape.mask_tensor = config.mask.variant == MaskVariant::kTensor;
   shape.fixed_splits = options.fixed_splits;
   shape.token_scales = config.kv_cache.scale_granularity == ScaleGranularity::kTokenHead;
-  shape.shares = options.prefill == PrefillKernel::kHopperShares;
   shape.fp8 = options.prefill == PrefillKernel::kFp8;
   return shape;
 }
@@ -203,8 +202,7 @@ AttentionLayer::AttentionLayer(const AttentionConfig& config, const LayerWeights
   if (const std::string reason = unsupported_reason(config); !reason.empty()) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
   }
-  if (options.prefill == PrefillKernel::kHopper ||
-      options.prefill == PrefillKernel::kHopperShares || options.prefill == PrefillKernel::kFp8) {
+  if (options.prefill == PrefillKernel::kHopper || options.prefill == PrefillKernel::kFp8) {
     if (const std::string reason = hopper_unsupported_reason(config, options); !reason.empty()) {
       throw Error(ErrorKind::kUnsupported, "cuda: " + reason);
     }

@@ -21,11 +21,10 @@ namespace attn::gpu {
 
 /// The prefill kernel of calls of more rows than decode.
 enum class PrefillKernel {
-  kChosen,        ///< that of compute capability 9.0 where it takes the config and fills the device
-  kHopper,        ///< that: only where hopper_unsupported_reason() has nothing against it
-  kHopperShares,  ///< likewise, with probabilities through shared memory
-  kFp8,           ///< likewise, with products of e4m3 codes: queries and probabilities are rounded
-  kTiled,         ///< that of mma.sync
+  kChosen,  ///< that of compute capability 9.0 where it takes the config and fills the device
+  kHopper,  ///< that: only where hopper_unsupported_reason() has nothing against it
+  kFp8,     ///< likewise, with products of e4m3 codes: queries and probabilities are rounded
+  kTiled,   ///< that of mma.sync
 };
 
 /// Which of several equivalent ways a layer takes. The defaults are the fast ones; the others are

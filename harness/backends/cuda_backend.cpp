@@ -26,7 +26,7 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
     throw Error(ErrorKind::kUnsupported, "cuda: " + reason, "backend");
   }
   const bool projection = options.hopper_projection || options.hopper_projection_always;
-  const bool prefill = options.hopper_prefill || options.hopper_shares || options.fp8_prefill;
+  const bool prefill = options.hopper_prefill || options.fp8_prefill;
   if (prefill || projection) {
     if (const std::string reason = gpu::hopper_device_refusal(); !reason.empty()) {
       const std::string word = options.fp8_prefill ? "prefill=fp8"

@@ -12,7 +12,6 @@ struct CudaOptions {
   bool fused = true;             ///< norm, rotation and store in one kernel
   bool plain_attention = false;  ///< only the plain attention kernel
   bool hopper_prefill = false;   ///< the prefill kernel of compute capability 9.0, and only that
-  bool hopper_shares = false;    ///< the same with probabilities through shared memory
   bool fp8_prefill = false;      ///< likewise, with products of e4m3 codes
   bool tiled_prefill = false;    ///< never that
   /// Only layers whose q, k and v can be made, turned and stored by one kernel of compute
@@ -25,9 +24,9 @@ struct CudaOptions {
   bool no_gemv = false;
   bool gemv = false;
   bool gemv_ahead = false;
-  bool cublas = true;         ///< cuBLASLt where it can be loaded
-  bool fp8_own = false;       ///< float8 codes by our own kernels only
-  bool fp8_cublas = false;    ///< by cuBLASLt for any number of rows that it takes
+  bool cublas = true;       ///< cuBLASLt where it can be loaded
+  bool fp8_own = false;     ///< float8 codes by our own kernels only
+  bool fp8_cublas = false;  ///< by cuBLASLt for any number of rows that it takes
   /// Few rows with gguf's and gptq's weights as streams wherever that goes, "stream"; any rows with
   /// gptq's weights of 4 bits by clusters of blocks that share out the columns, "cluster"; neither,
   /// "few"; "": chosen.

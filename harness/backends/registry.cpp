@@ -80,7 +80,6 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
       {{"fused", "0"}, &result.fused},
       {{"attention", "plain"}, &result.plain_attention},
       {{"prefill", "hopper"}, &result.hopper_prefill},
-      {{"prefill", "hopper-shares"}, &result.hopper_shares},
       {{"prefill", "fp8"}, &result.fp8_prefill},
       {{"prefill", "tiled"}, &result.tiled_prefill},
       {{"projection", "hopper"}, &result.hopper_projection},
@@ -117,8 +116,7 @@ CudaOptions cuda_options(const std::string& spec, const std::vector<Option>& opt
     });
     if (word == words.end()) {
       refuse("backend \"" + spec + "\": cuda has no option \"" + option.name + "=" + option.value +
-             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=hopper-shares, "
-             "prefill=fp8, prefill=tiled, "
+             "\"; known: fused=0, attention=plain, prefill=hopper, prefill=fp8, prefill=tiled, "
              "projection=hopper, projection=hopper-always, projection=separate, gemv=0, "
              "gemv=1, gemv=ahead, gemm=own, fp8=own, fp8=cublaslt, coded=stream, coded=few, "
              "coded=cluster, decode=general, decode=lean, decode=lean-mail, "
@@ -154,7 +152,7 @@ std::vector<BackendInfo> list_backends() {
       {"cpu", "an independent float32 implementation: blocked online softmax, threads",
        "block=N threads=N", ""},
       {"cuda", "the layers as CUDA kernels, on the first device",
-       "fused=0 attention=plain prefill=hopper|hopper-shares|fp8|tiled projection=hopper|separate "
+       "fused=0 attention=plain prefill=hopper|fp8|tiled projection=hopper|separate "
        "gemv=0|1|ahead gemm=own fp8=own|cublaslt coded=stream|few|cluster "
        "decode=general|lean|lean-mail splits=N",
        cuda_unavailable_reason()},

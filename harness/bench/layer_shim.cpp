@@ -61,8 +61,6 @@ attn::gpu::LayerOptions options_of(const std::string& words) {
       options.prefill = attn::gpu::PrefillKernel::kTiled;
     } else if (word == "prefill=hopper") {
       options.prefill = attn::gpu::PrefillKernel::kHopper;
-    } else if (word == "prefill=hopper-shares") {
-      options.prefill = attn::gpu::PrefillKernel::kHopperShares;
     } else if (word == "prefill=fp8") {
       options.prefill = attn::gpu::PrefillKernel::kFp8;
     } else if (word == "projection=separate") {

@@ -38,22 +38,6 @@ template void launch_hopper<3>(const HopperMaps&, const HopperCall&, int, cudaSt
 template void launch_hopper<4>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
 
 template <int kSlabs>
-void launch_hopper_shares(const HopperMaps& maps, const HopperCall& call, int blocks,
-                          cudaStream_t) {
-  static_assert(kHopperSharesBytes<Bf16, kSlabs> <= kEmulatedShared);
-  emulated_mistake = emulator::run(blocks, kHopperThreads, emulated_seed, emulated_starved, [&] {
-    if (call.a.type == Type::kBFloat16) {
-      attention_hopper_kernel<Bf16, kSlabs, true>(maps.q, maps.k, maps.v, call);
-    } else {
-      attention_hopper_kernel<Half, kSlabs, true>(maps.q, maps.k, maps.v, call);
-    }
-  });
-}
-template void launch_hopper_shares<1>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
-template void launch_hopper_shares<2>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
-template void launch_hopper_shares<4>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
-
-template <int kSlabs>
 void launch_hopper_codes(const CUtensorMap& map_q, const HopperCall& call, int blocks,
                          cudaStream_t) {
   static_assert(kHopperCodedSharedBytes<Bf16, kSlabs> <= kEmulatedShared);
@@ -128,7 +112,7 @@ std::string run_emulated(const EmulatedCall& p, std::uint64_t seed, int every) {
                     p.head_dim,  p.head_dim_v,
                     p.page_size, false,
                     0,           p.scales == CacheScales::kTokenHead,
-                    p.shares,    p.fp8};
+                    p.fp8};
   if (const std::string why = hopper_refusal(shape); !why.empty()) return "refused: " + why;
   int max_rows = 0;
   int max_keys = 0;

@@ -11,9 +11,8 @@ std::string EmulatedCall::text() const {
   std::ostringstream s;
   s << "heads " << heads << "/" << kv_heads << " d " << head_dim << "/" << head_dim_v << " page "
     << page_size << " hnd " << heads_first << " mask " << static_cast<int>(mask) << " span " << span
-    << " top_left " << top_left << " cap " << softcap << " scale " << scale << " shares " << shares
-    << " coded " << coded << " fp8 " << fp8 << " scales " << static_cast<int>(scales)
-    << " sequences";
+    << " top_left " << top_left << " cap " << softcap << " scale " << scale << " coded " << coded
+    << " fp8 " << fp8 << " scales " << static_cast<int>(scales) << " sequences";
   for (const auto& [rows, keys] : sequences) s << ' ' << rows << ':' << keys;
   return s.str();
 }

@@ -12,27 +12,15 @@
 namespace attn::gpu {
 namespace {
 
-/// Of both ways of probabilities to their product.
-class HopperEmulation : public ::testing::TestWithParam<bool> {
- protected:
-  static EmulatedCall call() {
-    EmulatedCall p;
-    p.shares = GetParam();
-    return p;
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Probabilities, HopperEmulation, ::testing::Bool(),
-                         [](const auto& p) { return p.param ? "Shared" : "InRegisters"; });
-
-TEST_P(HopperEmulation, OneTileAndOneStep) {
-  EmulatedCall p = call();
+TEST(HopperEmulation, OneTileAndOneStep) {
+  EmulatedCall p;
   p.sequences = {{128, 128}};
   EXPECT_EQ(run_emulated(p, 1), "");
 }
 
-TEST_P(HopperEmulation, StepsTailsAndTiles) {
+TEST(HopperEmulation, StepsTailsAndTiles) {
   for (const int keys : {1, 64, 127, 129, 300, 384}) {
-    EmulatedCall p = call();
+    EmulatedCall p;
     p.mask = MaskKind::kCausal;
     p.sequences = {{150, keys}};
     EXPECT_EQ(run_emulated(p, static_cast<std::uint64_t>(keys)), "") << p.text();
@@ -41,9 +29,9 @@ TEST_P(HopperEmulation, StepsTailsAndTiles) {
 
 /// A thread has two rows, 8 apart. Where one's maximum never rises, outputs are rescaled for the
 /// other's.
-TEST_P(HopperEmulation, EitherRowOfAThreadRescales) {
+TEST(HopperEmulation, EitherRowOfAThreadRescales) {
   for (const int level : {0, 1}) {
-    EmulatedCall p = call();
+    EmulatedCall p;
     p.sequences = {{128, 500}};
     p.level_rows = level;
     EXPECT_EQ(run_emulated(p, 1), "") << level;
@@ -79,8 +67,8 @@ EmulatedCall random_call(std::uint64_t seed) {
 }
 
 /// More sequences than a warp has lanes, some without rows or keys.
-TEST_P(HopperEmulation, ManySequences) {
-  EmulatedCall p = call();
+TEST(HopperEmulation, ManySequences) {
+  EmulatedCall p;
   p.heads = 2;
   p.head_dim = p.head_dim_v = 64;
   p.mask = MaskKind::kCausal;
@@ -95,8 +83,8 @@ TEST_P(HopperEmulation, ManySequences) {
 }
 
 /// Several tiles, steps and tails, with each warp and some single lanes behind all others.
-TEST_P(HopperEmulation, AnyWarpOrLaneMayComeLast) {
-  EmulatedCall p = call();
+TEST(HopperEmulation, AnyWarpOrLaneMayComeLast) {
+  EmulatedCall p;
   p.heads = 4;
   p.head_dim = p.head_dim_v = 64;
   p.page_size = 32;
@@ -115,11 +103,9 @@ TEST_P(HopperEmulation, AnyWarpOrLaneMayComeLast) {
 }
 
 /// ATTN_EMULATED_CALLS raises their number.
-TEST_P(HopperEmulation, RandomCalls) {
+TEST(HopperEmulation, RandomCalls) {
   for (std::uint64_t seed = 0; seed < emulated_calls(); ++seed) {
-    EmulatedCall p = random_call(seed);
-    p.shares = GetParam();
-    if (p.shares && (p.head_dim + 63) / 64 == 3) continue;  // it does not take them
+    const EmulatedCall p = random_call(seed);
     EXPECT_EQ(run_emulated(p, seed, 7), "") << seed << ": " << p.text();
   }
 }

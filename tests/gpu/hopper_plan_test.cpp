@@ -95,16 +95,6 @@ TEST(HopperRefusal, SaysWhatItDoesNotTake) {
   s = shape(192);
   s.head_dim_v = 128;
   EXPECT_EQ(hopper_refusal(s), "head_dim 192 and 128 do not fill as many slabs of 64 columns");
-  s = shape(136);
-  s.shares = true;
-  EXPECT_EQ(hopper_refusal(s),
-            "probabilities through shared memory are not implemented for head_dim 136 to 192");
-  s = shape();
-  s.shares = true;
-  EXPECT_EQ(hopper_refusal(s), "");
-  s.cache_type = Type::kFloat8E4M3;
-  EXPECT_EQ(hopper_refusal(s),
-            "probabilities through shared memory are not implemented for caches of codes");
   s = shape();
   s.page_size = 12;
   EXPECT_EQ(hopper_refusal(s), "page_size 12 is no multiple of 8");

@@ -32,7 +32,6 @@ class HopperPrefill : public OnDevice {
     if (IsSkipped() || HasFatalFailure()) return;
     try {
       backend_ = make_backend(kHopper);
-      shares_ = make_backend("cuda:prefill=hopper-shares");
       fp8_ = make_backend("cuda:prefill=fp8");
     } catch (const Error& error) {
       GTEST_SKIP() << "NOT TESTED: " << error.what();
@@ -42,14 +41,7 @@ class HopperPrefill : public OnDevice {
     return backend_->unsupported_reason(config).empty();
   }
 
-  /// With probabilities in registers, or through shared memory where that takes the config.
-  const Backend& backend_of(std::uint64_t seed, const AttentionConfig& config) const {
-    const bool shares = seed / 7 % 2 == 1 && shares_->unsupported_reason(config).empty();
-    return shares ? *shares_ : *backend_;
-  }
-
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Backend> shares_;
   std::unique_ptr<Backend> fp8_;
 };
 
@@ -139,25 +131,21 @@ TEST_F(HopperPrefill, PassesOneTileOfTheShapeThatItIsMadeFor) {
       R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":1,)"
       R"("num_key_value_heads":1,"head_dim":128,"dtype":"bfloat16","mask":{"variant":"null"},)"
       R"("kv_cache":{"page_size":128,"dtype":"bfloat16"}},"rows":[[128,128]]})");
-  for (const Backend* backend : {backend_.get(), shares_.get()}) {
-    spec.config.mask.variant = MaskVariant::kNull;
-    spec.rows = {{128, 128}};
-    EXPECT_EQ(run_case(*backend, spec, 0, ExecMode::kPlain), "");
-    spec.rows = {{128, 384}};  // further steps
-    EXPECT_EQ(run_case(*backend, spec, 0, ExecMode::kPlain), "");
-    spec.rows = {{128, 300}};  // values behind the end
-    EXPECT_EQ(run_case(*backend, spec, 0, ExecMode::kPlain), "");
-    spec.config.mask.variant = MaskVariant::kCausal;
-    spec.rows = {{500, 500}};
-    EXPECT_EQ(run_case(*backend, spec, 0, ExecMode::kPlain), "");
-  }
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{128, 384}};  // further steps
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.rows = {{128, 300}};  // values behind the end
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  spec.config.mask.variant = MaskVariant::kCausal;
+  spec.rows = {{500, 500}};
+  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
 }
 
 TEST_F(HopperPrefill, PassesRaggedCasesInEveryMode) {
   expect_none(for_each_seed(0, device_case_count(), [&](std::uint64_t seed) -> std::string {
     const CaseSpec spec = ragged_spec(seed);
     if (!supports(spec.config)) return "refused: " + backend_->unsupported_reason(spec.config);
-    return run_case(backend_of(seed, spec.config), spec, seed, mode_in_turn(seed));
+    return run_case(*backend_, spec, seed, mode_in_turn(seed));
   }));
 }
 
@@ -228,10 +216,6 @@ TEST_F(HopperPrefill, PassesRandomCasesByFp8Products) {
 TEST_F(HopperPrefill, PassesASmallCoveringSet) {
   const auto takes = [&](const AttentionConfig& config) { return supports(config); };
   EXPECT_GT(run_covering_set(*backend_, 18, takes, false), 12U);
-  const auto shares = [&](const AttentionConfig& config) {
-    return shares_->unsupported_reason(config).empty();
-  };
-  EXPECT_GT(run_covering_set(*shares_, 9, shares, false), 5U);
 }
 
 TEST_F(HopperPrefill, PassesRandomCases) {
@@ -240,7 +224,7 @@ TEST_F(HopperPrefill, PassesRandomCases) {
     const auto spec = fitted(random_small_spec(seed), [&](const auto& c) { return supports(c); });
     if (!spec) return "";
     ++judged;
-    return run_case(backend_of(seed, spec->config), *spec, seed, mode_in_turn(seed));
+    return run_case(*backend_, *spec, seed, mode_in_turn(seed));
   }));
   EXPECT_GT(judged.load(), device_case_count() / 2);
 }

@@ -20,7 +20,6 @@ gpu::LayerOptions layer_options_of(const CudaOptions& options) {
   layer.fused_head_pass = options.fused;
   layer.plain_attention = options.plain_attention;
   if (options.hopper_prefill) layer.prefill = gpu::PrefillKernel::kHopper;
-  if (options.hopper_shares) layer.prefill = gpu::PrefillKernel::kHopperShares;
   if (options.fp8_prefill) layer.prefill = gpu::PrefillKernel::kFp8;
   if (options.tiled_prefill) layer.prefill = gpu::PrefillKernel::kTiled;
   if (options.hopper_projection_always) layer.hopper_projection = gpu::ProjectionUse::kAlways;
@@ -47,7 +46,6 @@ std::string CudaBackend::name() const {
   if (!options_.fused) words += ",fused=0";
   if (options_.plain_attention) words += ",attention=plain";
   if (options_.hopper_prefill) words += ",prefill=hopper";
-  if (options_.hopper_shares) words += ",prefill=hopper-shares";
   if (options_.fp8_prefill) words += ",prefill=fp8";
   if (options_.tiled_prefill) words += ",prefill=tiled";
   if (options_.hopper_projection_always) {
@@ -71,8 +69,7 @@ std::string CudaBackend::name() const {
 
 std::string CudaBackend::unsupported_reason(const AttentionConfig& config) const {
   std::string reason = gpu::unsupported_reason(config);
-  if (reason.empty() &&
-      (options_.hopper_prefill || options_.hopper_shares || options_.fp8_prefill)) {
+  if (reason.empty() && (options_.hopper_prefill || options_.fp8_prefill)) {
     reason = gpu::hopper_unsupported_reason(config, layer_options());
   }
   if (reason.empty() && (options_.hopper_projection || options_.hopper_projection_always)) {

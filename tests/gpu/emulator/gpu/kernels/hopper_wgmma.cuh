@@ -35,9 +35,4 @@ void wgmma_values(float (&d)[kColumns / 2], const std::uint32_t* a, std::uint64_
   emulator::product({d, kColumns, TypeOf<T>::value == Type::kFloat16, true, 0, a, b, true});
 }
 
-template <typename T, int kColumns>
-void wgmma_shared_values(float (&d)[kColumns / 2], std::uint64_t a, std::uint64_t b) {
-  emulator::product({d, kColumns, TypeOf<T>::value == Type::kFloat16, true, a, nullptr, b, true});
-}
-
 }  // namespace attn::gpu

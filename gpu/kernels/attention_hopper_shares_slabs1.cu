@@ -1,7 +1,0 @@
-#include "gpu/kernels/attention_hopper_instances.cuh"
-
-namespace attn::gpu {
-
-template void launch_hopper_shares<1>(const HopperMaps&, const HopperCall&, int, cudaStream_t);
-
-}  // namespace attn::gpu
