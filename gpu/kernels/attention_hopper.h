@@ -24,7 +24,7 @@ struct HopperShape {
 };
 
 /// What the kernel of fp8 products multiplies probabilities by before they are rounded to e4m3.
-inline constexpr double kFp8ProbabilityScale = 256.0;
+inline constexpr double kFp8ProbabilityScale = 64.0;
 
 /// "" when the kernel takes the layer, else one line why not. Host arithmetic, no device.
 std::string hopper_refusal(const HopperShape& shape);

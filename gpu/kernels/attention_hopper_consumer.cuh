@@ -39,12 +39,16 @@ class HopperConsumer {
   /// The next tile's first scores begin before this one's outputs are written: 4 % of the time for
   /// heads of 64 and 256 channels, but 1 % more for those of 128 (docs/kernels.md).
   static constexpr bool kOpensEarly = kSlabs != 2;
+  /// Steps but the first begin with the shifts of those before. (Beside warps that widen no
+  /// registers are left for that.)
+  static constexpr bool kKeepsShifts = kWay != kHopperCodes;
   static constexpr int kProbabilities = kFp8 ? kScores / 4 : kScores / 2;
 
   __device__ HopperConsumer(const HopperCall& call, Shared& shared)
       : call_(call),
         shared_(shared),
-        group_(static_cast<int>(threadIdx.x) / 128 - 1),
+        // Agreed upon, so that descriptors are counted up in uniform registers.
+        group_(__shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128 - 1, 0)),
         lane_(static_cast<int>(threadIdx.x % 32)) {}
 
   __device__ __forceinline__ void run();
@@ -59,10 +63,15 @@ class HopperConsumer {
   __device__ __forceinline__ void add_values(float (&o)[kOutputs],
                                              const std::uint32_t (&p)[kProbabilities],
                                              int stage) const;
-  __device__ __forceinline__ void to_fragments(std::uint32_t (&p)[kProbabilities],
-                                               const float (&s)[kScores]) const;
   __device__ __forceinline__ void hide(float (&s)[kScores], int slot, int step_key) const;
-  __device__ __forceinline__ void online_softmax_of(float (&s)[kScores], float (&correction)[2]);
+  __device__ __forceinline__ bool online_softmax_of(const float (&s)[kScores],
+                                                    std::uint32_t (&p)[kProbabilities],
+                                                    float (&correction)[2], bool exact);
+  __device__ __forceinline__ bool raise_shifts(const float (&s)[kScores], float (&correction)[2]);
+  __device__ __forceinline__ bool to_probabilities(const float (&s)[kScores],
+                                                   const float (&shift)[2],
+                                                   std::uint32_t (&p)[kProbabilities],
+                                                   float (&total)[2]) const;
   __device__ __forceinline__ void write(const HopperTile& t, int slot, float (&o)[kOutputs]);
   /// Row of the tile of accumulators 2 h, 2 h + 1.
   __device__ __forceinline__ int row_of(int h) const {
@@ -85,6 +94,17 @@ class HopperConsumer {
     if (lane_ == 0) barrier_arrive(barrier);
   }
 
+  /// The warpgroups issue both products of a step by turns, so that one makes exponentials while
+  /// the other multiplies. Both have the same number of steps.
+  __device__ __forceinline__ void await_turn() const {
+    named_barrier_wait<128 * kHopperGroups>(kTurnBarrier + group_);
+  }
+  __device__ __forceinline__ void give_turn() const {
+    named_barrier_arrive<128 * kHopperGroups>(kTurnBarrier + 1 - group_);
+  }
+  static constexpr int kTurnBarrier = 1;
+  static_assert(kHopperGroups == 2);
+
   const HopperCall& call_;
   Shared& shared_;
   int group_;
@@ -94,7 +114,7 @@ class HopperConsumer {
   RingPlace<Shared::kStages> v_;
   ScoreUnits units_;
   // Of the tile, of this thread's two rows.
-  float max_[2];
+  float shift_[2];  // a probability is 2^(score in log2 - shift); -infinity: no key was seen
   float sum_[2];
   float row_scale_[2];  // kFp8: each row's queries have a scale of their own
 };
@@ -155,79 +175,6 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::add_values(
   }
 }
 
-/// The operand of add_values(). Of codes, a word has four: fp8_key() says of which keys.
-template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::to_fragments(
-    std::uint32_t (&p)[kProbabilities], const float (&s)[kScores]) const {
-  if constexpr (kFp8) {
-#pragma unroll
-    for (int i = 0; i < kProbabilities; ++i) {
-      const float* const x = s + i / 2 * 8 + i % 2 * 2;
-      p[i] = pack_codes(x[0], x[1], x[4], x[5]);
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kProbabilities; ++i) p[i] = pack2<V>(s[2 * i], s[2 * i + 1]);
-  }
-}
-
-/// Soft-cap, and what the thread's rows do not see.
-template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::hide(float (&s)[kScores], int slot,
-                                                                      int step_key) const {
-  if (units_.transforms) {
-    if constexpr (kCoded) {
-      float scale[2] = {shared_.scales[slot].x, shared_.scales[slot].x};
-      if constexpr (kFp8) {
-        for (int h = 0; h < 2; ++h) scale[h] *= shared_.query_scale[slot][row_of(h)];
-      }
-#pragma unroll
-      for (int i = 0; i < kScores; ++i) s[i] *= scale[i / 2 % 2];
-    }
-#pragma unroll
-    for (int i = 0; i < kScores; ++i) s[i] = transform_score(call_.a, s[i], nullptr, 0);
-  }
-  const int thread = static_cast<int>(threadIdx.x);
-  const int2 seen[2] = {shared_.seen[slot][row_of(0)], shared_.seen[slot][row_of(1)]};
-  const int from[2] = {step_key - seen[0].x, step_key - seen[1].x};
-#pragma unroll
-  for (int i = 0; i < kScores; ++i) {
-    const int h = i / 2 % 2;
-    if (hopper_hidden(from[h], accumulator_column(thread, i), seen[h].y)) s[i] = -INFINITY;
-  }
-}
-
-/// Scores become probabilities; `correction` is what earlier sums and outputs are multiplied by.
-/// Sums stay per thread until the end.
-template <typename T, int kSlabs, int kWay>
-__device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::online_softmax_of(
-    float (&s)[kScores], float (&correction)[2]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const float scale_log2 = this->scale_log2(h);
-    float part[4] = {max_[h], -INFINITY, -INFINITY, -INFINITY};  // so that none waits for another
-#pragma unroll
-    for (int i = 0; i < kScores / 2; ++i) {
-      part[i % 4] = fmaxf(part[i % 4], s[i / 2 * 4 + 2 * h + i % 2]);
-    }
-    float m = fmaxf(fmaxf(part[0], part[1]), fmaxf(part[2], part[3]));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-    const float shift = softmax_shift(m, scale_log2, INFINITY);
-    correction[h] = exp2_approximate(fmaf(max_[h], scale_log2, -shift));
-    max_[h] = m;
-    const float lowered = kFp8 ? shift - kHopperFp8ProbabilityLog2 : shift;
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kScores / 2; ++i) {
-      float& x = s[i / 2 * 4 + 2 * h + i % 2];
-      x = exp2_approximate(fmaf(x, scale_log2, -lowered));
-      total += x;
-    }
-    sum_[h] = fmaf(sum_[h], correction[h], total);
-  }
-}
-
 /// Waits for a tile and lets its first scores begin.
 template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::open(int turn,
@@ -267,7 +214,7 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::begin_rows(int 
       row_scale_[h] =
           units_.transforms ? 1.0f : units_.scale_log2 * shared_.query_scale[slot][row_of(h)];
     }
-    max_[h] = -INFINITY;
+    shift_[h] = -INFINITY;
     sum_[h] = 0.0f;
   }
 }
@@ -289,15 +236,15 @@ __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::attend(int turn,
 #pragma unroll
   for (int i = 0; i < kOutputs; ++i) o[i] = 0.0f;
 
-  std::uint32_t p[kProbabilities];  // read until the last product is waited for
+  // Of a step and of the one before, which its product reads until it is waited for.
+  std::uint32_t p[kProbabilities];
+  std::uint32_t next_p[kProbabilities];
   wgmma_wait<0>();
   pin_registers(s);
   if (steps > 0) {
-    float correction[2] = {1.0f, 1.0f};
+    float correction[2];
     const int last = steps - 1;
     const auto key_of = [&](int i) { return (last_step - 1 - i) * kKeys; };
-    const auto keep_probabilities = [&] { to_fragments(p, s); };
-    const auto add = [&](int stage) { add_values(o, p, stage); };
     const auto await_keys = [&](int i) {
       if (i <= last) barrier_wait(&shared_.full_k[k_.slot], k_.parity);
     };
@@ -312,34 +259,40 @@ __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::attend(int turn,
       release(&shared_.empty_v[v_.slot]);
       v_.advance();
     };
+    release_keys(0);
+    hide(s, slot, key_of(0));
+    bool raised = online_softmax_of(s, p, correction, true);
     const auto rescale = [&] {
-      // Later steps seldom raise a maximum; what is not multiplied costs no power either.
-      if (__all_sync(0xffffffffu, correction[0] == 1.0f && correction[1] == 1.0f)) return;
+      if (!raised) return;
 #pragma unroll
       for (int j = 0; j < kOutputs; ++j) o[j] *= correction[j / 2 % 2];
     };
-    release_keys(0);
-    hide(s, slot, key_of(0));
-    online_softmax_of(s, correction);
-    keep_probabilities();
     await_keys(1);
-    const auto step = [&](int i, auto plain) {
+    const auto step = [&](int i, auto plain, const std::uint32_t(&from)[kProbabilities],
+                          std::uint32_t(&to)[kProbabilities]) {
+      await_turn();
       compute_scores(s, slot, k_.slot);
       rescale();
       barrier_wait(&shared_.full_v[v_.slot], v_.parity);
-      add(v_.slot);
+      add_values(o, from, v_.slot);
+      give_turn();
       wgmma_wait<1>();
       pin_registers(s);
       release_keys(i);
       if constexpr (!plain.value) hide(s, slot, key_of(i));
-      online_softmax_of(s, correction);
+      // A row of codes that sees few keys in its first step is soon above their range.
+      raised = online_softmax_of(s, to, correction, !kKeepsShifts || (kFp8 && i == 1));
       // Here, though only the next step needs them: without a branch between the softmax and the
       // wait for the values, ptxas moves that wait in front of it, and nothing runs beside them.
       await_keys(i + 1);
       wgmma_wait<0>();
       pin_registers(o);
       release_values();
-      keep_probabilities();
+    };
+    const auto step_and_keep = [&](int i, auto plain) {
+      step(i, plain, p, next_p);
+#pragma unroll
+      for (int j = 0; j < kProbabilities; ++j) p[j] = copy_register(next_p[j]);
     };
     // Steps at a mask's edges have a loop of their own: before those that every row sees whole, and
     // after.
@@ -348,14 +301,19 @@ __device__ __forceinline__ int HopperConsumer<T, kSlabs, kWay>::attend(int turn,
     for (int part = 0; part < 2; ++part) {
       const int masked_end = part == 0 ? first_plain : steps;
 #pragma unroll 1
-      for (; i < masked_end; ++i) step(i, std::false_type{});
+      for (; i < masked_end; ++i) step_and_keep(i, std::false_type{});
       const int plain_end = part == 0 ? last_plain : 0;
 #pragma unroll 1
-      for (; i < plain_end; ++i) step(i, std::true_type{});
+      for (; kKeepsShifts && i + 1 < plain_end; i += 2) {
+        step(i, std::true_type{}, p, next_p);
+        step(i + 1, std::true_type{}, next_p, p);
+      }
+#pragma unroll 1
+      for (; i < plain_end; ++i) step_and_keep(i, std::true_type{});
     }
     rescale();
     barrier_wait(&shared_.full_v[v_.slot], v_.parity);
-    add(v_.slot);
+    add_values(o, p, v_.slot);
   }
   int next = 0;
   if constexpr (kOpensEarly) {
@@ -379,11 +337,14 @@ template <typename T, int kSlabs, int kWay>
 __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::run() {
   if constexpr (!kCoded) units_ = score_units(call_.a);
   float s[kScores];
+  if (group_ == 1) give_turn();
   int steps = open(0, s);
   for (int turn = 0; steps != kNone; ++turn) steps = attend(turn, steps, s);
   wgmma_wait<0>();
+  if (group_ == 0) await_turn();  // the other's last, so that none is left
 }
 
 }  // namespace attn::gpu
 
+#include "gpu/kernels/attention_hopper_softmax.cuh"
 #include "gpu/kernels/attention_hopper_write.cuh"

@@ -62,8 +62,8 @@ __device__ __forceinline__ void tensor_load_4d(void* shared, const CUtensorMap* 
 __device__ __forceinline__ void bulk_load(void* shared, const void* from, unsigned bytes,
                                           std::uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(shared)),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(shared)),
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
 }
@@ -101,6 +101,17 @@ __device__ __forceinline__ void raise_registers() {
 template <int kRegisters>
 __device__ __forceinline__ void drop_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+/// Barrier `name` (1 to 15; 0 is __syncthreads()) of kThreads threads, of which some wait and the
+/// others only arrive; whole warps.
+template <int kThreads>
+__device__ __forceinline__ void named_barrier_wait(int name) {
+  asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(name), "n"(kThreads) : "memory");
+}
+template <int kThreads>
+__device__ __forceinline__ void named_barrier_arrive(int name) {
+  asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(name), "n"(kThreads) : "memory");
 }
 
 /// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8, and

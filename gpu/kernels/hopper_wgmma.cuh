@@ -37,6 +37,13 @@ __device__ __forceinline__ int hoist_none(int x) {
   return x;
 }
 
+/// A register of its own: what wgmma reads may not be computed while another product is under way.
+__device__ __forceinline__ std::uint32_t copy_register(std::uint32_t x) {
+  std::uint32_t y;
+  asm volatile("mov.b32 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
 /// No instruction: uses of the registers do not move over it. After each wait that completes them,
 /// and before the fence in front of the next product.
 template <int kCount>

@@ -336,7 +336,7 @@ static_assert(128 * (kHopperFp8ProducerRegisters + kHopperGroups * kHopperFp8Con
               65'536 / kHopperThreads / 8 * 8 * kHopperThreads);
 /// Probabilities, at most 1, are multiplied by 2 to this before they are rounded to e4m3, whose
 /// largest number is 448.
-inline constexpr int kHopperFp8ProbabilityLog2 = 8;
+inline constexpr int kHopperFp8ProbabilityLog2 = 6;
 
 /// Key (of 16 after each other) that byte `place` of theirs in a row of v is: so that what a thread
 /// has of a product's sums, keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9, are four bytes after each
@@ -376,11 +376,15 @@ ATTN_HOST_DEVICE bool hopper_hidden(int from, int column, int width) {
   return static_cast<unsigned>(from + column) >= static_cast<unsigned>(width);
 }
 
-/// What is taken from scores (times scale_log2) before 2^x: nothing while a row has seen no key, so
-/// that its weights are 2^-inf and not NaN.
+/// What is taken from scores in log2 before 2^x, the largest being `largest`: nothing while a row
+/// has seen no key, so that its weights are 2^-inf and not NaN.
 template <typename Float>
-ATTN_HOST_DEVICE Float softmax_shift(Float max, Float scale_log2, Float infinity) {
-  return max == -infinity ? Float(0) : max * scale_log2;
+ATTN_HOST_DEVICE Float softmax_shift(Float largest, Float infinity) {
+  return largest == -infinity ? Float(0) : largest;
 }
+
+/// What a thread's probabilities of a step may add up to before their shift is raised to the rows'
+/// maxima: none is larger, and float16 holds it.
+inline constexpr float kHopperMostSum = 16384.0f;
 
 }  // namespace attn::gpu

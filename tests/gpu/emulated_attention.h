@@ -22,6 +22,7 @@ struct EmulatedCall {
   std::vector<std::array<int, 2>> sequences;  ///< queries, keys
   int multiprocessors = 3;
   int level_rows = -1;  ///< 0 or 1: rows i with i / 8 % 2 like that are 0, and so are their scores
+  float rise = 1.0f;    ///< of keys, so many times the 128 behind them, up to 40 times
   bool coded = false;   ///< the cache holds e4m3 codes
   bool fp8 = false;     ///< and they are multiplied as they are
   bool images = false;  ///< or widened once

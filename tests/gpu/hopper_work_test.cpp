@@ -221,7 +221,7 @@ TEST(HopperSoftmax, WalkedFromTheLastStepGivesTheRow) {
         }
         float m = max;
         for (const float x : s) m = std::fmax(m, x);
-        const float shift = softmax_shift(m, scale_log2, kInfinity);
+        const float shift = softmax_shift(m * scale_log2, kInfinity);
         const float correction = std::exp2(max * scale_log2 - shift);
         max = m;
         sum *= correction;

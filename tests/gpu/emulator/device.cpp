@@ -100,7 +100,8 @@ struct Block {
   std::vector<int> mail_waiting;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  // -1 - f: products of the warpgroup whose first fiber is f; 1000 + r: all threads of block r
+  // -1 - f: products of the warpgroup whose first fiber is f; 1000 + r: all threads of block r;
+  // 2000 + 16 r + n: barrier n of block r
   std::map<int, Meeting> named;
   std::map<std::pair<int, const void*>, Barrier> barriers;  // of a bank
   std::vector<Copy> copies;
@@ -402,6 +403,9 @@ void run_block(int threads, const Grid& grid, Starved starved) {
   for (const auto& [at, barrier] : block.barriers) {
     if (barrier.bytes != 0) fail("a barrier is left with bytes to come");
   }
+  for (const auto& [name, meeting] : block.named) {
+    if (meeting.come != 0) fail("a barrier of threads is left half met");
+  }
   if (!block.stores.empty()) fail("a store to another block that nobody released");
 }
 
@@ -525,6 +529,13 @@ bool wrote_behind(std::size_t first) {
 void sync_threads() {
   show_stored(own_warp());
   meet(block.named[1000 + block.current / block.threads], block.threads, [] {});
+}
+void named_barrier(int name, int threads, bool waits) {
+  Meeting& meeting = block.named[2000 + block.current / block.threads * 16 + name];
+  if (waits) return meet(meeting, threads, [] {});
+  if (++meeting.come < threads) return;
+  meeting.come = 0;
+  wake(meeting.waiting);
 }
 void sync_warp() {
   Warp& warp = own_warp();

@@ -98,6 +98,8 @@ void fail(const std::string& what);
 bool wrote_behind(std::size_t first);
 
 void sync_threads();
+/// Of `threads` threads of a block; one that does not wait goes on. None may be left half met.
+void named_barrier(int name, int threads, bool waits);
 void sync_warp();
 std::uint64_t shuffle(std::uint64_t value, int from_lane);
 void barrier_init(const void* barrier, unsigned count);

@@ -41,6 +41,14 @@ inline void tensor_load_4d(void* shared, const CUtensorMap* map, std::uint64_t* 
 inline void bulk_load(void* shared, const void* from, unsigned bytes, std::uint64_t* barrier) {
   emulator::bulk_load(shared, from, bytes, barrier);
 }
+template <int kThreads>
+void named_barrier_wait(int name) {
+  emulator::named_barrier(name, kThreads, true);
+}
+template <int kThreads>
+void named_barrier_arrive(int name) {
+  emulator::named_barrier(name, kThreads, false);
+}
 template <int>
 void raise_registers() {}
 template <int>

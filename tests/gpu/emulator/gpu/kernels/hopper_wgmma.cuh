@@ -17,6 +17,7 @@ inline std::uint64_t slab_descriptor_transposed(std::uint32_t address, std::uint
 }
 inline std::uint64_t hoist_none(std::uint64_t x) { return x; }
 inline int hoist_none(int x) { return x; }
+inline std::uint32_t copy_register(std::uint32_t x) { return x; }
 template <int kCount>
 void pin_registers(float (&)[kCount]) {}
 inline void wgmma_fence() {}
