@@ -1,14 +1,12 @@
 // The kernel for few rows itself, its source and its host code, on emulated blocks and clusters
 // (emulator/): q, k and v to the bit (projection_problem.h), other products against exact sums.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 #include <random>
 #include <string>
 #include <type_traits>
@@ -19,6 +17,7 @@
 #include "gpu/kernels/gemv.cuh"
 #include "gpu/kernels/gemv.h"
 #include "gpu/kernels/projection_hopper.h"
+#include "tests/gpu/fenced.h"
 #include "tests/gpu/projection_problem.h"
 
 namespace attn::gpu {
@@ -46,33 +45,6 @@ void launch_gemv(const GemvCall& call, bool heads, int cluster, cudaStream_t) {
 }
 
 namespace {
-
-/// 16-bit elements with nothing to read behind the last: a kernel that goes on there dies.
-class Fenced {
- public:
-  explicit Fenced(const Bits& values) : bytes_(2 * values.size()) {
-    const std::size_t page = 4096;
-    room_ = (bytes_ + page - 1) / page * page;
-    void* const at =
-        mmap(nullptr, room_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED || mprotect(static_cast<char*>(at) + room_, page, PROT_NONE) != 0) {
-      throw std::bad_alloc();
-    }
-    pages_ = static_cast<char*>(at);
-    fill(values);
-  }
-  ~Fenced() { munmap(pages_, room_ + 4096); }
-  Fenced(const Fenced&) = delete;
-  Fenced& operator=(const Fenced&) = delete;
-
-  void fill(const Bits& values) { std::memcpy(pages_ + room_ - bytes_, values.data(), bytes_); }
-  const void* data() const { return pages_ + room_ - bytes_; }
-
- private:
-  std::size_t bytes_;
-  std::size_t room_ = 0;
-  char* pages_ = nullptr;
-};
 
 /// What the kernel before makes comes when somebody waits for it: until then x is NaN, lengths are
 /// those of other sequences.
