@@ -9,15 +9,17 @@
 // keys (or values) counts its bytes in and its readers out, by mbarriers.
 //
 // In a warpgroup the scores of step i + 1 are issued before the outputs of step i, so that the
-// softmax of one runs beside the products of the other; between warpgroups nothing is ordered, they
-// drift apart by themselves. The queries of the next tile are loaded once the last scores are
-// there; outputs leave through shared memory of their own.
+// softmax of one runs beside the products of the other; the warpgroups issue them by turns, so that
+// one makes exponentials while the other multiplies. A step keeps the shift of the steps before it
+// where that will do (attention_hopper_softmax.cuh). The queries of the next tile are loaded once
+// the last scores are there; outputs leave through shared memory of their own.
 //
 // Values of slots behind a sequence's end may be anything, and 0 times NaN is NaN: warp 1 puts
 // zeros over them before it hands such a step on. Keys there need nothing, their scores are masked.
 //
-// Budget for head_dim 128: 64 registers of outputs, 64 of scores and 32 of probabilities, of 224;
-// 32 KB of q, 2 stages of 32 KB of keys and as much of values (hopper_stages), 32 KB of outputs.
+// Budget for head_dim 128: of 224 registers 64 of outputs, 64 of scores and twice 32 of
+// probabilities; 32 KB of q, 2 stages of 32 KB of keys and as much of values (hopper_stages), 32 KB
+// of outputs.
 #pragma once
 
 #include "gpu/kernels/attention_hopper_consumer.cuh"

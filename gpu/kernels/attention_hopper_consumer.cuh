@@ -36,8 +36,8 @@ class HopperConsumer {
   static constexpr int kKeys = Shared::kKeys;
   static constexpr int kScores = kKeys / 2;                   // registers of a thread
   static constexpr int kOutputs = kSlabs * kSlabColumns / 2;  // likewise
-  /// The next tile's first scores begin before this one's outputs are written: 4 % of the time for
-  /// heads of 64 and 256 channels, but 1 % more for those of 128 (docs/kernels.md).
+  /// The next tile's first scores begin before this one's outputs are written: a gain for heads of
+  /// 64 and 256 channels, but none for those of 128 (docs/kernels.md).
   static constexpr bool kOpensEarly = kSlabs != 2;
   /// Steps but the first begin with the shifts of those before. (Beside warps that widen no
   /// registers are left for that.)

@@ -12,8 +12,8 @@
 //
 // Two warps turn queries to codes: each row times a power of two of its own, which goes into the
 // row's exponents again. They do so before they say what the tile's rows see, for the tile to come.
-// Probabilities are at most 1 and are rounded as 256 times that; the sums of a row are of the
-// unrounded ones.
+// Probabilities are rounded as 64 times what they are, by the shift of their row; its sums are of
+// the unrounded ones.
 //
 // Keys of slots behind a sequence's end need nothing, their scores are hidden; values there are
 // zeros.

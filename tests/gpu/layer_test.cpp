@@ -64,14 +64,10 @@ TEST_F(GpuLayer, PassesRandomCases) {
 // can hold, in the modes of a device, and some of them on the slower kernels.
 TEST_F(GpuLayer, PassesASmallCoveringSet) {
   const std::vector<PlannedCase> cases = covering_cases({Gate::kSmoke, 1, {}});
-  constexpr std::array kOthers{"cuda:fused=0",
-                               "cuda:splits=3",
-                               "cuda:prefill=tiled",
-                               "cuda:fp8=cublaslt",
-                               "cuda:coded=stream",
-                               "cuda:coded=few",
-                               "cuda:coded=cluster",
-                               "cuda:attention=plain,gemv=0,gemm=own",
+  constexpr std::array kOthers{"cuda:fused=0",         "cuda:splits=3",
+                               "cuda:prefill=tiled",   "cuda:fp8=cublaslt",
+                               "cuda:coded=stream",    "cuda:coded=few",
+                               "cuda:coded=cluster",   "cuda:attention=plain,gemv=0,gemm=own",
                                "cuda:decode=lean-mail"};
   constexpr std::size_t kSlower = 10;
   const std::size_t all = std::min<std::size_t>(cases.size(), 100) + kSlower;

@@ -5,7 +5,7 @@ past the L2; our outputs are compared with float64 first. Each --also times the 
 other options of the backend cuda, in the same rounds: "ours_coded=stream_us".
 
     python3 harness/bench/peers/projection.py --library LIB.so [--json FILE] [--match int4] [--rows 1,16]
-                                              [--also coded=stream]
+                                              [--also coded=stream] [--commit COMMIT]
 """
 import argparse
 import concurrent.futures
@@ -199,6 +199,7 @@ def main():
     parser.add_argument("--rows", default="1,8,16,64,256,4096")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--also", action="append", default=[], help="options of the backend cuda, to time beside the defaults")
+    parser.add_argument("--commit", default="", help="of the library, for the file")
     args = parser.parse_args()
     torch.manual_seed(0)
     library = Library(args.library)
@@ -210,7 +211,7 @@ def main():
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"torch": torch.__version__, "device": torch.cuda.get_device_name(),
-                       "rows": rows}, file, indent=1)
+                       "commit": args.commit, "rows": rows}, file, indent=1)
 
 
 if __name__ == "__main__":
