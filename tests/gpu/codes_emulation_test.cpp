@@ -64,6 +64,16 @@ TEST_P(HopperCodesEmulation, ScoresRiseFromStepToStep) {
   }
 }
 
+/// In the third step one key is far above the shift, for eight rows of a warp: of all words of
+/// codes one says so, with one of its bytes.
+TEST_P(HopperCodesEmulation, OneKeyAloneIsAboveTheShift) {
+  EmulatedCall p = coded_call();
+  p.key_scales = {0.1f};
+  p.lone_keys = true;
+  p.sequences = {{256, 384}};
+  EXPECT_EQ(run_emulated(p, 1), "");
+}
+
 /// All codes but those of NaN, beside queries of either type. Of one key the output is the value.
 TEST_P(HopperCodesEmulation, EveryCodeOfKeysAndValues) {
   for (const Type type : {Type::kBFloat16, Type::kFloat16}) {

@@ -23,6 +23,10 @@ struct EmulatedCall {
   int multiprocessors = 3;
   int level_rows = -1;  ///< 0 or 1: rows i with i / 8 % 2 like that are 0, and so are their scores
   float rise = 1.0f;    ///< of keys, so many times the 128 behind them, up to 40 times
+  /// Of a warp's 16 rows eight have one channel, the others none, and one of the first 128 keys is
+  /// large in it. The 16 warps of 256 rows have the eight 16 keys for either half of their rows,
+  /// and each another place of 16.
+  bool lone_keys = false;
   bool coded = false;   ///< the cache holds e4m3 codes
   bool fp8 = false;     ///< and they are multiplied as they are
   bool images = false;  ///< or widened once

@@ -9,6 +9,9 @@ namespace attn::gpu {
 
 /// Beyond it scores are so large that float32 rounds them by more than lse may be off.
 constexpr float kMostRise = 40.0f;
+/// Of lone keys. With a scale of 0.1 the score is 16, and those of other keys are 0.4 times normal.
+constexpr float kLoneQuery = 4.0f;
+constexpr float kLoneKey = 40.0f;
 
 std::string EmulatedCall::text() const {
   std::ostringstream s;
@@ -25,6 +28,12 @@ std::uint64_t emulated_calls() {
   return wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 32;
 }
 namespace {
+
+/// Key and channel of a row, or -1.
+int lone_key(int row) {
+  const int warp = row / 16 % 16;
+  return row / 8 % 2 == warp % 2 ? warp / 2 * 16 + warp * 3 % 16 : -1;
+}
 
 bool sees(const EmulatedCall& p, int rows, int keys, int query, int key) {
   const int at = p.top_left ? query : keys - rows + query;
@@ -88,6 +97,10 @@ EmulatedMemory::EmulatedMemory(const EmulatedCall& p, std::uint64_t seed) : rand
     q[i] = draw();
     const auto row = static_cast<int>(i) / (p.heads * p.head_dim);
     if (row / 8 % 2 == p.level_rows) q[i] = 0;
+    if (p.lone_keys) {
+      const bool lone = static_cast<int>(i) % p.head_dim == lone_key(row);
+      q[i] = to_bits(lone ? kLoneQuery : 0.0f, p.type);
+    }
   }
   const std::size_t slots =
       static_cast<std::size_t>(pool_pages) * static_cast<std::size_t>(p.page_size * p.kv_heads);
@@ -106,8 +119,11 @@ EmulatedMemory::EmulatedMemory(const EmulatedCall& p, std::uint64_t seed) : rand
         const int steps_behind = (p.sequences[b][1] - 1 - key) / 128;
         const float size = std::min(std::pow(p.rise, static_cast<float>(steps_behind)), kMostRise);
         for (int d = 0; d < p.head_dim; ++d) {
-          put(k, row * static_cast<std::size_t>(p.head_dim) + static_cast<std::size_t>(d),
-              scale_of(p, k_scales, h), size);
+          const std::size_t at =
+              row * static_cast<std::size_t>(p.head_dim) + static_cast<std::size_t>(d);
+          const double scale = scale_of(p, k_scales, h);
+          put(k, at, scale, size);
+          if (p.lone_keys && key == d) k.put(at, kLoneKey / static_cast<float>(scale));
         }
         for (int d = 0; d < p.head_dim_v; ++d) {
           put(v, row * static_cast<std::size_t>(p.head_dim_v) + static_cast<std::size_t>(d),

@@ -62,6 +62,16 @@ TEST(HopperEmulation, ScoresRiseFromStepToStep) {
   }
 }
 
+/// In the third step one key is far above the shift, for eight rows of a warp: one probability of
+/// some threads says so, and one of the scores of which they take maxima.
+TEST(HopperEmulation, OneKeyAloneIsAboveTheShift) {
+  EmulatedCall p;
+  p.type = Type::kFloat16;
+  p.lone_keys = true;
+  p.sequences = {{256, 384}};
+  EXPECT_EQ(run_emulated(p, 1), "");
+}
+
 EmulatedCall random_call(std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const auto draw = [&](int low, int high) {
