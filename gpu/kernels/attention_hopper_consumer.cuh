@@ -213,6 +213,8 @@ __device__ __forceinline__ void HopperConsumer<T, kSlabs, kWay>::begin_rows(int 
     if constexpr (kFp8) {
       row_scale_[h] =
           units_.transforms ? 1.0f : units_.scale_log2 * shared_.query_scale[slot][row_of(h)];
+      // A product that is too small for float32 would make a NaN of a hidden key's -infinity.
+      if (row_scale_[h] == 0.0f) row_scale_[h] = 0x1p-126f;
     }
     shift_[h] = -INFINITY;
     sum_[h] = 0.0f;

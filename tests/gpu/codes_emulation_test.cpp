@@ -74,6 +74,18 @@ TEST_P(HopperCodesEmulation, OneKeyAloneIsAboveTheShift) {
   EXPECT_EQ(run_emulated(p, 1), "");
 }
 
+/// Then a row's scores have a factor that is too small for float32.
+TEST_P(HopperCodesEmulation, QueriesOfZerosBesideTinyScales) {
+  for (const float scale : {1e-6f, 1e-7f, 1e-8f, 1e-30f}) {
+    EmulatedCall p = coded_call();
+    p.key_scales = {scale};
+    p.level_rows = 0;
+    p.mask = MaskKind::kCausal;
+    p.sequences = {{128, 300}};
+    EXPECT_EQ(run_emulated(p, 2), "") << scale;
+  }
+}
+
 /// All codes but those of NaN, beside queries of either type. Of one key the output is the value.
 TEST_P(HopperCodesEmulation, EveryCodeOfKeysAndValues) {
   for (const Type type : {Type::kBFloat16, Type::kFloat16}) {
