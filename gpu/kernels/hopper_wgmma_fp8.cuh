@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "gpu/kernels/hopper_wgmma.cuh"
+#include "gpu/kernels/wgmma_operands.cuh"
 
 namespace attn::gpu {
 
@@ -20,13 +21,6 @@ __device__ __forceinline__ std::uint32_t pack_codes(float x0, float x1, float x2
       : "f"(x0), "f"(x1), "f"(x2), "f"(x3));
   return codes;
 }
-
-// clang-format off
-#define ATTN_SUMS_8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
-  "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ATTN_SUMS_32 ATTN_SUMS_8(0), ATTN_SUMS_8(8), ATTN_SUMS_8(16), ATTN_SUMS_8(24)
-#define ATTN_SUMS_64 ATTN_SUMS_32, ATTN_SUMS_8(32), ATTN_SUMS_8(40), ATTN_SUMS_8(48), ATTN_SUMS_8(56)
-// clang-format on
 
 /// d (+)= a b^T of one 32 deep step, both in shared memory, d [64, kColumns]; `accumulate` 0: d
 /// begins at 0.
@@ -64,9 +58,5 @@ __device__ __forceinline__ void wgmma_values_fp8(float (&d)[kColumns / 2], const
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
 }
-
-#undef ATTN_SUMS_8
-#undef ATTN_SUMS_32
-#undef ATTN_SUMS_64
 
 }  // namespace attn::gpu
