@@ -334,8 +334,8 @@ inline constexpr int kHopperFp8ProducerRegisters = 80;
 inline constexpr int kHopperFp8ConsumerRegisters = 208;
 static_assert(128 * (kHopperFp8ProducerRegisters + kHopperGroups * kHopperFp8ConsumerRegisters) <=
               65'536 / kHopperThreads / 8 * 8 * kHopperThreads);
-/// Probabilities, at most 1, are multiplied by 2 to this before they are rounded to e4m3, whose
-/// largest number is 448.
+/// Probabilities are multiplied by 2 to this before they are rounded to e4m3, whose largest number
+/// is 448: while a shift is kept they may be up to 7.
 inline constexpr int kHopperFp8ProbabilityLog2 = 6;
 
 /// Key (of 16 after each other) that byte `place` of theirs in a row of v is: so that what a thread

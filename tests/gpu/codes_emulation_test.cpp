@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <random>
 #include <string>
@@ -47,19 +46,11 @@ TEST_P(HopperCodesEmulation, OneTileAndOneStep) {
   EXPECT_EQ(run_emulated(p, 1), "");
 }
 
-/// Shifts of the steps before that are too low: codes of probabilities end, or sums are too large.
 TEST_P(HopperCodesEmulation, ScoresRiseFromStepToStep) {
   for (const float rise : {1.5f, 3.0f, 20.0f}) {
     for (const int head_dim : {64, 128}) {
-      EmulatedCall p = coded_call();
-      p.head_dim = p.head_dim_v = head_dim;
-      p.scale = 1.2f / std::sqrt(static_cast<float>(head_dim));
-      p.rise = rise;
-      p.sequences = {{128, 650}};
-      EXPECT_EQ(run_emulated(p, 3), "") << p.text() << " rise " << rise;
-      p.mask = MaskKind::kCausal;
-      p.sequences = {{250, 500}, {20, 20}};
-      EXPECT_EQ(run_emulated(p, 4), "") << p.text() << " rise " << rise;
+      EXPECT_EQ(run_emulated_rise(coded_call(), rise, head_dim), "")
+          << head_dim << " rise " << rise;
     }
   }
 }

@@ -41,6 +41,11 @@ struct EmulatedCall {
 /// else was written. Memory that nothing may read is NaN. `every`: of so many rows one is judged.
 std::string run_emulated(const EmulatedCall& call, std::uint64_t seed, int every = 1);
 
+/// The same of a call whose scores rise from step to step, with and without masks: shifts of the
+/// steps before are too low, by so much that sums of probabilities are too large, that codes of
+/// them end, or that exponentials are infinite.
+std::string run_emulated_rise(EmulatedCall call, float rise, int head_dim);
+
 /// Threads that come last in the runs to come.
 extern emulator::Starved emulated_starved;
 

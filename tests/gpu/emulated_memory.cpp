@@ -23,6 +23,20 @@ std::string EmulatedCall::text() const {
   return s.str();
 }
 
+std::string run_emulated_rise(EmulatedCall call, float rise, int head_dim) {
+  call.head_dim = call.head_dim_v = head_dim;
+  call.scale = 1.2f / std::sqrt(static_cast<float>(head_dim));
+  call.rise = rise;
+  call.sequences = {{128, 650}};
+  std::string wrong = run_emulated(call, 3);
+  call.mask = MaskKind::kCausal;
+  call.sequences = {{250, 500}, {20, 20}};
+  if (wrong.empty()) wrong = run_emulated(call, 4);
+  call.mask = MaskKind::kWindow;
+  call.span = 260;
+  return wrong.empty() ? run_emulated(call, 5) : wrong;
+}
+
 std::uint64_t emulated_calls() {
   const char* const wanted = std::getenv("ATTN_EMULATED_CALLS");
   return wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 32;

@@ -41,6 +41,18 @@ class HopperPrefill : public OnDevice {
     return backend_->unsupported_reason(config).empty();
   }
 
+  /// One tile of one step, then of more, with a tail, and several tiles with a mask.
+  void expect_few_steps_pass(CaseSpec spec) const {
+    EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+    spec.rows = {{128, 384}};  // further steps
+    EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+    spec.rows = {{128, 300}};  // values behind the end
+    EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+    spec.config.mask.variant = MaskVariant::kCausal;
+    spec.rows = {{500, 500}};
+    EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  }
+
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Backend> fp8_;
 };
@@ -131,14 +143,7 @@ TEST_F(HopperPrefill, PassesOneTileOfTheShapeThatItIsMadeFor) {
       R"({"config":{"variant":"attention","entry_point":"attention","num_attention_heads":1,)"
       R"("num_key_value_heads":1,"head_dim":128,"dtype":"bfloat16","mask":{"variant":"null"},)"
       R"("kv_cache":{"page_size":128,"dtype":"bfloat16"}},"rows":[[128,128]]})");
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
-  spec.rows = {{128, 384}};  // further steps
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
-  spec.rows = {{128, 300}};  // values behind the end
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
-  spec.config.mask.variant = MaskVariant::kCausal;
-  spec.rows = {{500, 500}};
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  expect_few_steps_pass(spec);
 }
 
 TEST_F(HopperPrefill, PassesRaggedCasesInEveryMode) {
@@ -155,14 +160,7 @@ TEST_F(HopperPrefill, PassesOneTileOfCodes) {
       R"("num_key_value_heads":1,"head_dim":128,"dtype":"bfloat16","mask":{"variant":"null"},)"
       R"("kv_cache":{"page_size":128,"dtype":"float8_e4m3fn","scale_granularity":"tensor"}},)"
       R"("rows":[[128,128]]})");
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
-  spec.rows = {{128, 384}};  // further steps
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
-  spec.rows = {{128, 300}};  // values behind the end
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
-  spec.config.mask.variant = MaskVariant::kCausal;
-  spec.rows = {{500, 500}};
-  EXPECT_EQ(run_case(*backend_, spec, 0, ExecMode::kPlain), "");
+  expect_few_steps_pass(spec);
 }
 
 TEST_F(HopperPrefill, PassesRaggedCasesOfCodesInEveryMode) {
